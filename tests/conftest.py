@@ -1,0 +1,20 @@
+"""Shared by all rings: quiet logs, and no test changes the machine's own Atoll by accident."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from atoll.base import log
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    log.setup(json=False, level="warning")
+
+
+@pytest.fixture(autouse=True)
+def _no_default_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that forgets to pass a Config must not read /etc/atoll."""
+    monkeypatch.setenv("ATOLL_CONFIG", os.environ.get("ATOLL_TEST_CONFIG", "/nonexistent.toml"))
