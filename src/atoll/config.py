@@ -1,0 +1,240 @@
+"""The only reader of settings: one TOML file, every value with a default, a unit and a reason.
+
+Values in force = defaults below, then the file. Unknown keys are an error that names them.
+`render` prints the file a reader can start from; `atoll config show` uses it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from atoll.base.errors import Invalid
+
+DEFAULT_PATH = Path("/etc/atoll/atoll.toml")
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,7}$")]
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of the file; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Paths(Section):
+    """Where things are kept."""
+
+    state: Path = Field(
+        Path("/var/lib/atoll"), description="pool, store and keys; a local file system, XFS is best"
+    )
+    run: Path = Field(Path("/run/atoll"), description="sockets and pid files; gone after a reboot")
+    cache: Path = Field(
+        Path("/var/cache/atoll"), description="built images by content hash; safe to delete"
+    )
+
+
+class Network(Section):
+    """How VMs are reached on this machine and reach out."""
+
+    instance: Label = Field(
+        "atoll",
+        description="prefix of namespaces, interfaces, cgroups and nft tables; two Atolls on one"
+        " machine need two",
+    )
+    block: ipaddress.IPv4Network = Field(
+        ipaddress.IPv4Network("10.213.0.0/16"),
+        description="outer addresses, 4 per VM; a block no other network of yours uses",
+    )
+    upstream_dns: tuple[ipaddress.IPv4Address, ...] = Field(
+        (), description="resolvers for VMs; empty: those of /etc/resolv.conf"
+    )
+    connections_per_vm: int = Field(
+        4096,
+        ge=16,
+        description="tracked connections of one VM, so that none fills the host's table",
+    )
+    new_connections_per_second: int = Field(
+        500, ge=1, description="new connections of one VM per second; a burst of twice that passes"
+    )
+
+
+class Vms(Section):
+    """What `new` makes when nothing is said, and the most it makes."""
+
+    image: str = Field("debian", description="default image")
+    cpus: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="vCPUs; 0: 2 with KVM, 1 without (an emulated vCPU costs a host thread)",
+    )
+    memory: str = Field(
+        "1G", description="memory; pages are shared with the template until written"
+    )
+    disk: str = Field("25G", description="virtual disk size; blocks are taken when written")
+    max_vms: int = Field(
+        1000, ge=1, description="VMs per account; one more costs nothing but is not free"
+    )
+    trash_hours: float = Field(24.0, gt=0, description="hours `rm` can be undone")
+
+
+class Engine(Section):
+    """The part that runs as root."""
+
+    accel: Annotated[str, StringConstraints(pattern=r"^(auto|kvm|tcg)$")] = Field(
+        "auto", description="auto boots a probe guest on KVM once per host and kernel, else tcg"
+    )
+    tb_size_mib: int = Field(
+        64,
+        ge=16,
+        description="MiB of translated code per VM under tcg; the default of QEMU grows to 1 GiB",
+    )
+    slots_ready: int = Field(4, ge=0, description="network namespaces prepared ahead of `new`")
+    starts_at_once: int = Field(
+        4,
+        ge=1,
+        description="VMs started or cloned at the same moment; more wait, so a burst does not thrash",
+    )
+    warm_sizes: tuple[str, ...] = Field(
+        (),
+        description="extra warm templates to keep, `image:cpus:memory`; the default size always is",
+    )
+    merge_depth: int = Field(
+        12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"
+    )
+    reserve: str = Field(
+        "1G", description="ballast in the pool, released to finish work when it is full"
+    )
+    vm_uid_base: int = Field(
+        700_000, ge=1000, description="first of the unprivileged uids, one per running VM"
+    )
+
+
+class Ssh(Section):
+    """The SSH door: lobby and gateway."""
+
+    listen: str = Field(
+        "0.0.0.0", description="address; the VMs' own sshd is never exposed directly"
+    )
+    port: Port = Field(2222, description="22 where the host's own sshd is elsewhere")
+    host: str = Field("", description="name users type in ssh lines; empty: localhost")
+
+
+class Https(Section):
+    """The HTTPS door, HAProxy."""
+
+    listen: str = Field("0.0.0.0", description="address")
+    port: Port = Field(8443, description="443 where nothing else uses it")
+    http_port: Port = Field(8080, description="plain HTTP: redirects to HTTPS, nothing else")
+    public_port: int = Field(
+        0, ge=0, le=65535, description="port users see in URLs; 0: the same as `port`"
+    )
+    domain: Domain = Field(
+        "atoll.localhost", description="names: <domain> for the cloud, <vm>.<domain> for VMs"
+    )
+    vm_ports: bool = Field(
+        True, description="also serve https://<vm>.<domain>:3000-9999, each to the same port inside"
+    )
+    vm_port_first: Port = Field(3000, description="first of those ports")
+    vm_port_last: Port = Field(9999, description="last of those ports")
+    session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
+
+
+class Control(Section):
+    """The part without privileges."""
+
+    user: str = Field("atoll", description="Unix user it runs as; made by `make up`")
+    api_port: Port = Field(7780, description="loopback port where HAProxy reaches control")
+    database: str = Field(
+        "", description="SQLAlchemy URL; empty: SQLite in paths.state; postgresql+asyncpg:// works"
+    )
+
+
+class Config(Section):
+    """Everything that can be set."""
+
+    paths: Paths = Paths()
+    network: Network = Network()
+    vms: Vms = Vms()
+    engine: Engine = Engine()
+    ssh: Ssh = Ssh()
+    https: Https = Https()
+    control: Control = Control()
+
+    @property
+    def pool(self) -> Path:
+        """Disks, templates and VM records; only the engine reads it."""
+        return self.paths.state / "pool"
+
+    @property
+    def control_state(self) -> Path:
+        """The store and the keys of control; owned by `control.user`."""
+        return self.paths.state / "control"
+
+    @property
+    def engine_socket(self) -> Path:
+        """Where the engine's RPC listens."""
+        return self.paths.run / "engine.sock"
+
+    @property
+    def edge_run(self) -> Path:
+        """HAProxy's configuration, maps and runtime socket."""
+        return self.paths.run / "edge"
+
+    @property
+    def database_url(self) -> str:
+        """The store's SQLAlchemy URL."""
+        return self.control.database or f"sqlite+aiosqlite:///{self.control_state / 'atoll.db'}"
+
+
+def path_in_force() -> Path:
+    """$ATOLL_CONFIG, or the default path."""
+    return Path(os.environ.get("ATOLL_CONFIG", DEFAULT_PATH))
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the file (a missing default file means defaults only).
+
+    Raises Invalid with the key and what is wrong with it.
+    """
+    path = path or path_in_force()
+    try:
+        raw = tomllib.loads(path.read_text()) if path.exists() or path != DEFAULT_PATH else {}
+        return Config.model_validate(raw)
+    except FileNotFoundError as error:
+        raise Invalid(f"{path} does not exist", hint="Try: unset ATOLL_CONFIG") from error
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{path}: {key}: {first['msg']}", hint="Try: atoll config show") from error
+
+
+def render(config: Config) -> str:
+    """The values in force as a commented TOML file; `load` of it gives the same Config."""
+    lines: list[str] = []
+    for name, section in config:
+        lines.append(f"[{name}]")
+        for key, field in type(section).model_fields.items():
+            lines.append(f"# {field.description}; default {_toml(field.default)}")
+            lines.append(f"{key} = {_toml(getattr(section, key))}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
