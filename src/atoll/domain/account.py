@@ -1,0 +1,69 @@
+"""Who acts and what they may do: plain values that every door and service shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Door(StrEnum):
+    """How a command came in; shown in the journal and in events."""
+
+    SSH = "ssh"
+    EXEC = "exec"
+    WEB = "web"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A person (or a program of theirs) that owns VMs."""
+
+    id: str  # `acct-…`; also the owner of its VMs on the engine
+    email: str
+    is_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a key or token is limited to; the default is everything its account may do.
+
+    `cmds` holds verbs as written (`ls`, `share show`, `ssh web`); a parent does not imply its
+    children. `vm` is the one VM it may touch.
+    """
+
+    cmds: frozenset[str] | None = None
+    vm: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """One authenticated caller of one command."""
+
+    account: Account
+    door: Door
+    key_fingerprint: str | None = None  # of the SSH key used, `SHA256:…`
+    source: str = ""  # the client's address
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a running VM's sshd answers, and as whom to log in."""
+
+    vm_id: str
+    vm_name: str
+    address: str
+    login_user: str
+    host_ca: str  # public key line that must have signed the VM's host key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What the edge must know of one VM."""
+
+    vm_name: str
+    address: str | None  # None: not running now
+    port: int  # the default web port inside
+    is_public: bool  # for the default port only
+    accounts: frozenset[str]  # account ids that may open it; the owner is one

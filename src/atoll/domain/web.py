@@ -1,0 +1,77 @@
+"""Names the edge and the sign-in pages agree on, and which URLs are ours. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy checks
+SESSION_COOKIE = "__Host-atoll-session"  # on the cloud's host
+DOOR_PATH = "/__atoll/"  # on every VM host: answered by control, never by the VM
+HOST_HEADER = "x-atoll-host"  # set by HAProxy for control: the host a request came for
+USER_HEADER = "x-atoll-user-id"  # set by HAProxy for VMs: who is signed in
+EMAIL_HEADER = "x-atoll-email"
+
+_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # printable, no backslash, not `//elsewhere`
+_PORT_LABEL = re.compile(r"([1-9][0-9]{3,4})-(.+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A URL on one of our VM hosts. `authority` is the host with its port, as it was given."""
+
+    vm_name: str
+    host: str
+    authority: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The hosts and ports this cloud answers at. `vm_ports` is None without such ports."""
+
+    domain: str
+    public_port: int
+    vm_ports: range | None
+
+    def authority(self, host: str) -> str:
+        """`host` with the port users see, which is left out when it is 443."""
+        return host if self.public_port == 443 else f"{host}:{self.public_port}"
+
+    def url(self, host: str, path: str = "/") -> str:
+        """The HTTPS URL of a path at `host`."""
+        return f"https://{self.authority(host)}{path}"
+
+    def vm_of(self, host: str) -> str | None:
+        """The VM's name in `web.<domain>` or `3000-web.<domain>`; None for any other host."""
+        label, dot, rest = host.partition(".")
+        if not dot or rest != self.domain or not re.fullmatch(r"[a-z0-9-]+", label):
+            return None
+        numbered = _PORT_LABEL.fullmatch(label)
+        if numbered and self.vm_ports is not None and int(numbered[1]) in self.vm_ports:
+            return numbered[2]
+        return label
+
+    def target(self, url: str) -> Target | None:
+        """The VM page a URL names; None unless it is spelled exactly as one of ours.
+
+        No user name, no other scheme, no port of something else, no backslash or blank: what this
+        accepts every browser reads as the same host.
+        """
+        match = re.fullmatch(r"https://([a-z0-9.-]{1,253})(?::([1-9][0-9]{1,4}))?(/.*)?", url)
+        if match is None:
+            return None
+        host, port, path = match[1], int(match[2] or 443), match[3] or "/"
+        vm_name = self.vm_of(host)
+        if vm_name is None or not self._is_ours(port):
+            return None
+        authority = host if match[2] is None else f"{host}:{port}"
+        return Target(vm_name=vm_name, host=host, authority=authority, path=own_path(path))
+
+    def _is_ours(self, port: int) -> bool:
+        return port == self.public_port or (self.vm_ports is not None and port in self.vm_ports)
+
+
+def own_path(path: str) -> str:
+    """`path` when a redirect to it stays on the same host, else `/`."""
+    return path if _PATH.fullmatch(path) else "/"
