@@ -1,0 +1,295 @@
+"""What control may ask of an engine, and what the engine answers: one class per message.
+
+Both halves import this module and nothing else of each other. Every field is checked on arrival
+(unknown fields are refused), so a handler never sees a value outside these types. Each request that
+changes something carries `op`, an operation id: sent twice it acts once and answers the same.
+Sizes are bytes, times are seconds since the epoch (UTC) unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+VmId = Annotated[str, StringConstraints(pattern=r"^vm-[0-9a-z]{12}$")]
+OwnerId = Annotated[str, StringConstraints(pattern=r"^[a-z][0-9a-z-]{0,31}$")]
+OpId = Annotated[str, StringConstraints(pattern=r"^op-[0-9a-z]{12}$")]
+Hostname = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+KeyLine = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\r\n\x00]+$")]
+
+
+class Message(BaseModel):
+    """Immutable and strict: a field that is not declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class VmState(StrEnum):
+    """What the engine sees of a VM; the store keeps what is wanted."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"  # memory on disk, no process
+    STOPPED = "stopped"  # disk only, no process
+    FAILED = "failed"  # the process ended by itself with an error, or the disk is damaged
+
+
+class Spec(Message):
+    """The shape of a VM."""
+
+    image: ImageName
+    cpus: int = Field(ge=1, le=64)
+    memory_bytes: int = Field(ge=128 * MIB, le=1024 * GIB, multiple_of=MIB)
+    disk_bytes: int = Field(ge=1 * GIB, le=64 * 1024 * GIB, multiple_of=MIB)
+
+
+class Identity(Message):
+    """What makes one clone different from the next; applied before anything can reach the VM.
+
+    `host_key` is an OpenSSH private key (PEM) and is never stored by the engine; None keeps the key
+    that is on the VM's disk (resume, restart). `fresh` asks for a new machine-id and reseeded
+    entropy (create, clone).
+    """
+
+    hostname: Hostname
+    fresh: bool
+    host_key: str | None = Field(default=None, max_length=16_384, repr=False)
+    host_certificate: KeyLine | None = None
+    user_ca: KeyLine | None = None
+    authorized_keys: tuple[KeyLine, ...] = Field(default=(), max_length=256)
+
+
+class Vm(Message):
+    """Facts about one VM on this node."""
+
+    vm: VmId
+    owner: OwnerId
+    spec: Spec
+    state: VmState
+    address: str | None = None  # outer IPv4; ssh is port 22, web ports as inside
+    pid: int | None = None
+    warm: bool = False  # the last start was from a warm template or a saved memory
+    login_user: str = "atoll"
+    depth: int = 1  # layers in the disk chain
+    disk_used_bytes: int = 0  # allocated by layers of this VM alone
+    created_at: float = 0.0
+    problem: str = ""  # why it failed, or what is degraded
+
+
+class Outcome(Message):
+    """The answer to every request that changes a VM. `timings_ms` names the engine's own steps."""
+
+    vm: Vm
+    cold_booted: bool = False
+    timings_ms: dict[str, float] = Field(default_factory=dict)
+
+
+class Stat(Message):
+    """Current use of one VM; counters are since its process started."""
+
+    vm: VmId
+    cpu_seconds: float = 0.0
+    memory_private_bytes: int = 0  # not shared with the template
+    memory_total_bytes: int = 0
+    disk_used_bytes: int = 0
+    disk_size_bytes: int = 0
+    fs_total_bytes: int = 0
+    fs_used_bytes: int = 0
+    network_rx_bytes: int = 0
+    network_tx_bytes: int = 0
+    io_read_bytes: int = 0
+    io_write_bytes: int = 0
+    uptime_seconds: float = 0.0
+    ports: tuple[int, ...] = ()  # TCP ports listening inside on any address
+
+
+class Image(Message):
+    """An image that `create` can use now."""
+
+    name: ImageName
+    digest: str
+    size_bytes: int
+    default_port: int = 8000
+    login_user: str = "atoll"
+    warm_sizes: tuple[tuple[int, int], ...] = ()  # (cpus, memory_bytes) with a warm template
+
+
+class Node(Message):
+    """Facts about the engine's machine."""
+
+    version: str
+    accel: str  # "kvm" or "tcg"
+    accel_reason: str
+    qemu_version: str
+    cpus: int
+    memory_bytes: int
+    memory_available_bytes: int
+    pool_bytes: int
+    pool_free_bytes: int
+    images: tuple[Image, ...]
+    vms: int
+    problems: tuple[str, ...] = ()
+
+
+class Event(Message):
+    """Something changed on the node without (or besides) a request."""
+
+    at: float
+    kind: str  # vm-state, vm-gone, template-ready, pool-low, pool-full, ...
+    vm: VmId | None = None
+    state: VmState | None = None
+    address: str | None = None
+    detail: str = ""
+
+
+# --- requests; the method name on the wire is the class name in kebab-case ---
+
+
+class Create(Message):
+    """-> Outcome. Conflict when `vm` exists with another op."""
+
+    op: OpId
+    vm: VmId
+    owner: OwnerId
+    spec: Spec
+    identity: Identity
+
+
+class Clone(Message):
+    """-> Outcome of the child. A running source keeps running; else its disk and memory are copied."""
+
+    op: OpId
+    source: VmId
+    vm: VmId
+    owner: OwnerId
+    identity: Identity
+
+
+class Pause(Message):
+    """-> Outcome. Memory to disk, process gone."""
+
+    op: OpId
+    vm: VmId
+
+
+class Resume(Message):
+    """-> Outcome; `cold_booted`: the saved memory could not be used. Also starts a stopped VM."""
+
+    op: OpId
+    vm: VmId
+    identity: Identity
+
+
+class Restart(Message):
+    """-> Outcome. Orderly shutdown inside, then a boot from disk."""
+
+    op: OpId
+    vm: VmId
+    identity: Identity
+
+
+class Stop(Message):
+    """-> Outcome. Orderly shutdown inside, then no process; memory is gone."""
+
+    op: OpId
+    vm: VmId
+
+
+class Identify(Message):
+    """-> Outcome. New name or keys for a VM; a VM that does not run gets them when it starts."""
+
+    op: OpId
+    vm: VmId
+    identity: Identity
+
+
+class Delete(Message):
+    """-> Empty. For ever: disk, memory, record. A VM that is not there is fine."""
+
+    op: OpId
+    vm: VmId
+
+
+class GetVm(Message):
+    """-> Vm, or NotFound."""
+
+    vm: VmId
+
+
+class ListVms(Message):
+    """-> Vms."""
+
+
+class StatVm(Message):
+    """-> Stat."""
+
+    vm: VmId
+
+
+class Console(Message):
+    """-> Text: the newest part of the serial log."""
+
+    vm: VmId
+
+
+class NodeInfo(Message):
+    """-> Node."""
+
+
+class Prepare(Message):
+    """-> Image. Build an image and its warm template if they are not there (minutes)."""
+
+    op: OpId
+    image: ImageName
+    cpus: int = Field(ge=1, le=64)
+    memory_bytes: int = Field(ge=128 * MIB, multiple_of=MIB)
+
+
+class Subscribe(Message):
+    """-> Empty, then this connection receives events."""
+
+
+class Vms(Message):
+    """All VMs of the node."""
+
+    vms: tuple[Vm, ...]
+
+
+class Text(Message):
+    """Bytes from a guest, decoded with replacement: show it, never trust it."""
+
+    text: str
+
+
+class Empty(Message):
+    """Done, nothing to say."""
+
+
+REQUESTS: dict[type[Message], type[Message]] = {
+    Create: Outcome,
+    Clone: Outcome,
+    Pause: Outcome,
+    Resume: Outcome,
+    Restart: Outcome,
+    Stop: Outcome,
+    Identify: Outcome,
+    Delete: Empty,
+    GetVm: Vm,
+    ListVms: Vms,
+    StatVm: Stat,
+    Console: Text,
+    NodeInfo: Node,
+    Prepare: Image,
+    Subscribe: Empty,
+}
+METHODS: dict[str, type[Message]] = {
+    "".join(f"-{c.lower()}" if c.isupper() else c for c in request.__name__).lstrip("-"): request
+    for request in REQUESTS
+}
+NAMES: dict[type[Message], str] = {request: name for name, request in METHODS.items()}

@@ -1,0 +1,310 @@
+"""What every store must do, whichever database is under it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import Connection, delete, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from atoll.base.aio import together
+from atoll.base.errors import Conflict, Unavailable
+from atoll.domain.account import Account
+from atoll.domain.operation import Operation, OpKind, OpState
+from atoll.domain.vm import Phase, VmRecord, Wanted
+from atoll.store import accounts, events, operations, schema, vms
+from atoll.store.accounts import SshKey
+from atoll.store.engine import Store, Tx
+from atoll.store.events import Happened
+
+ANN = Account(id="acct-ann", email="ann@example.com", is_admin=True)
+BOB = Account(id="acct-bob", email="bob@example.com")
+
+
+def vm(number: int, **changes: object) -> VmRecord:
+    """A live VM of ann's."""
+    values: dict[str, object] = {
+        "id": f"vm-{number:012d}",
+        "owner": ANN.id,
+        "name": f"web{number}x",
+        "image": "debian",
+        "cpus": 1,
+        "memory_bytes": 1 << 40,  # more than 32 bits
+        "disk_bytes": 25 << 30,
+        "phase": Phase.LIVE,
+        "port": 8000,
+        "host_key": "ssh-ed25519 AAAA",
+        "created_at": 1_800_000_000.123456,
+    }
+    return VmRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def op(number: int, target: str, **changes: object) -> Operation:
+    """An intent to create."""
+    values: dict[str, object] = {
+        "id": f"op-{number:012d}",
+        "act": "act-1",
+        "kind": OpKind.CREATE,
+        "vm": target,
+        "account": ANN.id,
+        "payload": {"source": "vm-0", "list": [1, None, True]},
+        "created_at": float(number),
+    }
+    return Operation(**(values | changes))  # type: ignore[arg-type]
+
+
+def columns_of(connection: Connection, table: str) -> dict[str, bool]:
+    """Names of a table's columns, and whether they may be NULL."""
+    found = inspect(connection).get_columns(table)
+    return {column["name"]: column["nullable"] for column in found}
+
+
+@asynccontextmanager
+async def filled(store: Store) -> AsyncIterator[Tx]:
+    """A write transaction on a store with two accounts; committed at the end."""
+    async with store.begin() as tx:
+        await accounts.add(tx, ANN, now=1.0)
+        await accounts.add(tx, BOB, now=2.0)
+    async with store.begin() as tx:
+        yield tx
+
+
+class StoreContract:
+    """Subclass it with a `store` fixture: migrated and empty."""
+
+    async def test_migrating_again_changes_nothing(self, store: Store) -> None:
+        async with filled(store):
+            pass
+        await store.migrate()
+        async with store.read() as tx:
+            assert await accounts.by_email(tx, ANN.email) == ANN
+
+    async def test_migrated_tables_are_those_of_the_schema(self, store: Store) -> None:
+        async with store.read() as tx:
+            names = await tx.run_sync(lambda c: set(inspect(c).get_table_names()))
+            for table in schema.metadata.sorted_tables:
+                columns = await tx.run_sync(columns_of, table.name)
+                assert columns == {column.name: column.nullable for column in table.c}
+        assert names == set(schema.metadata.tables) | {"alembic_version"}
+
+    async def test_an_error_rolls_everything_back(self, store: Store) -> None:
+        async def fail() -> None:
+            async with store.begin() as tx:
+                await accounts.add(tx, ANN, now=1.0)
+                raise RuntimeError("stop")
+
+        with pytest.raises(RuntimeError, match="stop"):
+            await fail()
+        async with store.read() as tx:
+            assert await accounts.by_email(tx, ANN.email) is None
+
+    async def test_a_cancelled_writer_rolls_back_and_lets_go(self, store: Store) -> None:
+        inside = asyncio.Event()
+
+        async def write() -> None:
+            async with store.begin() as tx:
+                await accounts.add(tx, ANN, now=1.0)
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(write())
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with filled(store) as tx:
+            assert await accounts.by_email(tx, ANN.email) == ANN
+
+    async def test_a_reader_sees_one_picture(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+        async with store.read() as tx:
+            assert len(await vms.owned(tx, ANN.id)) == 1
+            async with store.begin() as writer:
+                await vms.add(writer, vm(2))
+            assert len(await vms.owned(tx, ANN.id)) == 1
+        async with store.read() as tx:
+            assert len(await vms.owned(tx, ANN.id)) == 2
+
+    async def test_concurrent_check_then_insert_is_safe(self, store: Store) -> None:
+        async with filled(store):
+            pass
+
+        async def take(number: int) -> bool:
+            async with store.begin() as tx:
+                if not await vms.is_free(tx, "web"):
+                    return False
+                await vms.add(tx, vm(number, name="web"))
+                return True
+
+        assert sum(await together(*(take(number) for number in range(20)))) == 1
+
+    async def test_vm_round_trip(self, store: Store) -> None:
+        made = vm(1, comment="ünïcode 🐢", tags=("a", "b"), is_public=True, wanted=Wanted.PAUSED)
+        async with filled(store) as tx:
+            await vms.add(tx, made)
+        async with store.read() as tx:
+            assert await vms.get(tx, made.id) == made
+            assert await vms.named(tx, "web1x") == made
+            assert await vms.named(tx, "web") is None
+            assert await vms.owned(tx, BOB.id) == ()
+            assert await vms.count(tx, ANN.id) == 1
+
+    async def test_a_change_counts_the_generation_and_a_stale_one_is_refused(
+        self, store: Store
+    ) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+        async with store.begin() as tx:
+            await vms.change(tx, vm(1), comment="new")
+        async with store.read() as tx:
+            now = await vms.get(tx, vm(1).id)
+        assert now is not None
+        assert (now.comment, now.generation) == ("new", 1)
+        with pytest.raises(Conflict, match="changed meanwhile"):
+            async with store.begin() as tx:
+                await vms.change(tx, vm(1), comment="stale")
+
+    async def test_names_are_unique_but_the_trash_has_none(self, store: Store) -> None:
+        async with filled(store) as tx:
+            for number in (1, 2):
+                await vms.add(
+                    tx,
+                    vm(
+                        number,
+                        name=None,
+                        former_name="web",
+                        phase=Phase.TRASHED,
+                        trashed_at=float(number),
+                        trash_until=10.0 * number,
+                    ),
+                )
+            await vms.add(tx, vm(3, name="web"))
+        async with store.read() as tx:
+            assert [found.id for found in await vms.trashed(tx, ANN.id)] == [vm(2).id, vm(1).id]
+            assert [found.id for found in await vms.trash_over(tx, now=10.0)] == [vm(1).id]
+            assert [found.id for found in await vms.owned(tx, ANN.id)] == [vm(3).id]
+            assert len(await vms.everywhere(tx)) == 3
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            vm(2, name="web1x"),  # taken
+            vm(2, owner="acct-nobody"),
+            vm(2, name=None),  # only the trash is nameless
+            vm(2, phase=Phase.TRASHED),  # and the trash is
+        ],
+    )
+    async def test_the_tables_refuse_what_must_not_be(self, store: Store, wrong: VmRecord) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+        with pytest.raises(Unavailable) as caught:
+            async with store.begin() as tx:
+                await vms.add(tx, wrong)
+        assert isinstance(caught.value.__cause__, IntegrityError)
+
+    async def test_removing_a_vm_takes_its_tags_and_keys_along(self, store: Store) -> None:
+        key = SshKey(
+            fingerprint="SHA256:x",
+            account=ANN.id,
+            name="ci",
+            public_key="k",
+            vm=vm(1).id,
+            created_at=1.0,
+        )
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1, tags=("a",)))
+            await accounts.add_key(tx, key)
+        async with store.begin() as tx:
+            assert await accounts.by_key(tx, "SHA256:x") == (ANN, key)
+            await vms.remove(tx, vm(1).id)
+        async with store.read() as tx:
+            assert await accounts.keys_of(tx, ANN.id) == ()
+            assert (await tx.execute(text("SELECT count(*) FROM tags"))).scalar_one() == 0
+
+    async def test_tags_are_replaced(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1, tags=("a", "b")))
+            await vms.set_tags(tx, vm(1).id, ["c", "b"])
+        async with store.read() as tx:
+            found = await vms.get(tx, vm(1).id)
+        assert found is not None
+        assert found.tags == ("b", "c")
+
+    async def test_journal_round_trip(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await operations.add(tx, op(2, "vm-b"))
+            await operations.add(tx, op(1, "vm-a"))
+        async with store.read() as tx:
+            assert await operations.unfinished(tx) == (op(1, "vm-a"), op(2, "vm-b"))
+            assert await operations.unfinished(tx, vm="vm-b") == (op(2, "vm-b"),)
+            assert await operations.knows(tx, "vm-a")
+            assert not await operations.knows(tx, "vm-c")
+        async with store.begin() as tx:
+            assert (await operations.tried(tx, op(1, "vm-a"))).attempts == 1
+            await operations.turn_back(tx, op(1, "vm-a"), error={"code": "exhausted"})
+        async with store.begin() as tx:
+            undoing = (await operations.unfinished(tx, vm="vm-a"))[0]
+            assert undoing.state is OpState.UNDOING
+            assert undoing.result == {"error": {"code": "exhausted"}}
+            for state, done in ((OpState.FAILED, undoing), (OpState.DONE, op(2, "vm-b"))):
+                await operations.finish(tx, done, state, result={}, now=5.0)
+        async with store.read() as tx:
+            assert await operations.unfinished(tx) == ()
+            assert await operations.knows(tx, "vm-a")
+
+    async def test_the_journal_forgets_old_operations_of_gone_vms_only(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            for number, target, at in ((1, vm(1).id, 1.0), (2, "vm-b", 1.0), (3, "vm-c", 9.0)):
+                await operations.add(tx, op(number, target))
+                await operations.finish(tx, op(number, target), OpState.DONE, result={}, now=at)
+            await operations.add(tx, op(4, "vm-d"))
+            await operations.forget(tx, before=5.0)
+            known = [await operations.knows(tx, f) for f in (vm(1).id, "vm-b", "vm-c", "vm-d")]
+        assert known == [True, False, True, True]
+
+    async def test_accounts_and_keys(self, store: Store) -> None:
+        keys = [
+            SshKey(fingerprint=f"SHA256:{n}", account=ANN.id, name=n, public_key=n, created_at=at)
+            for n, at in (("b", 1.0), ("a", 2.0))
+        ]
+        async with filled(store) as tx:
+            for key in keys:
+                await accounts.add_key(tx, key)
+        async with store.begin() as tx:
+            assert await accounts.first_admin(tx) == ANN
+            assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            assert await accounts.by_key(tx, "SHA256:c") is None
+            await accounts.remove_key(tx, "SHA256:b")
+            assert await accounts.keys_of(tx, ANN.id) == (keys[1],)
+
+    async def test_events_newest_first(self, store: Store) -> None:
+        happened = [
+            Happened(at=float(n), account=ANN.id, vm=None, kind="new", door="ssh", detail={"n": n})
+            for n in range(3)
+        ]
+        async with filled(store) as tx:
+            for event in happened:
+                await events.add(tx, event)
+        async with store.read() as tx:
+            assert await events.latest(tx, ANN.id, limit=2) == (happened[2], happened[1])
+            assert await events.latest(tx, BOB.id, limit=2) == ()
+
+    async def test_sign_in_rows_go_with_their_account(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await tx.execute(
+                schema.login_codes.insert().values(hash="h", account=BOB.id, expires_at=1.0)
+            )
+            await tx.execute(
+                schema.api_tokens.insert().values(
+                    hash="h", account=BOB.id, label="ci", cmds=None, created_at=1.0
+                )
+            )
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == BOB.id))
+            for table in ("login_codes", "api_tokens"):
+                query = text(f"SELECT count(*) FROM {table}")
+                assert (await tx.execute(query)).scalar_one() == 0
