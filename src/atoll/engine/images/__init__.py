@@ -1,0 +1,1 @@
+"""Images: recipes, the builder, and the cache of what was built."""

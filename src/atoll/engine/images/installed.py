@@ -1,0 +1,119 @@
+"""Images this pool stands on: kernel and initramfs by digest, kept as long as a VM may need them.
+
+The cache may be deleted at any time; a VM must still boot. So what a VM needs is linked into the
+pool: `<pool>/images/<name>-<digest>/` here, the disk as a base layer by `disks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from atoll.base import atomic
+from atoll.base.errors import Internal, Unavailable
+from atoll.engine.disks import Disks
+from atoll.engine.images import manifest
+from atoll.engine.images.build import Progress
+from atoll.engine.images.cache import BuiltImage, Images
+from atoll.engine.images.manifest import DISK, INITRD, KERNEL, Damaged
+from atoll.engine.images.recipe import architecture, find
+
+
+class Installed:
+    """Images of one pool."""
+
+    def __init__(self, folder: Path, *, images: Images, disks: Disks, progress: Progress) -> None:
+        self._folder = folder
+        self._images = images
+        self._disks = disks
+        self._progress = progress
+        self._known: dict[str, BuiltImage] = {}
+
+    def open(self) -> None:
+        """Read what is installed; a half-made folder is removed."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in sorted(self._folder.iterdir()):
+            try:
+                facts = manifest.read(folder)
+            except Damaged:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._known[facts.digest] = _image(folder, facts)
+
+    def names(self) -> tuple[str, ...]:
+        """Names that `current` knows."""
+        return tuple(sorted({image.name for image in self._known.values()}))
+
+    def current(self, name: str) -> BuiltImage:
+        """The image new VMs get: today's recipe if it is built, else the one before it.
+
+        Raises NotFound for an unknown name, Unavailable for one that was never built.
+        """
+        image = self._known.get(self._digest(name)) or self._newest(name)
+        if image is None:
+            raise Unavailable(f"image {name} is not built yet", hint="Try again in a few minutes")
+        return image
+
+    def _newest(self, name: str) -> BuiltImage | None:
+        fitting = [image for image in self._known.values() if image.name == name]
+        return max(fitting, key=lambda image: image.kernel.stat().st_ctime, default=None)
+
+    def by_digest(self, digest: str) -> BuiltImage:
+        """The image a VM was made from, whatever today's recipe is."""
+        if digest not in self._known:
+            raise Internal(f"image {digest} is missing from the pool")
+        return self._known[digest]
+
+    async def ensure(self, name: str) -> BuiltImage:
+        """`current`, built and installed first if need be."""
+        digest = self._digest(name)
+        if digest not in self._known:
+            built = await self._images.ensure(name, self._progress)
+            await self._disks.add_base(built.digest, built.disk)
+            self._known[digest] = await asyncio.to_thread(self._install, built)
+        return self._known[digest]
+
+    def _digest(self, name: str) -> str:
+        return find(name).digest(architecture())
+
+    def _install(self, built: BuiltImage) -> BuiltImage:
+        place = self._folder / f"{built.name}-{built.digest}"
+        new = self._folder / f".{place.name}"
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        for name in (KERNEL, INITRD, manifest.NAME):
+            link(built.disk.parent / name, new / name)
+        os.rename(new, place)
+        atomic.sync_folder(self._folder)
+        return replace(built, disk=Path(), kernel=place / KERNEL, initrd=place / INITRD)
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link to a file that never changes, or a copy where the file systems differ."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _image(folder: Path, facts: manifest.Manifest) -> BuiltImage:
+    return BuiltImage(
+        name=facts.name,
+        digest=facts.digest,
+        disk=Path(),
+        kernel=folder / KERNEL,
+        initrd=folder / INITRD,
+        cmdline=facts.cmdline,
+        cmdline_tcg=facts.cmdline_tcg,
+        default_port=facts.default_port,
+        login_user=facts.login_user,
+        size_bytes=facts.files[DISK].size,
+        virtual_bytes=facts.virtual_bytes,
+    )
