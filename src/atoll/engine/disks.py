@@ -1,0 +1,227 @@
+"""Disks of this node's VMs: plans from `domain`, done on the pool's files and on running QEMUs.
+
+Invariant: a step on the pool is durable before QEMU is told to rely on it, and undone if QEMU
+refuses. Pool work blocks for a fsync or two, so it is done in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from atoll.base import log
+from atoll.base.errors import NotFound
+from atoll.config import Config
+from atoll.domain import layer_plans as plans
+from atoll.domain.layers import (
+    Abandon,
+    AddPin,
+    CreateLayer,
+    LayerId,
+    Merge,
+    Pin,
+    Plan,
+    Switch,
+    base_id,
+)
+from atoll.engine.disk.blockdev import BlockOptions
+from atoll.engine.disk.live import LiveDisk
+from atoll.engine.disk.merge import merge_layers
+from atoll.engine.disk.openings import OpenChain, open_chain
+from atoll.engine.disk.pool import Pool
+from atoll.engine.qemu.qmp import Qmp
+
+MERGE_S = 3600.0
+_log = log.get("disks")
+
+
+class Disks:
+    """The pool's disks."""
+
+    def __init__(self, pool: Pool, options: BlockOptions) -> None:
+        self._pool = pool
+        self._options = options
+
+    @classmethod
+    async def open(cls, config: Config) -> Disks:
+        """Open the pool. Raises Conflict when another engine has it."""
+        pool = await asyncio.to_thread(Pool.open, config.pool)
+        for name, reason in pool.damaged.items():
+            _log.error("pool file damaged", file=name, reason=reason)
+        return cls(pool, BlockOptions(aio="io_uring" if _io_uring() else "threads"))
+
+    # -- facts
+
+    def depth(self, vm: str) -> int:
+        """Files in the chain of `vm`; 0 before it has a disk."""
+        with contextlib.suppress(NotFound):
+            return self._pool.graph.depth(vm)
+        return 0
+
+    def used_bytes(self, vm: str) -> int:
+        """Bytes on disk that are this VM's own."""
+        return self._pool.used_bytes(vm)
+
+    def free_bytes(self) -> int:
+        """Bytes the pool can still take."""
+        return self._pool.free_bytes()
+
+    # -- images and templates
+
+    async def add_base(self, digest: str, disk: Path) -> None:
+        """Take in an image's disk."""
+        await asyncio.to_thread(self._pool.add_base, disk, digest)
+
+    def layer_of_image(self, digest: str) -> LayerId:
+        """What a cold VM of this image stands on."""
+        return base_id(digest)
+
+    async def keep_layer(self, vm: str, template: str) -> LayerId:
+        """Freeze the disk of a VM that does not run, for as long as `template` exists."""
+        head = self._pool.graph.head(vm)
+        pin = Pin(name=template, layer=head.id, holder=template)
+        await asyncio.to_thread(self._pool.apply, AddPin(pin))
+        return head.id
+
+    async def import_layer(self, file: Path, template: str) -> LayerId:
+        """Like `keep_layer`, of a layer file that `link_out` left."""
+        return await asyncio.to_thread(self._pool.import_layer, file, template)
+
+    def link_out(self, layer: LayerId, target: Path) -> None:
+        """Another name for a frozen layer's file; it never changes, so sharing is safe."""
+        os.link(self._pool.path(layer), target)
+
+    async def drop_layer(self, template: str) -> None:
+        """Let go of what `keep_layer` kept."""
+        if template in self._pool.graph.pins:
+            plan = plans.plan_unpin(self._pool.graph, name=template)
+            await asyncio.to_thread(self._pool.apply_all, plan)
+
+    # -- one VM
+
+    async def create(self, vm: str, owner: str, *, parent: LayerId, size_bytes: int) -> None:
+        """An empty layer for a new VM on an image or a template."""
+        plan = plans.plan_create(
+            self._pool.graph,
+            vm=vm,
+            owner=owner,
+            parent=parent,
+            size_bytes=size_bytes,
+            now=time.time(),
+        )
+        await asyncio.to_thread(self._pool.apply_all, plan)
+
+    async def drive(self, vm: str) -> OpenChain:
+        """The chain of `vm`, opened for a QEMU about to start."""
+        plan = plans.plan_start(self._pool.graph, vm=vm, now=time.time())
+        await asyncio.to_thread(self._pool.apply_all, plan)
+        return open_chain(self._pool, vm, self._options)
+
+    async def remove(self, vm: str) -> None:
+        """Delete the disk of `vm`; layers that clones stand on stay for them."""
+        plan = plans.plan_delete(self._pool.graph, vm=vm)
+        await asyncio.to_thread(self._pool.apply_all, plan)
+
+    async def fork(self, source: str, child: str, owner: str, qmp: Qmp | None) -> Fork:
+        """Begin a clone of the disk of `source`, whose QEMU `qmp` speaks to; see Fork."""
+        graph = self._pool.graph
+        plan = plans.plan_clone(graph, source=source, vm=child, owner=owner, now=time.time())
+        return Fork(self._pool, plan, self._live(source, qmp) if qmp else None)
+
+    # -- keeping chains short
+
+    async def merge_step(self, vm: str, *, max_depth: int, qmp: Qmp | None) -> bool:
+        """Do the cheapest merge that shortens the chain of `vm`; False when it is short enough.
+
+        Nothing else may touch this VM's disk meanwhile.
+        """
+        graph = self._pool.graph
+        allocated = await asyncio.to_thread(self._pool.allocated)
+        plan = plans.plan_merge(graph, vm=vm, max_depth=max_depth, allocated=allocated)
+        if not plan:
+            return False
+        step = plan[0]
+        assert isinstance(step, Merge)  # plan_merge: what it returns begins so
+        await merge_layers(self._pool, step, options=self._options, seconds=MERGE_S)
+        if qmp is not None:
+            await self._live(vm, qmp).renew()
+        await asyncio.to_thread(self._pool.apply_all, plans.plan_collect(self._pool.graph))
+        return True
+
+    # -- after a restart
+
+    async def adopt(self, qmp: Qmp, vm: str) -> None:
+        """Agree with a running QEMU about its layers: a switch or a merge may have been cut short.
+
+        Raises Conflict when it writes to a layer that is not in its VM's chain.
+        """
+        await self._live(vm, qmp).catch_up()
+
+    def _live(self, vm: str, qmp: Qmp) -> LiveDisk:
+        return LiveDisk(monitor=qmp, pool=self._pool, vm=vm, options=self._options)
+
+    async def reconcile(self, vms: Collection[str]) -> None:
+        """Delete disks of VMs that no record names, and what merges and deletions left over."""
+        for vm in sorted(self._pool.graph.vms() - set(vms)):
+            if vm.startswith("vm-"):
+                _log.warning("disk without a vm removed", vm=vm)
+                await self.remove(vm)
+        plan = plans.plan_collect(self._pool.graph)
+        await asyncio.to_thread(self._pool.apply_all, plan)
+
+
+class Fork:
+    """A clone of one disk, in three parts so that only the middle one needs the VM halted.
+
+    `prepare`, then `switch` at the instant of the clone, then, with the VM running again, `finish`.
+    `abandon` undoes `prepare` when `switch` was not reached.
+    """
+
+    def __init__(self, pool: Pool, plan: Plan, live: LiveDisk | None) -> None:
+        self._pool = pool
+        self._live = live
+        self._switch = next((step for step in plan if isinstance(step, Switch)), None)
+        self._layers = [step.layer for step in plan if isinstance(step, CreateLayer)]
+
+    async def prepare(self) -> None:
+        """Make the source's next layer, and let its QEMU open it."""
+        if self._switch is None:
+            return
+        await asyncio.to_thread(self._pool.apply, CreateLayer(self._layers[0]))
+        if self._live is not None:
+            await self._live.attach(self._switch.top)
+
+    async def switch(self) -> None:
+        """Freeze the source's disk: from here on its QEMU writes to the next layer. About 1 ms."""
+        if self._switch is not None and self._live is not None:
+            await self._live.switch(self._switch.frozen, self._switch.top)
+
+    async def finish(self) -> None:
+        """Take write access to the frozen layer away, then make the child's first layer on it."""
+        if self._switch is not None and self._live is not None:
+            await self._live.seal(self._switch.frozen)
+            await self._live.seal(self._switch.top)
+        await asyncio.to_thread(self._pool.apply, CreateLayer(self._layers[-1]))
+
+    async def abandon(self) -> None:
+        """Undo what was begun; safe in any state."""
+        if self._switch is None or self._switch.top not in self._pool.graph.layers:
+            return
+        if self._live is not None:
+            if await self._live.active() == self._switch.top:
+                return  # switched after all: the new layer is in use, and the disk is right
+            await self._live.detach(self._switch.top)
+        if not self._pool.graph.children(self._switch.top):
+            await asyncio.to_thread(self._pool.apply, Abandon(self._switch.top))
+
+
+def _io_uring() -> bool:
+    """Whether this kernel lets us: the sysctl is there (Linux 6.6) and says 0."""
+    try:
+        return Path("/proc/sys/kernel/io_uring_disabled").read_text().strip() == "0"
+    except OSError:
+        return False
