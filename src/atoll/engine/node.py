@@ -1,0 +1,197 @@
+"""The engine process: builds every part, brings the kernel to what the records say, then serves.
+
+Invariant: nothing is answered before recovery is done, and ending this process, however, ends no VM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import pwd
+import time
+from pathlib import Path
+
+from atoll.base import log
+from atoll.base.aio import TaskGroup
+from atoll.config import Config
+from atoll.engine.boot import Boot, Host
+from atoll.engine.cgroup import Cgroups
+from atoll.engine.disks import Disks
+from atoll.engine.handler import Handler
+from atoll.engine.images.cache import Images
+from atoll.engine.images.installed import Installed
+from atoll.engine.jail import Jail
+from atoll.engine.launcher import Launcher
+from atoll.engine.merging import Merging
+from atoll.engine.net.dns import Resolver
+from atoll.engine.net.network import Network
+from atoll.engine.operations import Operations
+from atoll.engine.qemu import probe
+from atoll.engine.records import Records
+from atoll.engine.recovery import Recovery
+from atoll.engine.service import Service
+from atoll.engine.stat import Meter
+from atoll.engine.templates import Templates
+from atoll.engine.warm import Warm
+from atoll.rpc.messages import Event, Message
+from atoll.rpc.server import RpcServer
+
+_log = log.get("engine")
+
+
+async def run(config: Config) -> None:
+    """Serve until cancelled."""
+    async with Operations() as operations, TaskGroup() as group:
+        engine = await _build(config, operations, group)
+        try:
+            async with engine.server.serving(group=_gid(config)):
+                _log.info("engine ready", socket=str(config.engine_socket))
+                await asyncio.Event().wait()
+        finally:
+            for task in engine.background:
+                task.cancel()
+            engine.boot.stop_watching()
+            for machine in list(engine.service.machines.values()):
+                await machine.detach()
+
+
+class _Engine:
+    """What `run` needs of what `_build` made."""
+
+    def __init__(
+        self,
+        *,
+        server: RpcServer,
+        service: Service,
+        boot: Boot,
+        background: tuple[asyncio.Task[None], ...],
+    ) -> None:
+        self.server = server
+        self.service = service
+        self.boot = boot
+        self.background = background
+
+
+async def _build(config: Config, operations: Operations, group: TaskGroup) -> _Engine:
+    config.pool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config.paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+    version = await probe.qemu_version()
+    accel = await probe.choose(
+        config.engine.accel, cache=config.pool / "accel.json", qemu_version=version
+    )
+    _log.info("accelerator chosen", accel=accel.name, reason=accel.reason)
+    host = Host(accel=accel, qemu_version=version)
+
+    network = Network(settings=config.network, slots_ready=config.engine.slots_ready)
+    cgroups = Cgroups(instance=config.network.instance)
+    jail = Jail(folder=config.paths.run / "jail")
+    cgroups.setup()
+    await network.setup()
+    await jail.setup()
+    launcher = Launcher(jail=jail, cgroups=cgroups)
+
+    disks = await Disks.open(config)
+    images = Installed(
+        config.pool / "images",
+        images=Images(config.paths.cache),
+        disks=disks,
+        progress=lambda line: server.publish(Event(at=time.time(), kind="progress", detail=line)),
+    )
+    images.open()
+    templates = Templates(config.pool / "templates")
+    templates.open()
+    records = Records(config.pool / "vms")
+    records.load()
+
+    server: RpcServer
+    boot = Boot(
+        config=config,
+        host=host,
+        images=images,
+        templates=templates,
+        disks=disks,
+        network=network,
+        launcher=launcher,
+        group=group,
+    )
+    service = Service(
+        config=config,
+        records=records,
+        disks=disks,
+        boot=boot,
+        operations=operations,
+        publish=lambda event: server.publish(event),
+        problems=lambda: (*network.problems, *cgroups.problems),
+    )
+    warm = Warm(
+        config=config,
+        images=images,
+        templates=templates,
+        boot=boot,
+        disks=disks,
+        records=records,
+        service=service,
+    )
+    handler = Handler(
+        config=config,
+        host=host,
+        service=service,
+        records=records,
+        images=images,
+        templates=templates,
+        warm=warm,
+        meter=Meter(disks=disks, network=network, cgroups=cgroups),
+    )
+
+    async def handle(message: Message) -> Message:
+        return await handler(message)
+
+    server = RpcServer(path=config.engine_socket, handler=handle, allowed=_allowed(config))
+    await Recovery(
+        records=records,
+        disks=disks,
+        boot=boot,
+        service=service,
+        network=network,
+        launcher=launcher,
+    ).run()
+    merging = Merging(
+        records=records,
+        disks=disks,
+        service=service,
+        operations=operations,
+        max_depth=config.engine.merge_depth,
+    )
+    resolver = Resolver(
+        address=network.layout.service,
+        upstream=config.network.upstream_dns,
+        pid_file=dns_pid_file(config),
+    )
+    background = (
+        group.create_task(network.keep_ready(), name="slots ahead"),
+        group.create_task(resolver.run(), name="dns"),
+        group.create_task(merging.run(), name="disk merges"),
+        group.create_task(service.feed_starved(), name="full pool"),
+    )
+    return _Engine(server=server, service=service, boot=boot, background=background)
+
+
+def dns_pid_file(config: Config) -> Path:
+    """Where the resolver of a killed engine is found again."""
+    return config.paths.run / "dns.pid"
+
+
+def _allowed(config: Config) -> set[int]:
+    """Root, and the user control runs as."""
+    try:
+        return {os.geteuid(), pwd.getpwnam(config.control.user).pw_uid}
+    except KeyError:
+        return {os.geteuid()}
+
+
+def _gid(config: Config) -> int | None:
+    try:
+        return grp.getgrnam(config.control.user).gr_gid
+    except KeyError:
+        return None

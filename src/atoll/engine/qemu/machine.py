@@ -1,0 +1,323 @@
+"""One running QEMU: start it cold or from saved state, save it, let go of it or end it.
+
+Invariant: a machine's memory is its base (a sealed file, or nothing) plus its private pages, so
+`save` needs only those pages and the device state, and `start` needs only those to bring it back.
+A machine outlives this process; `adopt` finds it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from atoll.base.aio import deadline
+from atoll.base.errors import Conflict, Internal, Unavailable
+from atoll.engine.agent import GuestAgent
+from atoll.engine.disk.openings import OpenChain
+from atoll.engine.launch import Process
+from atoll.engine.launcher import Launcher
+from atoll.engine.qemu.argv import Handles, Shape, render
+from atoll.engine.qemu.memory import GuestMemory, Pages
+from atoll.engine.qemu.qmp import Qmp
+from atoll.engine.qemu.state import splice
+
+MONITOR_S = 20.0  # QEMU starts in 50 ms; a host busy with 30 others has been seen to take seconds
+LOAD_S = 30.0
+POLL_S = 0.002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A whole machine besides its base memory and its disk."""
+
+    pages: Pages
+    state: bytes  # loadable device state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Everything needed to start one machine. `ram` and `tap` are borrowed descriptors."""
+
+    vm: str
+    shape: Shape
+    run: Path
+    kernel: Path
+    initrd: Path
+    drive: OpenChain
+    tap: int | None
+    ram: int | None
+    uid: int
+    tb_size_mib: int
+    saved: Saved | None = None
+    for_prologue: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Machine:
+    """A live QEMU process with its monitor and its guest agent."""
+
+    vm: str
+    run: Path
+    process: Process
+    launcher: Launcher
+    qmp: Qmp
+    agent: GuestAgent
+    memory_bytes: int
+    ended: str = ""  # why the guest stopped, as QEMU's SHUTDOWN event says
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    async def resume(self) -> None:
+        """Let the vCPUs run."""
+        await self.qmp.execute("cont")
+
+    async def stop(self) -> None:
+        """Halt the vCPUs; the process stays."""
+        await self.qmp.execute("stop")
+
+    async def status(self) -> str:
+        """QEMU's run state: running, paused, prelaunch, inmigrate, internal-error, ..."""
+        answer = await self.qmp.execute("query-status")
+        return str(answer["status"])
+
+    async def console(self) -> str:
+        """What the serial console said since the last call (at most its ring)."""
+        answer = await self.qmp.execute("ringbuf-read", {"device": "console", "size": 1 << 20})
+        return str(answer)
+
+    async def device_state(self) -> bytes:
+        """Raw state of all devices of a stopped machine."""
+        with _memory_file() as file:
+            # QEMU takes from a set the descriptor whose mode is exactly the one it wants.
+            write_only = os.open(f"/proc/self/fd/{file.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                await self.qmp.add_fd(DEVICE_FDSET, write_only)
+            finally:
+                os.close(write_only)
+            try:
+                # "live" would hand the disk over as for a migration: no snapshot, no way on.
+                await self.qmp.execute(
+                    "xen-save-devices-state",
+                    {"filename": f"/dev/fdset/{DEVICE_FDSET}", "live": False},
+                )
+            finally:
+                await self.qmp.execute("remove-fd", {"fdset-id": DEVICE_FDSET})
+            file.seek(0)
+            return file.read()
+
+    async def end(self) -> None:
+        """Kill the process and wait until it is gone; the sockets go with it."""
+        await self.qmp.close()
+        await self.agent.close()
+        self.process.kill()
+        await self.launcher.end(self.vm)
+        await self.process.wait_exit(seconds=10)
+        remove_sockets(self.run)
+
+    async def detach(self) -> None:
+        """Close our connections and leave the process running."""
+        await self.agent.close()
+        await self.qmp.close()
+
+
+DEVICE_FDSET = 900  # above the fd sets of the disk chain
+
+
+async def start(launcher: Launcher, plan: Start) -> Machine:
+    """Launch QEMU and load `plan.saved` if given; the vCPUs are not running yet.
+
+    On any failure the process is gone when this raises.
+    """
+    clock = _Clock()
+    plan.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    remove_sockets(plan.run)
+    with contextlib.ExitStack() as ours:
+        qmp_socket = ours.enter_context(_listen(plan.run / "qmp.sock"))
+        agent_socket = ours.enter_context(_listen(plan.run / "agent.sock"))
+        kernel = _open(ours, plan.kernel)
+        initrd = _open(ours, plan.initrd)
+        ours.callback(plan.drive.close)
+        handles = Handles(
+            name=plan.vm,
+            qmp=qmp_socket.fileno(),
+            agent=agent_socket.fileno(),
+            kernel=kernel,
+            initrd=initrd,
+            tap=plan.tap,
+            ram=plan.ram,
+            fdsets=plan.drive.fds,
+            blockdevs=plan.drive.nodes,
+            disk_node=plan.drive.top_node,
+            restoring=plan.saved is not None,
+            tb_size_mib=plan.tb_size_mib,
+            shared_ram=plan.for_prologue,
+        )
+        fds = [handles.qmp, handles.agent, kernel, initrd]
+        fds += [fd for fd in (plan.tap, plan.ram) if fd is not None]
+        fds += [fd for fd, _ in plan.drive.fds]
+        process = await launcher.start(
+            plan.vm,
+            render(plan.shape, handles),
+            fds=fds,
+            uid=plan.uid,
+            memory_bytes=plan.shape.memory_bytes,
+            cpus=plan.shape.cpus,
+        )
+    machine = Machine(
+        vm=plan.vm,
+        run=plan.run,
+        process=process,
+        launcher=launcher,
+        qmp=Qmp(plan.run / "qmp.sock"),
+        agent=GuestAgent(plan.run / "agent.sock"),
+        memory_bytes=plan.shape.memory_bytes,
+    )
+    clock.mark(machine, "spawn")
+    try:
+        await _connect(machine)
+        clock.mark(machine, "monitor")
+        if plan.saved is not None:
+            await _load(machine, plan.saved)
+            clock.mark(machine, "load")
+    except BaseException:
+        await asyncio.shield(machine.end())
+        raise
+    return machine
+
+
+async def adopt(
+    launcher: Launcher, *, vm: str, run: Path, process: Process, memory_bytes: int
+) -> Machine:
+    """Take over a machine that an earlier engine started. Raises Unavailable if it is not ours."""
+    machine = Machine(
+        vm=vm,
+        run=run,
+        process=process,
+        launcher=launcher,
+        qmp=Qmp(run / "qmp.sock"),
+        agent=GuestAgent(run / "agent.sock"),
+        memory_bytes=memory_bytes,
+    )
+    await machine.qmp.connect(seconds=5)
+    return machine
+
+
+async def save(machine: Machine, prologue: bytes, pages: Pages) -> Saved:
+    """State of a stopped machine, exact at this instant. `pages` may hold a precopy."""
+    devices = await machine.device_state()
+    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
+        await asyncio.to_thread(pages.settle, memory)
+    return Saved(pages=pages, state=splice(prologue, devices))
+
+
+async def precopy(machine: Machine) -> Pages:
+    """Copy private pages while the machine runs."""
+    pages = Pages(machine.memory_bytes)
+    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
+        await asyncio.to_thread(pages.precopy, memory)
+    return pages
+
+
+async def prologue(machine: Machine) -> bytes:
+    """The head of a migration stream of a machine that never ran (see `state`).
+
+    The machine must be started `for_prologue`: its memory is shared, so the stream leaves it out.
+    """
+    with _memory_file() as file:
+        await machine.qmp.execute("migrate-set-capabilities", IGNORE_SHARED)
+        await machine.qmp.pass_fd("prologue", file.fileno())
+        await machine.qmp.execute("migrate", {"uri": "fd:prologue"})
+        async with deadline(LOAD_S, "saving an empty machine"):
+            while (status := (await machine.qmp.execute("query-migrate")).get("status")) not in (
+                "completed",
+                "failed",
+            ):
+                await asyncio.sleep(POLL_S)
+        if status != "completed":
+            raise Internal("QEMU cannot save an empty machine")
+        file.seek(0)
+        return file.read()
+
+
+IGNORE_SHARED: dict[str, Any] = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+
+
+async def _connect(machine: Machine) -> None:
+    """Connect the monitor, or say what QEMU printed when it ended at once.
+
+    QEMU inherited the listening socket, so a connection made before it accepts waits, and breaks off
+    when QEMU ends.
+    """
+    try:
+        await machine.qmp.connect(seconds=MONITOR_S)
+    except Unavailable as error:
+        said = machine.process.said()[-500:] or error.message
+        raise Unavailable(f"qemu of {machine.vm} did not start: {said}") from error
+
+
+async def _load(machine: Machine, saved: Saved) -> None:
+    """Pages first: devices look into guest memory while their state is loaded."""
+    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
+        if memory.private_runs():
+            raise Internal(f"memory of {machine.vm} was written before its state was loaded")
+        await asyncio.to_thread(saved.pages.apply, memory)
+    await machine.qmp.execute("migrate-set-capabilities", IGNORE_SHARED)
+    with _memory_file() as file:
+        file.write(saved.state)
+        file.flush()
+        file.seek(0)
+        await machine.qmp.pass_fd("state", file.fileno())
+        await machine.qmp.execute("migrate-incoming", {"uri": "fd:state"})
+        async with deadline(LOAD_S, f"loading the state of {machine.vm}"):
+            while (status := await machine.status()) == "inmigrate":
+                await asyncio.sleep(POLL_S)
+    if status not in ("paused", "prelaunch", "postmigrate"):
+        raise Conflict(f"{machine.vm} is {status} after loading: {machine.process.said()[-500:]}")
+
+
+def remove_sockets(run: Path) -> None:
+    """Unlink the sockets of a process that is gone."""
+    for name in ("qmp.sock", "agent.sock"):
+        (run / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _listen(path: Path) -> Iterator[socket.socket]:
+    """A listening socket that QEMU inherits: it never creates a path itself."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(path))
+        os.chmod(path, 0o600)
+        listener.listen(4)
+        yield listener
+    finally:
+        listener.close()
+
+
+def _open(stack: contextlib.ExitStack, path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _memory_file() -> BinaryIO:
+    """A file without a path, for state on its way to or from QEMU."""
+    return os.fdopen(os.memfd_create("atoll-state", os.MFD_CLOEXEC), "w+b")
+
+
+class _Clock:
+    """Milliseconds between marks, into a machine's timings."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def mark(self, machine: Machine, name: str) -> None:
+        now = time.monotonic()
+        machine.timings_ms[name] = round((now - self._last) * 1000, 1)
+        self._last = now

@@ -1,0 +1,584 @@
+"""The engine's operations on VMs: every request of `rpc.messages` ends here.
+
+Invariants: a VM's record says what is being done before it is done; at any crash `recovery` finds
+either a finished operation or an intent to finish or undo. A VM is `running` in its record only after
+its guest agent acknowledged its identity. Nothing outside can reach a VM before that: its network
+slot is opened last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from atoll.base import log
+from atoll.base.errors import AtollError, Conflict, Exhausted, NotFound, Unavailable
+from atoll.config import Config
+from atoll.domain.layers import LayerId
+from atoll.engine.agent import FrozenGuest
+from atoll.engine.boot import Boot
+from atoll.engine.clock import Clock
+from atoll.engine.disks import Disks, Fork
+from atoll.engine.operations import Operations
+from atoll.engine.qemu.machine import Machine, Saved, precopy, save
+from atoll.engine.qemu.memory import Pages
+from atoll.engine.records import Intent, Record, Records
+from atoll.engine.saved import SavedMemory
+from atoll.rpc.messages import (
+    Clone,
+    Create,
+    Delete,
+    Empty,
+    Event,
+    Identify,
+    Identity,
+    Outcome,
+    Pause,
+    Restart,
+    Resume,
+    Stop,
+    Vm,
+    VmState,
+)
+
+MAX_VMS = 10_000  # records are held in memory, about 2 kB each
+FREEZE_S = 10.0  # guest file systems; the guest's own watchdog thaws after this
+SHUTDOWN_S = 60.0
+SPACE_POLL_S = 1.0
+SPACE_TO_GO_ON = 64 << 20  # bytes; less would only halt them again
+_log = log.get("service")
+
+
+class Service:
+    """Lifecycle of the VMs of one node."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        records: Records,
+        disks: Disks,
+        boot: Boot,
+        operations: Operations,
+        publish: Callable[[Event], None],
+        problems: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._config = config
+        self._records = records
+        self._disks = disks
+        self._boot = boot
+        self._operations = operations
+        self._publish = publish
+        self._starts = asyncio.Semaphore(config.engine.starts_at_once)
+        self.machines: dict[str, Machine] = {}
+        self.problems = problems
+        self._starved: set[str] = set()
+
+    # -- facts
+
+    def vm(self, record: Record) -> Vm:
+        """Facts about one VM, from its record and the disk index; no I/O on the guest."""
+        return Vm(
+            vm=record.vm,
+            owner=record.owner,
+            spec=record.spec,
+            state=record.state,
+            address=self._boot.address(record.slot) if record.slot is not None else None,
+            pid=record.pid,
+            warm=record.warm,
+            login_user=record.login_user,
+            depth=self._disks.depth(record.vm),
+            disk_used_bytes=self._disks.used_bytes(record.vm),
+            created_at=record.created_at,
+            problem=record.problem,
+        )
+
+    def record(self, vm: str) -> Record:
+        """The record of `vm`, or NotFound."""
+        record = self._records.get(vm)
+        if record is None:
+            raise NotFound(f"no VM {vm} on this node")
+        return record
+
+    # -- operations
+
+    async def create(self, request: Create) -> Outcome:
+        """A new VM from an image: warm when a template fits, else booted cold."""
+        return await self._once(request.op, request.vm, lambda: self._create(request))
+
+    async def _create(self, request: Create) -> Outcome:
+        async with self._operations.holding("create", request.vm):
+            self._refuse_existing(request.vm)
+            clock = Clock()
+            record = self._records.put(
+                Record(
+                    vm=request.vm,
+                    owner=request.owner,
+                    spec=request.spec,
+                    state=VmState.STARTING,
+                    hostname=request.identity.hostname,
+                    created_at=time.time(),
+                    login_user="atoll",
+                    intent=Intent(op=request.op, kind="create", fresh=True),
+                )
+            )
+            try:
+                async with self._starts:
+                    clock.mark("queue")
+                    template, image = await self._boot.choose(request.spec)
+                    clock.mark("choose")
+                    await self._disks.create(
+                        request.vm,
+                        request.owner,
+                        parent=LayerId(template.meta.layer)
+                        if template
+                        else self._disks.layer_of_image(image.digest),
+                        size_bytes=request.spec.disk_bytes,
+                    )
+                    clock.mark("disk")
+                    record = self._records.put(
+                        record.model_copy(
+                            update={
+                                "image": image.digest,
+                                "login_user": image.login_user,
+                                "base": template.meta.id if template else None,
+                            }
+                        )
+                    )
+                    saved = template.saved() if template else None
+                    return await self._bring_up(
+                        record, request.op, request.identity, saved, clock, cold=template is None
+                    )
+            except BaseException:
+                await asyncio.shield(self.discard(request.vm))
+                raise
+
+    async def clone(self, request: Clone) -> Outcome:
+        """A copy of `source`: of the running machine, or of what is on disk."""
+        return await self._once(request.op, request.vm, lambda: self._clone(request))
+
+    async def _clone(self, request: Clone) -> Outcome:
+        async with self._operations.holding("clone", request.source, request.vm):
+            self._refuse_existing(request.vm)
+            source = self.record(request.source)
+            clock = Clock()
+            child = self._records.put(
+                source.model_copy(
+                    update={
+                        "vm": request.vm,
+                        "owner": request.owner,
+                        "hostname": request.identity.hostname,
+                        "created_at": time.time(),
+                        "state": VmState.STARTING,
+                        "slot": None,
+                        "pid": None,
+                        "pid_started": None,
+                        "problem": "",
+                        "done": {},
+                        "intent": Intent(op=request.op, kind="clone", fresh=True),
+                    }
+                )
+            )
+            try:
+                async with self._starts:
+                    clock.mark("queue")
+                    match source.state:
+                        case VmState.RUNNING:
+                            saved = await self._fork(source, child, clock)
+                            return await self._bring_up(
+                                child,
+                                request.op,
+                                request.identity,
+                                saved,
+                                clock,
+                                cold=False,
+                            )
+                        case VmState.PAUSED | VmState.STOPPED:
+                            return await self._copy_at_rest(source, child, request.op, clock)
+                        case _:
+                            raise Conflict(
+                                f"{source.vm} is {source.state}, it cannot be cloned now"
+                            )
+            except BaseException:
+                await asyncio.shield(self.discard(request.vm))
+                raise
+
+    async def pause(self, request: Pause) -> Outcome:
+        """Memory to disk, process gone."""
+        return await self._once(request.op, request.vm, lambda: self._pause(request))
+
+    async def _pause(self, request: Pause) -> Outcome:
+        async with self._operations.holding("pause", request.vm):
+            record = self.record(request.vm)
+            if record.state is VmState.PAUSED:
+                return self._finish(record, request.op, Clock(), cold=False)
+            if record.state is not VmState.RUNNING:
+                raise Conflict(f"{record.vm} is {record.state}, only a running VM can be paused")
+            clock = Clock()
+            record = self._begin(record, request.op, "pause")
+            machine = self._machine(record)
+            memory = self._memory(record.vm)
+            await self._boot.close_port(record)
+            async with self._resume_on_failure(machine, record):
+                await machine.stop()
+                pages = Pages(machine.memory_bytes)
+                saved = await save(machine, await self._boot.prologue_of(record), pages)
+                clock.mark("save")
+                await asyncio.to_thread(memory.write, saved, self._boot.key(record))
+                clock.mark("write")
+            record = self._records.put(record.model_copy(update={"state": VmState.PAUSED}))
+            await self._release(record, machine)
+            clock.mark("end")
+            record = self.record(record.vm)
+            return self._finish(record, request.op, clock, cold=False)
+
+    async def resume(self, request: Resume) -> Outcome:
+        """Back from saved memory; booted from disk when that cannot be used, and saying so."""
+        return await self._once(request.op, request.vm, lambda: self._resume(request))
+
+    async def _resume(self, request: Resume) -> Outcome:
+        async with self._operations.holding("resume", request.vm):
+            record = self.record(request.vm)
+            if record.state is VmState.RUNNING:
+                await self._boot.identify(self._machine(record), record, request.identity)
+                return self._finish(record, request.op, Clock(), cold=False)
+            clock = Clock()
+            before = record.state
+            record = self._begin(record, request.op, "resume")
+            saved = await self._saved(record) if before is VmState.PAUSED else None
+            async with self._starts:
+                clock.mark("queue")
+                try:
+                    return await self._bring_up(
+                        record, request.op, request.identity, saved, clock, cold=saved is None
+                    )
+                except AtollError:
+                    if saved is None or not self._memory(record.vm).complete:
+                        raise
+                    _log.warning("saved memory unusable, booting cold", vm=record.vm)
+                    await self._release(self.record(record.vm), self.machines.get(record.vm))
+                    record = self._drop_saved(self.record(record.vm))
+                    return await self._bring_up(
+                        record, request.op, request.identity, None, clock, cold=True
+                    )
+
+    async def restart(self, request: Restart) -> Outcome:
+        """Orderly shutdown, then a boot from disk."""
+        return await self._once(request.op, request.vm, lambda: self._restart(request))
+
+    async def _restart(self, request: Restart) -> Outcome:
+        async with self._operations.holding("restart", request.vm):
+            clock = Clock()
+            record = self._begin(self.record(request.vm), request.op, "restart")
+            record = await self._shut_down(record)
+            clock.mark("shutdown")
+            async with self._starts:
+                return await self._bring_up(
+                    record, request.op, request.identity, None, clock, cold=True
+                )
+
+    async def stop(self, request: Stop) -> Outcome:
+        """Orderly shutdown; disk only remains."""
+        return await self._once(request.op, request.vm, lambda: self._stop(request))
+
+    async def _stop(self, request: Stop) -> Outcome:
+        async with self._operations.holding("stop", request.vm):
+            clock = Clock()
+            record = self._begin(self.record(request.vm), request.op, "stop")
+            record = await self._shut_down(record)
+            return self._finish(record, request.op, clock, cold=False)
+
+    async def identify(self, request: Identify) -> Outcome:
+        """New hostname or keys; a VM that does not run gets them at its next start."""
+        return await self._once(request.op, request.vm, lambda: self._identify(request))
+
+    async def _identify(self, request: Identify) -> Outcome:
+        async with self._operations.holding("identify", request.vm):
+            record = self._begin(self.record(request.vm), request.op, "identify")
+            record = self._records.put(
+                record.model_copy(update={"hostname": request.identity.hostname})
+            )
+            if record.state is VmState.RUNNING:
+                await self._boot.identify(self._machine(record), record, request.identity)
+            return self._finish(record, request.op, Clock(), cold=False)
+
+    async def delete(self, request: Delete) -> Empty:
+        """For ever: process, disk, memory, record."""
+        if self._records.get(request.vm) is not None:
+            async with self._operations.holding("delete", request.vm):
+                record = self._records.get(request.vm)
+                if record is not None:
+                    self._begin(record, request.op, "delete", fresh=True)
+                    await self.discard(request.vm)
+                    self._tell("vm-gone", request.vm)
+        return Empty()
+
+    async def died(self, machine: Machine) -> None:
+        """A process ended by itself: poweroff inside, or a crash."""
+        vm = machine.vm
+        async with self._operations.holding("clean up", vm):
+            record = self._records.get(vm)
+            if record is None or self.machines.get(vm) is not machine:
+                return
+            said = machine.process.said()[-300:]
+            problem = "" if machine.ended.startswith("guest") else f"qemu ended: {said or 'killed'}"
+            await self._release(record, machine)
+            record = self.record(vm)
+            self._records.put(
+                record.model_copy(update={"state": VmState.STOPPED, "problem": problem})
+            )
+            _log.info("vm ended", vm=vm, problem=problem)
+            self._tell("vm-state", vm)
+
+    def heard(self, machine: Machine, event: str, data: dict[str, object]) -> None:
+        """What QEMU tells by itself. A write that found no space stops the guest, unharmed."""
+        if event == "SHUTDOWN":
+            machine.ended = str(data.get("reason", ""))
+        elif event == "BLOCK_IO_ERROR" and data.get("nospace") is True:
+            if machine.vm not in self._starved:
+                _log.error("pool full, vm halted on a write", vm=machine.vm)
+            self._starved.add(machine.vm)
+            self._tell("pool-full", machine.vm)
+
+    async def feed_starved(self) -> None:
+        """For ever: let VMs go on that were halted by a full pool, once there is space again."""
+        while True:
+            await asyncio.sleep(SPACE_POLL_S)
+            if not self._starved or self._disks.free_bytes() < SPACE_TO_GO_ON:
+                continue
+            for vm in list(self._starved):
+                self._starved.discard(vm)
+                machine = self.machines.get(vm)
+                if machine is not None:
+                    with contextlib.suppress(AtollError):
+                        await machine.resume()
+                        self._tell("vm-state", vm)
+
+    # -- steps
+
+    async def _bring_up(
+        self,
+        record: Record,
+        op: str,
+        identity: Identity,
+        saved: Saved | None,
+        clock: Clock,
+        *,
+        cold: bool,
+    ) -> Outcome:
+        """Start the process, give it its identity, open its port, say so."""
+        if cold and record.base is not None:
+            record = self._records.put(record.model_copy(update={"base": None}))
+        machine = await self._boot.start(record, saved, self.hold_slot)
+        self.machines[record.vm] = machine
+        record = self._started(machine)
+        clock.mark("start")
+        try:
+            self._forget_saved(record)
+            await machine.resume()
+            if cold:
+                await self._boot.wait_ready(machine)
+                clock.mark("boot")
+            await self._boot.identify(machine, record, identity)
+            clock.mark("identity")
+            await self._boot.open_port(record)
+        except BaseException:
+            await asyncio.shield(self._release(record, machine))
+            raise
+        record = self._records.put(
+            record.model_copy(
+                update={
+                    "state": VmState.RUNNING,
+                    "hostname": identity.hostname,
+                    "warm": not cold,
+                    "problem": "",
+                }
+            )
+        )
+        self._boot.watch(machine, died=self.died, heard=self.heard)
+        return self._finish(record, op, clock, cold=cold)
+
+    async def _fork(self, source: Record, child: Record, clock: Clock) -> Saved:
+        """Capture a running machine, memory and disk of one instant; the source runs on."""
+        machine = self._machine(source)
+        prologue = await self._boot.prologue_of(source)
+        pages = await precopy(machine)
+        clock.mark("precopy")
+        fork = await self._disks.fork(source.vm, child.vm, child.owner, machine.qmp)
+        guest = FrozenGuest(machine.agent, held_seconds=FREEZE_S, seconds=FREEZE_S)
+        try:
+            await fork.prepare()
+            clock.mark("prepare")
+            async with guest:
+                clock.mark("freeze")
+                saved = await self._halted_copy(source, machine, prologue, pages, fork, clock)
+            await fork.finish()
+        except BaseException:
+            await asyncio.shield(fork.abandon())
+            raise
+        clock.mark("fork")
+        if not guest.held:
+            raise Unavailable(
+                f"{source.vm} did not hold its file systems still for the copy",
+                hint="Try again; a VM under heavy load may need a second try",
+            )
+        return saved
+
+    async def _halted_copy(
+        self,
+        source: Record,
+        machine: Machine,
+        prologue: bytes,
+        pages: Pages,
+        fork: Fork,
+        clock: Clock,
+    ) -> Saved:
+        """The only part in which the source stands still."""
+        async with self._resume_on_failure(machine, source):
+            started = time.monotonic()
+            await machine.stop()
+            saved = await save(machine, prologue, pages)
+            await fork.switch()
+            await machine.resume()
+            clock.note("pause", (time.monotonic() - started) * 1000)
+        return saved
+
+    async def _copy_at_rest(self, source: Record, child: Record, op: str, clock: Clock) -> Outcome:
+        """Copy a VM without a process: its disk layers, and its saved memory if it is paused."""
+        fork = await self._disks.fork(source.vm, child.vm, child.owner, None)
+        await fork.prepare()
+        await fork.finish()
+        if source.state is VmState.PAUSED:
+            memory = self._memory(source.vm)
+            await asyncio.to_thread(memory.copy_to, self._memory(child.vm))
+        clock.mark("copy")
+        child = self._records.put(child.model_copy(update={"state": source.state}))
+        return self._finish(child, op, clock, cold=False)
+
+    async def _shut_down(self, record: Record) -> Record:
+        machine = self.machines.get(record.vm)
+        if machine is not None:
+            with contextlib.suppress(AtollError):
+                await machine.agent.shutdown("poweroff", seconds=10)
+                await machine.process.wait_exit(seconds=SHUTDOWN_S)
+            await self._release(record, machine)
+        record = self._drop_saved(self.record(record.vm))
+        return self._records.put(record.model_copy(update={"state": VmState.STOPPED}))
+
+    async def _saved(self, record: Record) -> Saved | None:
+        memory = self._memory(record.vm)
+        try:
+            return await asyncio.to_thread(memory.read, self._boot.key(record))
+        except AtollError as error:
+            _log.error("saved memory unusable", vm=record.vm, reason=str(error))
+            self._drop_saved(record)
+            return None
+
+    def _forget_saved(self, record: Record) -> None:
+        """From the first instruction on, saved memory no longer fits the disk."""
+        self._memory(record.vm).forget()
+
+    def _drop_saved(self, record: Record) -> Record:
+        self._forget_saved(record)
+        return self._records.put(record.model_copy(update={"base": None}))
+
+    async def _release(self, record: Record, machine: Machine | None) -> None:
+        """End the process and give back its slot."""
+        if machine is not None:
+            self.machines.pop(record.vm, None)
+            await machine.end()
+        current = self._records.get(record.vm)
+        if current is None:
+            return
+        state = VmState.STOPPED if current.state is VmState.RUNNING else current.state
+        if current.slot is not None:
+            await self._boot.release(current)
+        self._records.put(
+            current.model_copy(
+                update={"slot": None, "pid": None, "pid_started": None, "state": state}
+            )
+        )
+
+    async def discard(self, vm: str) -> None:
+        """Remove every trace of a VM."""
+        record = self._records.get(vm)
+        if record is None:
+            return
+        await self._release(record, self.machines.get(vm))
+        await self._disks.remove(vm)
+        self._records.drop(vm)
+
+    # -- small parts
+
+    async def _once(self, op: str, vm: str, act: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        record = self._records.get(vm)
+        if record is not None and op in record.done:
+            return record.done[op]
+        return await self._operations.once(op, act)
+
+    def _refuse_existing(self, vm: str) -> None:
+        if self._records.get(vm) is not None:
+            raise Conflict(f"{vm} exists already")
+        if sum(1 for _ in self._records.all()) >= MAX_VMS:
+            raise Exhausted(f"this node has {MAX_VMS} VMs already")
+
+    def _begin(self, record: Record, op: str, kind: str, *, fresh: bool = False) -> Record:
+        intent = Intent(op=op, kind=kind, fresh=fresh)
+        return self._records.put(record.model_copy(update={"intent": intent}))
+
+    def _finish(self, record: Record, op: str, clock: Clock, *, cold: bool) -> Outcome:
+        outcome = Outcome(vm=self.vm(record), cold_booted=cold, timings_ms=clock.marks)
+        what = record.intent.kind if record.intent else "no change"
+        self._records.put(record.with_outcome(op, outcome))
+        _log.info("operation done", what=what, vm=record.vm, state=record.state, ms=clock.marks)
+        self._tell("vm-state", record.vm)
+        return outcome
+
+    def _started(self, machine: Machine) -> Record:
+        record = self.record(machine.vm)
+        return self._records.put(
+            record.model_copy(
+                update={
+                    "pid": machine.process.pid,
+                    "pid_started": machine.process.start_time,
+                }
+            )
+        )
+
+    def hold_slot(self, vm: str, slot: int) -> Record:
+        """Write down that `vm` has this network slot."""
+        return self._records.put(self.record(vm).model_copy(update={"slot": slot}))
+
+    def _machine(self, record: Record) -> Machine:
+        machine = self.machines.get(record.vm)
+        if machine is None:
+            raise Unavailable(f"{record.vm} has no process", hint="Try: restart")
+        return machine
+
+    def _memory(self, vm: str) -> SavedMemory:
+        return SavedMemory(self._records.folder(vm))
+
+    @contextlib.asynccontextmanager
+    async def _resume_on_failure(self, machine: Machine, record: Record) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(AtollError):
+                await asyncio.shield(machine.resume())
+            with contextlib.suppress(AtollError):
+                await asyncio.shield(self._boot.open_port(record))
+            raise
+
+    def _tell(self, kind: str, vm: str) -> None:
+        record = self._records.get(vm)
+        self._publish(
+            Event(
+                at=time.time(),
+                kind=kind,
+                vm=vm,
+                state=record.state if record else None,
+                address=self.vm(record).address if record else None,
+            )
+        )
