@@ -1,0 +1,84 @@
+"""Accounts and their SSH keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Row, delete, insert, select
+
+from atoll.domain.account import Account
+from atoll.store.engine import Tx
+from atoll.store.schema import accounts, ssh_keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshKey:
+    """A public key that logs its account in; with `vm` (an id) into that VM only."""
+
+    fingerprint: str
+    account: str
+    name: str
+    public_key: str
+    vm: str | None = None
+    created_at: float
+
+
+async def add(tx: Tx, account: Account, *, now: float) -> None:
+    """Store a new account; the caller has checked that the e-mail address is free."""
+    await tx.execute(
+        insert(accounts).values(
+            id=account.id,
+            email=account.email,
+            is_admin=account.is_admin,
+            created_at=now,
+            generation=0,
+        )
+    )
+
+
+async def by_email(tx: Tx, email: str) -> Account | None:
+    """The account with this address (kept in lower case)."""
+    row = (await tx.execute(select(accounts).where(accounts.c.email == email))).one_or_none()
+    return _account(row) if row else None
+
+
+async def first_admin(tx: Tx) -> Account | None:
+    """The oldest account that is an admin."""
+    query = select(accounts).where(accounts.c.is_admin).order_by(accounts.c.created_at)
+    row = (await tx.execute(query.limit(1))).one_or_none()
+    return _account(row) if row else None
+
+
+async def by_key(tx: Tx, fingerprint: str) -> tuple[Account, SshKey] | None:
+    """Whose key this is."""
+    query = select(accounts, ssh_keys).join_from(ssh_keys, accounts)
+    row = (await tx.execute(query.where(ssh_keys.c.fingerprint == fingerprint))).one_or_none()
+    if row is None:
+        return None
+    found = row._mapping
+    return _account(row), SshKey(**{column.name: found[column] for column in ssh_keys.c})
+
+
+async def add_key(tx: Tx, key: SshKey) -> None:
+    """Store a new key; the caller has checked fingerprint and name."""
+    values = {column.name: getattr(key, column.name) for column in ssh_keys.c}
+    await tx.execute(insert(ssh_keys).values(values))
+
+
+async def keys_of(tx: Tx, account: str) -> tuple[SshKey, ...]:
+    """All keys of an account, oldest first."""
+    query = select(ssh_keys).where(ssh_keys.c.account == account)
+    rows = await tx.execute(query.order_by(ssh_keys.c.created_at, ssh_keys.c.fingerprint))
+    return tuple(SshKey(**row._mapping) for row in rows)
+
+
+async def remove_key(tx: Tx, fingerprint: str) -> None:
+    """Forget a key."""
+    await tx.execute(delete(ssh_keys).where(ssh_keys.c.fingerprint == fingerprint))
+
+
+def _account(row: Row[tuple[object, ...]]) -> Account:
+    found = row._mapping
+    return Account(
+        id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]
+    )

@@ -1,0 +1,154 @@
+"""The tables. Invariant: this text is what the migrations build (a test compares the two).
+
+Times are seconds since the epoch (UTC) as doubles, sizes are bytes, ids are text: the same on
+SQLite and PostgreSQL. Secrets are kept as SHA-256 only. `generation` counts the changes of a row.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("generation", Integer, nullable=False),
+)
+
+vms = Table(
+    "vms",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("name", Text, unique=True),  # NULL in the trash, so the name is free again
+    Column("former_name", Text),  # the name before `rm`
+    Column("comment", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("phase", Text, nullable=False),  # creating, live, trashed
+    Column("wanted", Text, nullable=False),  # running, paused, stopped
+    Column("port", Integer, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    Column("host_key", Text, nullable=False),  # public key line of its sshd
+    Column("created_at", Double, nullable=False),
+    Column("trashed_at", Double),
+    Column("trash_until", Double),
+    Column("trash_act", Text),  # VMs removed by one command come back together
+    Column("generation", Integer, nullable=False),
+    CheckConstraint("phase IN ('creating', 'live', 'trashed')", name="phase"),
+    CheckConstraint("wanted IN ('running', 'paused', 'stopped')", name="wanted"),
+    CheckConstraint("(phase = 'trashed') = (name IS NULL)", name="trashed_has_no_name"),
+)
+
+ssh_keys = Table(
+    "ssh_keys",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),  # SHA256:…; one key means one account
+    Column("account", ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("public_key", Text, nullable=False),  # type and base64, no comment
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE")),  # good for this VM only
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("account", "name"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("act", Text, nullable=False),  # the command that asked; several operations share it
+    Column("kind", Text, nullable=False),
+    Column("vm", Text, nullable=False),  # no foreign key: the journal outlives the VM
+    Column("account", Text, nullable=False),
+    Column("state", Text, nullable=False),  # intent, undoing, done, failed
+    Column("attempts", Integer, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("result", JSON),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    CheckConstraint("state IN ('intent', 'undoing', 'done', 'failed')", name="state"),
+    Index(None, "vm"),
+    Index(None, "state", "created_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("account", Text, nullable=False, index=True),
+    Column("vm", Text, index=True),
+    Column("kind", Text, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+)
+
+login_codes = Table(
+    "login_codes",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    Column("used_at", Double),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    Column("revoked_at", Double),
+    Column("user_agent", Text, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("cmds", JSON(none_as_null=True)),  # a list of verbs; NULL: all
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE")),  # good for this VM only
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("last_used_at", Double),
+    UniqueConstraint("account", "label"),
+)

@@ -1,0 +1,160 @@
+"""Login codes, browser sessions and API tokens. Only SHA-256 of a secret is ever stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Row, delete, insert, or_, select, update
+
+from atoll.domain.account import Account
+from atoll.store.engine import Tx
+from atoll.store.schema import accounts, api_tokens, login_codes, sessions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """A browser that signed in."""
+
+    hash: str
+    account: Account
+    created_at: float
+    expires_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """An API token; `cmds` and `vm` (an id) limit it, None does not."""
+
+    hash: str
+    account: str
+    label: str
+    cmds: tuple[str, ...] | None
+    vm: str | None
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None = None
+
+
+async def add_code(tx: Tx, *, hash_: str, account: str, expires_at: float) -> None:
+    """Store a login code."""
+    await tx.execute(insert(login_codes).values(hash=hash_, account=account, expires_at=expires_at))
+
+
+async def use_code(tx: Tx, hash_: str, *, now: float) -> Account | None:
+    """Mark an unused code in its time as used and return its account; at most once per code."""
+    taken = await tx.execute(
+        update(login_codes)
+        .where(login_codes.c.hash == hash_)
+        .where(login_codes.c.used_at.is_(None), login_codes.c.expires_at > now)
+        .values(used_at=now)
+        .returning(login_codes.c.account)
+    )
+    account = taken.scalar_one_or_none()
+    if account is None:
+        return None
+    return _account((await tx.execute(select(accounts).where(accounts.c.id == account))).one())
+
+
+async def add_session(
+    tx: Tx, *, hash_: str, account: str, now: float, expires_at: float, user_agent: str
+) -> None:
+    """Store a new session."""
+    await tx.execute(
+        insert(sessions).values(
+            hash=hash_,
+            account=account,
+            created_at=now,
+            expires_at=expires_at,
+            user_agent=user_agent,
+        )
+    )
+
+
+async def session(tx: Tx, hash_: str) -> SessionRow | None:
+    """The session with this hash, revoked or not."""
+    query = select(accounts, sessions).join_from(sessions, accounts)
+    row = (await tx.execute(query.where(sessions.c.hash == hash_))).one_or_none()
+    if row is None:
+        return None
+    found = row._mapping
+    return SessionRow(
+        hash=hash_,
+        account=_account(row),
+        created_at=found[sessions.c.created_at],
+        expires_at=found[sessions.c.expires_at],
+        revoked_at=found[sessions.c.revoked_at],
+    )
+
+
+async def revoke(tx: Tx, *, now: float, prefix: str = "", account: str = "") -> int:
+    """Revoke the live sessions whose hash begins with `prefix`, or all of an account.
+
+    Returns how many. One of the two must be given.
+    """
+    assert prefix or account
+    query = update(sessions).where(sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    if prefix:
+        query = query.where(sessions.c.hash.startswith(prefix, autoescape=True))
+    if account:
+        query = query.where(sessions.c.account == account)
+    return (await tx.execute(query)).rowcount
+
+
+async def revoked_since(tx: Tx, since: float) -> dict[str, str]:
+    """Session hash -> account of the sessions revoked after `since`."""
+    query = select(sessions.c.hash, sessions.c.account).where(sessions.c.revoked_at > since)
+    return {row.hash: row.account for row in await tx.execute(query)}
+
+
+async def forget_old(tx: Tx, *, codes_before: float, sessions_before: float) -> None:
+    """Delete codes and sessions that ended before these times."""
+    await tx.execute(delete(login_codes).where(login_codes.c.expires_at < codes_before))
+    ended = or_(sessions.c.revoked_at < sessions_before, sessions.c.expires_at < sessions_before)
+    await tx.execute(delete(sessions).where(ended))
+
+
+async def add_token(tx: Tx, token: TokenRow) -> None:
+    """Store a new API token; the caller has checked that the label is free."""
+    values = {column.name: getattr(token, column.name) for column in api_tokens.c}
+    values["cmds"] = None if token.cmds is None else list(token.cmds)
+    await tx.execute(insert(api_tokens).values(values))
+
+
+async def token(tx: Tx, hash_: str) -> tuple[Account, TokenRow] | None:
+    """The token with this hash and its account, expired or not."""
+    query = select(accounts, api_tokens).join_from(api_tokens, accounts)
+    row = (await tx.execute(query.where(api_tokens.c.hash == hash_))).one_or_none()
+    return (_account(row), _token(row)) if row else None
+
+
+async def tokens_of(tx: Tx, account: str) -> tuple[TokenRow, ...]:
+    """All tokens of an account, oldest first."""
+    query = select(api_tokens).where(api_tokens.c.account == account)
+    rows = await tx.execute(query.order_by(api_tokens.c.created_at, api_tokens.c.hash))
+    return tuple(_token(row) for row in rows)
+
+
+async def token_used(tx: Tx, hash_: str, *, now: float) -> None:
+    """Note when a token was last used."""
+    await tx.execute(update(api_tokens).where(api_tokens.c.hash == hash_).values(last_used_at=now))
+
+
+async def remove_token(tx: Tx, *, account: str, label: str) -> bool:
+    """Forget a token by its label; False when there is none."""
+    query = delete(api_tokens).where(api_tokens.c.account == account, api_tokens.c.label == label)
+    return (await tx.execute(query)).rowcount > 0
+
+
+def _account(row: Row[tuple[object, ...]]) -> Account:
+    found = row._mapping
+    return Account(
+        id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]
+    )
+
+
+def _token(row: Row[tuple[object, ...]]) -> TokenRow:
+    found = row._mapping
+    values = {column.name: found[column] for column in api_tokens.c}
+    values["cmds"] = None if values["cmds"] is None else tuple(values["cmds"])
+    return TokenRow(**values)

@@ -1,0 +1,109 @@
+"""The store on SQLite: the contract, and what only SQLite has."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+import atoll.store.engine
+from atoll.base.aio import poll
+from atoll.base.errors import Exhausted, Unavailable
+from atoll.store import accounts, schema
+from atoll.store.engine import Store
+from contracts.store import ANN, StoreContract
+from framework.cloud import migrated
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    shutil.copy(await migrated(), tmp_path / "atoll.db")
+    made = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    yield made
+    await made.close()
+
+
+async def driver_ended() -> None:
+    """The driver ends the thread of a failed connection later; it must still find the event loop."""
+
+    async def check() -> bool | None:
+        names = [thread.name for thread in threading.enumerate()]
+        return not any("_connection_worker" in name for name in names) or None
+
+    await poll(check, seconds=10, what="the driver's threads to end", every=0.01)
+
+
+class TestSqlite(StoreContract):
+    """The contract."""
+
+
+async def test_migrations_build_exactly_the_schema(store: Store) -> None:
+    async with store.read() as tx:
+        differences = await tx.run_sync(
+            lambda connection: compare_metadata(
+                MigrationContext.configure(connection, opts={"compare_type": True}),
+                schema.metadata,
+            )
+        )
+    assert differences == []
+
+
+def test_migrations_only_go_forward_in_one_line() -> None:
+    folder = Path(atoll.store.engine.__file__).parent / "migrations"
+    script = ScriptDirectory(str(folder))
+    assert len(script.get_heads()) == 1
+    for revision in script.walk_revisions():
+        assert not hasattr(revision.module, "downgrade")
+
+
+async def test_commits_are_durable_and_readers_do_not_wait(store: Store) -> None:
+    async with store.read() as tx:
+        pragmas = [
+            (await tx.execute(text(f"PRAGMA {name}"))).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert pragmas == ["wal", 2, 1]
+    async with store.begin() as tx:
+        await accounts.add(tx, ANN, now=1.0)
+        async with asyncio.timeout(5), store.read() as reader:
+            assert await accounts.by_email(reader, ANN.email) is None
+
+
+async def test_a_full_disk_is_said_and_changes_nothing(store: Store) -> None:
+    async with store.begin() as tx:
+        pages = (await tx.execute(text("PRAGMA page_count"))).scalar_one()
+        await tx.execute(text(f"PRAGMA max_page_count = {pages}"))
+    with pytest.raises(Exhausted, match="disk is full"):
+        async with store.begin() as tx:
+            await tx.execute(
+                schema.events.insert().values(
+                    at=0, account="a", kind="k", door="ssh", detail={"x": "y" * 100_000}
+                )
+            )
+    async with store.read() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM events"))).scalar_one() == 0
+
+
+async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}")
+    with pytest.raises(Unavailable, match="unable to open"):
+        await store.migrate()
+    await store.close()
+    await driver_ended()
+
+
+async def test_a_file_of_something_else_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "atoll.db").write_bytes(b"not a database" * 1000)
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    with pytest.raises(Unavailable, match="not a database"):
+        await store.migrate()
+    await store.close()
+    await driver_ended()
