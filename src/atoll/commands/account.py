@@ -1,0 +1,59 @@
+"""Verbs about the caller: whoami, browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll.commands.context import Context
+from atoll.commands.key import shown
+from atoll.commands.registry import Reach, Registry
+from atoll.commands.render import instant, table
+from atoll.commands.reply import Reply
+from atoll.commands.view import REGION
+
+VERBS = Registry()
+LINK_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    pass
+
+
+@VERBS.command(
+    "whoami",
+    help="Show who you are to this cloud.",
+    reach=Reach.ACCOUNT,
+    examples=("whoami",),
+    result={
+        "email": "your address",
+        "region": "`local`",
+        "region_display": "for people",
+        "ssh_keys": "one entry per key: `name`, `public_key`, `fingerprint`, `current`",
+    },
+)
+async def whoami(ctx: Context, args: Nothing) -> Reply:
+    names = {vm.id: vm.label for vm in await ctx.cloud.access.visible(ctx.caller)}
+    keys = await ctx.cloud.accounts.keys(ctx.caller)
+    entries = [shown(ctx, key, names) for key in keys]
+    email = ctx.caller.account.email
+    rows = [
+        (key.name, key.fingerprint, "this one" if entry["current"] else "")
+        for key, entry in zip(keys, entries, strict=True)
+    ]
+    text = f"{email}\n{table(('KEY', 'FINGERPRINT', ''), rows)}" if rows else email
+    return Reply(data={"email": email, **REGION, "ssh_keys": entries}, text=text)
+
+
+@VERBS.command(
+    "browser",
+    help="Print a link that signs your browser in. It works once, for ten minutes.",
+    reach=Reach.ACCOUNT,
+    mutates=True,
+    examples=("browser",),
+    result={"url": "the link", "expires_at": "when it ends, UTC"},
+)
+async def browser(ctx: Context, args: Nothing) -> Reply:
+    code = await ctx.sessions.login_code(ctx.caller.account.id, seconds=LINK_S)
+    url = ctx.addresses.login_url(code)
+    return Reply(data={"url": url, "expires_at": instant(ctx.cloud.now() + LINK_S)}, text=url)

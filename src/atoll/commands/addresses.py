@@ -1,0 +1,50 @@
+"""How a VM is reached, as users type it. Pure: configuration and a name in, text out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Names, ssh lines and URLs."""
+
+    config: Config
+
+    @property
+    def ssh_host(self) -> str:
+        """The gateway's name."""
+        return self.config.ssh.host or "localhost"
+
+    def ssh_dest(self, name: str) -> str:
+        """`web@localhost`."""
+        return f"{name}@{self.ssh_host}"
+
+    def ssh_command(self, name: str) -> str:
+        """`ssh -p 2222 web@localhost`."""
+        port = self.config.ssh.port
+        return f"ssh {'' if port == 22 else f'-p {port} '}{self.ssh_dest(name)}"
+
+    def https_url(self, name: str) -> str:
+        """`https://web.atoll.localhost:8443/`."""
+        return f"https://{name}.{self.config.https.domain}{self._port}/"
+
+    def login_url(self, code: str) -> str:
+        """Where a one-time code signs a browser in."""
+        return f"https://{self.config.https.domain}{self._port}/login/{code}"
+
+    def ssh_fields(self, name: str) -> dict[str, str | int]:
+        """The JSON keys that say how to connect."""
+        return {
+            "ssh_dest": self.ssh_dest(name),
+            "ssh_host": self.ssh_host,
+            "ssh_user": name,
+            "ssh_port": self.config.ssh.port,
+        }
+
+    @property
+    def _port(self) -> str:
+        port = self.config.https.public_port or self.config.https.port
+        return "" if port == 443 else f":{port}"

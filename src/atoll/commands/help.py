@@ -1,0 +1,80 @@
+"""Verbs about the language itself: help, doc, exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll.commands import pages
+from atoll.commands.context import Context
+from atoll.commands.parse import unknown
+from atoll.commands.registry import Command, Reach, Registry, Source, argument
+from atoll.commands.reply import Reply
+
+VERBS = Registry()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    words: tuple[str, ...] = argument(
+        "command", "a command; all if not given", many=True, source=Source.VERB
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    pass
+
+
+@VERBS.command(
+    "help",
+    help="List the commands, or explain one.",
+    reach=Reach.NOTHING,
+    aliases=("?",),
+    examples=("help", "help share port"),
+    result={"commands": "one entry per command"},
+)
+async def help_(ctx: Context, args: About) -> Reply:
+    found = _chosen(ctx, args.words)
+    if len(found) == 1:
+        return Reply(data=pages.page_data(found[0]), text=pages.page(found[0]))
+    return Reply(
+        data={"commands": [pages.page_data(command) for command in found]},
+        text=pages.overview(found),
+    )
+
+
+@VERBS.command(
+    "doc",
+    help="Print the reference of all commands, or of one, as Markdown.",
+    reach=Reach.NOTHING,
+    examples=("doc", "doc new"),
+    result={"markdown": "the text"},
+)
+async def doc(ctx: Context, args: About) -> Reply:
+    found = _chosen(ctx, args.words)
+    text = pages.section(found[0]) if len(found) == 1 else pages.reference(found).rstrip("\n")
+    return Reply(data={"markdown": text}, text=text)
+
+
+@VERBS.command(
+    "exit",
+    help="Leave the prompt.",
+    reach=Reach.NOTHING,
+    aliases=("quit", "logout"),
+    examples=("exit",),
+)
+async def exit_(ctx: Context, args: Nothing) -> Reply:
+    return Reply(data={})
+
+
+def _chosen(ctx: Context, words: tuple[str, ...]) -> tuple[Command, ...]:
+    """The verb of these words, the family that starts with them, or all."""
+    if not words or words == ("all",):
+        return tuple(ctx.registry)
+    matched = ctx.registry.match(words)
+    if matched is not None:
+        return (matched[0],)
+    family = tuple(command for command in ctx.registry if command.words[0] == words[0])
+    if not family:
+        raise unknown(ctx.registry, words)
+    return family

@@ -1,0 +1,95 @@
+"""The command language: one line in, one reply out, the same behind every door.
+
+Order: parse, check the caller's scope, run, render. Nothing is run for `--help`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from atoll.base import log
+from atoll.base.errors import AtollError, Denied
+from atoll.commands import pages
+from atoll.commands.complete import Completer
+from atoll.commands.context import Context, Sessions
+from atoll.commands.parse import parse
+from atoll.commands.registry import Command, Reach
+from atoll.commands.render import as_json
+from atoll.commands.reply import Reply
+from atoll.commands.verbs import REGISTRY
+from atoll.domain.account import Caller
+from atoll.services.cloud import Cloud
+
+_log = log.get("commands")
+
+
+class Language:
+    """Executes and completes lines."""
+
+    def __init__(self, *, cloud: Cloud, sessions: Sessions) -> None:
+        self._cloud = cloud
+        self._sessions = sessions
+        self._completer = Completer(registry=REGISTRY, cloud=cloud)
+
+    async def execute(
+        self,
+        caller: Caller,
+        line: str,
+        *,
+        stdin: bytes = b"",
+        progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Run one line. `text` of the reply is JSON when the line asked for it.
+
+        Raises UnknownCommand, Invalid (the line), Denied (the scope), or what the verb raises.
+        """
+        parsed = parse(REGISTRY, line)
+        command = parsed.command
+        if parsed.wants_help:
+            data = pages.page_data(command)
+            return Reply(
+                data=data, text=as_json(data) if parsed.wants_json else pages.page(command)
+            )
+        check_scope(caller, command, parsed.arguments)
+        ctx = Context(
+            caller=caller,
+            registry=REGISTRY,
+            cloud=self._cloud,
+            sessions=self._sessions,
+            stdin=stdin,
+            progress=progress or (lambda _text: None),
+        )
+        reply = await command.run(ctx, parsed.arguments)
+        if command.mutates:
+            await self._record(ctx, command, reply)
+        if parsed.wants_json and reply.run_in_vm is None:
+            return Reply(data=reply.data, text=as_json(reply.data), exit=reply.exit)
+        return reply
+
+    async def complete(self, caller: Caller, line: str) -> list[str]:
+        """Words that can stand in place of the last word of `line`, sorted."""
+        return await self._completer.complete(caller, line)
+
+    async def _record(self, ctx: Context, command: Command, reply: Reply) -> None:
+        name = reply.data.get("vm_name") if isinstance(reply.data, dict) else None
+        try:
+            await self._cloud.record(ctx.caller, command.name, act=ctx.act, vm_name=name)
+        except AtollError as error:  # the command is done; its trace is missing
+            _log.warning("event not recorded", command=command.name, reason=str(error))
+
+
+def check_scope(caller: Caller, command: Command, arguments: object) -> None:
+    """Raise Denied when the key or token is not made for this command."""
+    scope = caller.scope
+    if scope.vm is not None and command.reach is Reach.ACCOUNT:
+        raise Denied(
+            f"this key or token is for one VM; `{command.name}` concerns the account",
+            hint="Use a key of the account itself",
+        )
+    if scope.cmds is None or command.name in scope.cmds:
+        return
+    vm = getattr(arguments, "vm", None)
+    if isinstance(vm, str) and f"{command.name} {vm}" in scope.cmds:
+        return
+    allowed = ", ".join(sorted(scope.cmds)) or "nothing"
+    raise Denied(f"this token does not allow `{command.name}`", hint=f"It allows: {allowed}")

@@ -1,0 +1,177 @@
+"""Verbs for a VM's state: pause, resume, restart, stat, and `ssh <vm> <command>`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.base.errors import Conflict
+from atoll.base.units import GIB, show_size
+from atoll.commands.context import Context
+from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.render import facts, instant
+from atoll.commands.reply import Reply
+from atoll.commands.view import VmView
+from atoll.domain.vm import VmRecord
+from atoll.rpc.messages import Stat
+
+VERBS = Registry()
+SAMPLE_S = 0.25  # between the two readings that make a rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneVm:
+    vm: str = argument("vm", "VM", source=Source.VM)
+
+
+@VERBS.command(
+    "pause",
+    help="Save a VM's memory to disk and free its CPU and memory.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("pause web",),
+    result={"vm_name": "the VM", "status": "`paused`"},
+)
+async def pause(ctx: Context, args: OneVm) -> Reply:
+    await ctx.cloud.power.pause(ctx.caller, args.vm, act=ctx.act)
+    return Reply(data={"vm_name": args.vm, "status": "paused"}, text=f"{args.vm} is paused")
+
+
+@VERBS.command(
+    "resume",
+    help="Let a paused VM go on where it was; boot a stopped one.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("resume web",),
+    result={
+        "vm_name": "the VM",
+        "status": "`running`",
+        "cold_booted": '"true" when the saved memory could not be used and it booted, else "false"',
+    },
+)
+async def resume(ctx: Context, args: OneVm) -> Reply:
+    made = await ctx.cloud.power.resume(ctx.caller, args.vm, act=ctx.act)
+    is_cold = made.outcome is not None and made.outcome.cold_booted
+    return Reply(
+        data={
+            "vm_name": args.vm,
+            "status": "running",
+            "cold_booted": "true" if is_cold else "false",
+        },
+        text=f"{args.vm} is running" + (" (booted from its disk)" if is_cold else ""),
+    )
+
+
+@VERBS.command(
+    "restart",
+    help="Shut a VM down in order and boot it.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("restart web",),
+    result={"status": "`restarted`", "vm_name": "the VM"},
+)
+async def restart(ctx: Context, args: OneVm) -> Reply:
+    await ctx.cloud.power.restart(ctx.caller, args.vm, act=ctx.act)
+    return Reply(data={"status": "restarted", "vm_name": args.vm}, text=f"{args.vm} is running")
+
+
+@VERBS.command(
+    "stat",
+    help="What a VM uses now.",
+    reach=Reach.VM,
+    examples=("stat web", "stat web --json"),
+    result={
+        "name": "the VM",
+        "status": "its state",
+        "range": "`now`",
+        "points": "one entry: `timestamp`, `vm_name`, `cpu_cores`, `cpu_nominal`, `mem_used_bytes`,"
+        " `mem_total_bytes`, `disk_size_gb`, `disk_used_gb`, `fs_used_gb`, `fs_total_gb`,"
+        " `fs_free_gb`, `network_tx_mbps`, `network_rx_mbps`, `io_read_mbps`, `io_write_mbps`,"
+        " `uptime_seconds`, `ports`",
+    },
+)
+async def stat(ctx: Context, args: OneVm) -> Reply:
+    started = time.monotonic()
+    vm, first = await ctx.cloud.power.stat(ctx.caller, args.vm)
+    await asyncio.sleep(SAMPLE_S)
+    vm, now = await ctx.cloud.power.stat(ctx.caller, args.vm)
+    point = _point(vm, first, now, time.monotonic() - started)
+    point["timestamp"] = instant(ctx.cloud.now())
+    status = VmView.of(ctx.cloud, vm).status
+    data = {"name": args.vm, "status": status, "range": "now", "points": [point]}
+    return Reply(data=data, text=_text(vm, now, point, status))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ssh:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    command: tuple[str, ...] = argument("command", "what to run; a shell if not given", rest=True)
+
+
+@VERBS.command(
+    "ssh",
+    help="Run a command in a VM, or open a shell there. What follows the name is the command.",
+    reach=Reach.VM,
+    examples=("ssh web uptime", "ssh web 'cd /srv && ls'"),
+)
+async def ssh(ctx: Context, args: Ssh) -> Reply:
+    route = await ctx.cloud.route(ctx.caller, args.vm)
+    return Reply(run_in_vm=route, command=" ".join(args.command))
+
+
+def _point(vm: VmRecord, first: Stat, now: Stat, seconds: float) -> dict[str, Any]:
+    """Rates between two readings; a VM that restarted between them has none."""
+    if now.uptime_seconds < first.uptime_seconds:
+        raise Conflict(f"{vm.title} was restarting", hint="Try again")
+
+    def rate(name: str, scale: float) -> float:
+        gone = float(getattr(now, name)) - float(getattr(first, name))
+        return round(max(0.0, gone) / seconds / scale, 3)
+
+    return {
+        "timestamp": "",
+        "vm_name": vm.label,
+        "cpu_cores": rate("cpu_seconds", 1),
+        "cpu_nominal": vm.cpus,
+        "mem_used_bytes": now.memory_private_bytes,
+        "mem_total_bytes": now.memory_total_bytes or vm.memory_bytes,
+        "disk_size_gb": round((now.disk_size_bytes or vm.disk_bytes) / GIB, 3),
+        "disk_used_gb": round(now.disk_used_bytes / GIB, 3),
+        "fs_used_gb": round(now.fs_used_bytes / GIB, 3),
+        "fs_total_gb": round(now.fs_total_bytes / GIB, 3),
+        "fs_free_gb": round((now.fs_total_bytes - now.fs_used_bytes) / GIB, 3),
+        "network_tx_mbps": rate("network_tx_bytes", 125_000),
+        "network_rx_mbps": rate("network_rx_bytes", 125_000),
+        "io_read_mbps": rate("io_read_bytes", 125_000),
+        "io_write_mbps": rate("io_write_bytes", 125_000),
+        "uptime_seconds": round(now.uptime_seconds),
+        "ports": list(now.ports),
+    }
+
+
+def _text(vm: VmRecord, now: Stat, point: dict[str, Any], status: str) -> str:
+    has_fs = now.fs_total_bytes > 0
+    memory_total = now.memory_total_bytes or vm.memory_bytes
+    return facts(
+        (
+            ("name", vm.label),
+            ("status", status),
+            ("up", f"{now.uptime_seconds:.0f} s" if now.uptime_seconds else ""),
+            ("cpu", f"{point['cpu_cores']:.2f} of {vm.cpus}"),
+            ("memory", f"{show_size(now.memory_private_bytes)} own of {show_size(memory_total)}"),
+            (
+                "files",
+                f"{show_size(now.fs_used_bytes)} of {show_size(now.fs_total_bytes)}"
+                if has_fs
+                else "",
+            ),
+            ("disk", f"{show_size(now.disk_used_bytes)} in the pool"),
+            (
+                "network",
+                f"in {point['network_rx_mbps']:g}, out {point['network_tx_mbps']:g} Mbit/s",
+            ),
+            ("ports", ", ".join(map(str, now.ports))),
+        )
+    )

@@ -1,0 +1,17 @@
+"""The whole language: the verbs of every part, in the order help shows them."""
+
+from __future__ import annotations
+
+from atoll.commands import account, help, key, label, removal, share, state, vm
+from atoll.commands.registry import Registry
+
+REGISTRY = Registry.of(
+    vm.VERBS,
+    removal.VERBS,
+    label.VERBS,
+    state.VERBS,
+    share.VERBS,
+    key.VERBS,
+    account.VERBS,
+    help.VERBS,
+)

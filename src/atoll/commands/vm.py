@@ -1,0 +1,202 @@
+"""Verbs that make and show VMs: new, cp, ls."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from dataclasses import dataclass
+
+from atoll.base.units import show_size
+from atoll.commands.context import Context
+from atoll.commands.label import split_tags
+from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
+from atoll.commands.render import instant, table
+from atoll.commands.reply import Reply
+from atoll.commands.view import REGION, VmView, head
+from atoll.domain.vm import VmRecord
+from atoll.services.vms import Made, NewVm
+
+VERBS = Registry()
+COLD = "cold boot: no warm template of this size yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class New:
+    name: str | None = flag("--name", "name; two random words if not given", value="NAME")
+    image: str | None = flag(
+        "--image", "image to start from", value="IMAGE", source=Source.IMAGE, shown="debian"
+    )
+    cpus: int | None = flag("--cpu", "vCPUs", value="N", convert=whole_number("--cpu"))
+    memory: str | None = flag("--memory", "memory, as 512M or 2G", value="SIZE")
+    disk: str | None = flag("--disk", "disk, as 10G; blocks are taken when written", value="SIZE")
+    tags: tuple[str, ...] = flag(
+        "--tag", "tag; several with commas", value="TAG", many=True, source=Source.TAG
+    )
+    comment: str = flag("--comment", "a note of at most 200 bytes", default="")
+
+
+@VERBS.command(
+    "new",
+    help="Make a VM and wait until it answers.",
+    reach=Reach.ACCOUNT,
+    mutates=True,
+    examples=("new", "new --name web --memory 2G --tag prod", "new --name web --json"),
+    result={
+        "vm_name": "its name",
+        "tags": "its tags",
+        "ssh_command": "the line that opens a shell",
+        "ssh_dest": "user@host of that line",
+        "ssh_host": "its host",
+        "ssh_user": "its user",
+        "ssh_port": "its port",
+        "https_url": "its web address",
+        "proxy_port": "the port inside that answers there",
+        "comment": "its comment",
+        "created_at": "when, UTC",
+        "egress_policy": "`all`: it may connect out",
+        "status": "`running`",
+        "cold_booted": "`true` when it booted instead of starting from a warm template",
+        "elapsed_s": "seconds from command to answer",
+    },
+)
+async def new(ctx: Context, args: New) -> Reply:
+    started = time.monotonic()
+    request = NewVm(
+        name=args.name,
+        image=args.image,
+        cpus=args.cpus,
+        memory=args.memory,
+        disk=args.disk,
+        tags=split_tags(args.tags),
+        comment=args.comment,
+    )
+    made = await ctx.cloud.vms.create(ctx.caller, request, act=ctx.act, progress=ctx.progress)
+    return _made(ctx, made, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cp:
+    vm: str = argument("source", "VM to copy", source=Source.VM)
+    name: str | None = argument("new", "name of the copy; random if not given", default=None)
+    copy_tags: bool = flag("--copy-tags", "give the copy the same tags", default=True, shown="true")
+
+
+@VERBS.command(
+    "cp",
+    help="Clone a VM. A running one with its memory and processes, and it goes on running.",
+    reach=Reach.ACCOUNT,
+    mutates=True,
+    examples=("cp web web-next", "cp web --copy-tags=false"),
+    result={
+        "name": "the copy's name",
+        "vm_name": "the same",
+        "state": "the copy's state",
+        "source": "the VM it was made from",
+        "ssh": "the line that opens a shell",
+        "ssh_dest": "user@host of that line",
+        "ssh_host": "its host",
+        "ssh_user": "its user",
+        "ssh_port": "its port",
+        "https_url": "its web address",
+        "tags": "its tags",
+        "comment": "its comment",
+        "created_at": "when, UTC",
+        "egress_policy": "`all`: it may connect out",
+        "elapsed": "seconds from command to answer",
+    },
+)
+async def cp(ctx: Context, args: Cp) -> Reply:
+    started = time.monotonic()
+    made = await ctx.cloud.vms.clone(
+        ctx.caller, args.vm, args.name, copy_tags=args.copy_tags, act=ctx.act
+    )
+    elapsed_s = time.monotonic() - started
+    view = VmView.of(ctx.cloud, made.vm)
+    name = made.vm.label
+    data = {
+        "name": name,
+        "vm_name": name,
+        "state": view.status,
+        "source": args.vm,
+        "ssh": ctx.addresses.ssh_command(name),
+        **ctx.addresses.ssh_fields(name),
+        "https_url": ctx.addresses.https_url(name),
+        "tags": list(made.vm.tags),
+        "comment": made.vm.comment,
+        "created_at": instant(made.vm.created_at),
+        "egress_policy": "all",
+        "elapsed": round(elapsed_s, 3),
+    }
+    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f", a copy of {args.vm}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ls:
+    pattern: str = argument(
+        "name", "name, or a pattern with * and ?", default="*", source=Source.VM
+    )
+    long: bool = flag("-l --long", "more columns: image, sizes, age, sharing", default=False)
+
+
+@VERBS.command(
+    "ls",
+    help="List your VMs.",
+    reach=Reach.VM,
+    examples=("ls", "ls -l 'web*'"),
+    result={
+        "vms": "one entry per VM: `vm_name`, `ssh_dest`, `ssh_host`, `ssh_user`, `ssh_port`,"
+        " `https_url`, `status`, `region`, `region_display`, `tags`, `comment`, `created_at`,"
+        " `egress_policy`, `problem`; with -l also `image`, `cpus`, `memory_bytes`, `disk_bytes`,"
+        " `proxy_port`, `share`",
+    },
+)
+async def ls(ctx: Context, args: Ls) -> Reply:
+    visible = await ctx.cloud.access.visible(ctx.caller)
+    views = [
+        VmView.of(ctx.cloud, vm) for vm in visible if fnmatch.fnmatchcase(vm.label, args.pattern)
+    ]
+    if not views and not set(args.pattern) & set("*?["):
+        await ctx.cloud.access.find(ctx.caller, args.pattern)  # says so, with the nearest name
+    data = {"vms": [view.listed(long=args.long) for view in views]}
+    if not views:
+        return Reply(data=data, text="No VMs. Try: new" if args.pattern == "*" else "No such VM")
+    return Reply(
+        data=data, text=table(head(long=args.long), [v.row(long=args.long) for v in views])
+    )
+
+
+def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:
+    vm, name = made.vm, made.vm.label
+    data = {
+        "vm_name": name,
+        "tags": list(vm.tags),
+        "ssh_command": ctx.addresses.ssh_command(name),
+        **ctx.addresses.ssh_fields(name),
+        "https_url": ctx.addresses.https_url(name),
+        "proxy_port": vm.port,
+        "comment": vm.comment,
+        "created_at": instant(vm.created_at),
+        "egress_policy": "all",
+        **REGION,
+        "status": VmView.of(ctx.cloud, vm).status,
+        "cold_booted": made.outcome is not None and made.outcome.cold_booted,
+        "elapsed_s": round(elapsed_s, 3),
+    }
+    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f": {_shape(vm)}"))
+
+
+def _summary(ctx: Context, made: Made, elapsed_s: float, more: str) -> str:
+    name = made.vm.label
+    cold = f", {COLD}" if made.outcome is not None and made.outcome.cold_booted else ""
+    return "\n".join(
+        (
+            f"{name} is {VmView.of(ctx.cloud, made.vm).status} ({elapsed_s:.2f} s{cold}){more}",
+            ctx.addresses.ssh_command(name),
+            ctx.addresses.https_url(name),
+        )
+    )
+
+
+def _shape(vm: VmRecord) -> str:
+    memory, disk = show_size(vm.memory_bytes), show_size(vm.disk_bytes)
+    return f"{vm.image}, {vm.cpus} vCPU, {memory} memory, {disk} disk"

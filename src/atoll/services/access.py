@@ -1,0 +1,72 @@
+"""Which VMs a caller may see and touch: its account's, and of those the one its scope names.
+
+What a caller may not see is "not found", never "denied": names of others are nobody's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from atoll.base.errors import NotFound
+from atoll.domain.account import Caller
+from atoll.domain.vm import VmRecord, title
+from atoll.services.journal import Journal
+from atoll.services.locks import VmLocks
+from atoll.store import vms
+from atoll.store.engine import Store, Tx
+
+
+class Access:
+    """Finds VMs for callers, and holds one while it is changed."""
+
+    def __init__(self, *, store: Store, locks: VmLocks, journal: Journal) -> None:
+        self._store = store
+        self._locks = locks
+        self._journal = journal
+
+    async def visible(self, caller: Caller) -> tuple[VmRecord, ...]:
+        """The caller's VMs by name, without the trash."""
+        async with self._store.read() as tx:
+            owned = await vms.owned(tx, caller.account.id)
+        return tuple(vm for vm in owned if may_touch(caller, vm))
+
+    async def find(self, caller: Caller, name: str) -> VmRecord:
+        """The caller's VM of this name, or NotFound with the nearest one it has."""
+        async with self._store.read() as tx:
+            return await find(tx, caller, name)
+
+    @asynccontextmanager
+    async def exclusively(
+        self, caller: Caller, name: str, *, doing: str
+    ) -> AsyncIterator[VmRecord]:
+        """Hold the VM for one change; nothing unfinished is left on it when the body starts.
+
+        Raises NotFound, or Conflict naming what runs.
+        """
+        vm = await self.find(caller, name)
+        async with self._locks.hold(vm.id, label=name, doing=doing):
+            await self._journal.settle(vm)
+            now = await self.find(caller, name)  # the wait may have renamed or removed it
+            if now.id != vm.id:
+                raise NotFound(f"{title(name)} not found", hint="Try: ls")
+            yield now
+
+
+async def find(tx: Tx, caller: Caller, name: str) -> VmRecord:
+    """`Access.find` inside a transaction."""
+    vm = await vms.named(tx, name)
+    if vm is not None and may_touch(caller, vm):
+        return vm
+    owned = await vms.owned(tx, caller.account.id)
+    names = [vm.label for vm in owned if may_touch(caller, vm)]
+    near = difflib.get_close_matches(name[:60], names, n=1)
+    raise NotFound(
+        f"{title(name)} not found", hint=f"Did you mean {near[0]}?" if near else "Try: ls"
+    )
+
+
+def may_touch(caller: Caller, vm: VmRecord) -> bool:
+    """True when the VM is the caller's and inside its scope."""
+    return vm.owner == caller.account.id and caller.scope.vm in (None, vm.id)

@@ -1,0 +1,226 @@
+"""Accounts and their SSH keys: who is calling, and which keys open which VMs.
+
+A key belongs to one account until it is removed. VMs that run learn of a change through the
+journal, in the background; the others when they start.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import asyncssh
+
+from atoll.base import ids
+from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
+from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.domain.operation import OpKind
+from atoll.services.facts import ON, Facts
+from atoll.services.journal import Journal
+from atoll.store import accounts, vms
+from atoll.store.accounts import SshKey
+from atoll.store.engine import Store, Tx
+
+MAX_KEYS = 200
+_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """A checked public key: `line` is type and base64."""
+
+    line: str
+    fingerprint: str
+    comment: str
+
+
+def parse_key(text: str) -> PublicKey:
+    """Check a line of an authorized_keys file without options.
+
+    Raises Invalid for anything but one plain public key of a kind that is still safe.
+    """
+    hint = "Try: ssh-key add 'ssh-ed25519 AAAA… name', the content of your .pub file"
+    words = text.split(None, 2)
+    if len(words) < 2 or words[0] not in _TYPES or len(text) > 16_384:
+        raise Invalid("not a public SSH key of a known kind", hint=hint)
+    line = f"{words[0]} {words[1]}"
+    try:
+        key = asyncssh.import_public_key(line)
+    except (asyncssh.KeyImportError, ValueError) as error:
+        raise Invalid(f"not a public SSH key: {str(error)[:100]}", hint=hint) from error
+    bits = getattr(getattr(key, "pyca_key", None), "key_size", None)
+    if words[0] == "ssh-rsa" and (bits or 0) < 2048:
+        raise Invalid(f"an RSA key of {bits} bits is too weak", hint="Try: ssh-keygen -t ed25519")
+    return PublicKey(
+        line=line,
+        fingerprint=key.get_fingerprint(),
+        comment=words[2].strip() if len(words) > 2 else "",
+    )
+
+
+class Accounts:
+    """Accounts and keys."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        facts: Facts,
+        journal: Journal,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._facts = facts
+        self._journal = journal
+        self._now = now
+
+    async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
+        """Who logs in with this key; None: a key nobody has added."""
+        try:
+            key = parse_key(key_line)
+        except Invalid:
+            return None
+        async with self._store.read() as tx:
+            found = await accounts.by_key(tx, key.fingerprint)
+        if found is None:
+            return None
+        account, stored = found
+        return Caller(
+            account=account,
+            door=Door.SSH,
+            key_fingerprint=key.fingerprint,
+            source=source,
+            scope=Scope(vm=stored.vm),
+        )
+
+    async def owner(self) -> Account:
+        """The machine's first account, its admin; NotFound before there is one."""
+        async with self._store.read() as tx:
+            owner = await accounts.first_admin(tx)
+        if owner is None:
+            raise NotFound("this cloud has no owner yet", hint="Try: make up")
+        return owner
+
+    async def ensure_owner(self, *, email: str, key_line: str, label: str) -> Account:
+        """Make the owner if there is none, and let this key in as the owner."""
+        async with self._store.read() as tx:
+            owner = await accounts.first_admin(tx)
+        if owner is not None:
+            email = owner.email
+        return await self.ensure(email, key_line, key_name=label, is_admin=True)
+
+    async def ensure(
+        self, email: str, key_line: str, *, key_name: str = "", is_admin: bool = False
+    ) -> Account:
+        """The account of this address, made if need be, with this key among its own.
+
+        Raises Conflict when the key belongs to another account.
+        """
+        email = email.strip().lower()
+        if not _EMAIL.fullmatch(email):
+            raise Invalid(f"{email[:60]!r} is not an e-mail address", hint="Try: ann@example.com")
+        key = parse_key(key_line)
+        async with self._store.begin() as tx:
+            account = await accounts.by_email(tx, email)
+            if account is None:
+                account = Account(id=ids.new("acct"), email=email, is_admin=is_admin)
+                await accounts.add(tx, account, now=self._now())
+            owner = await accounts.by_key(tx, key.fingerprint)
+            if owner is None or owner[0] != account:
+                taken = {other.name for other in await accounts.keys_of(tx, account.id)}
+                name = "" if key_name in taken or not _KEY_NAME.fullmatch(key_name) else key_name
+                await self._insert(tx, account, key, name, vm=None)
+        return account
+
+    async def keys(self, caller: Caller) -> tuple[SshKey, ...]:
+        """The caller's keys, oldest first."""
+        async with self._store.read() as tx:
+            return await accounts.keys_of(tx, caller.account.id)
+
+    async def add_key(
+        self, caller: Caller, text: str, *, name: str, vm: str | None, act: str
+    ) -> SshKey:
+        """Let a key log in; with `vm` (an id) into that VM only.
+
+        Raises Conflict when the key or its name is there already.
+        """
+        key = parse_key(text)
+        async with self._store.begin() as tx:
+            stored = await self._insert(tx, caller.account, key, name, vm=vm)
+            await self._tell_vms(tx, caller.account, act)
+        self._journal.wake()
+        return stored
+
+    async def remove_key(self, caller: Caller, which: str, *, act: str) -> SshKey:
+        """Forget a key given by name, fingerprint or content.
+
+        Raises NotFound, or Conflict for the last key that opens the account.
+        """
+        async with self._store.begin() as tx:
+            owned = await accounts.keys_of(tx, caller.account.id)
+            line = " ".join(which.split()[:2])
+            found = [key for key in owned if line in (key.name, key.fingerprint, key.public_key)]
+            if not found:
+                raise NotFound(f"key {which[:60]!r} not found", hint="Try: ssh-key list")
+            if found[0].vm is None and sum(key.vm is None for key in owned) == 1:
+                raise Conflict(
+                    "that is your last key; without it you could not come back",
+                    hint="Add another first: ssh-key add '<public key>'",
+                )
+            await accounts.remove_key(tx, found[0].fingerprint)
+            await self._tell_vms(tx, caller.account, act)
+        self._journal.wake()
+        return found[0]
+
+    async def _insert(
+        self, tx: Tx, account: Account, key: PublicKey, name: str, *, vm: str | None
+    ) -> SshKey:
+        owner = await accounts.by_key(tx, key.fingerprint)
+        if owner is not None:
+            whose = "yours already" if owner[0].id == account.id else "another account's"
+            raise Conflict(f"key {key.fingerprint} is {whose}", hint="Try: ssh-key list")
+        owned = await accounts.keys_of(tx, account.id)
+        if len(owned) >= MAX_KEYS:
+            raise Exhausted(f"{len(owned)} keys are the most", hint="Try: ssh-key remove <name>")
+        taken = {other.name for other in owned}
+        stored = SshKey(
+            fingerprint=key.fingerprint,
+            account=account.id,
+            name=_name(name, key.comment, taken),
+            public_key=key.line,
+            vm=vm,
+            created_at=self._now(),
+        )
+        await accounts.add_key(tx, stored)
+        return stored
+
+    async def _tell_vms(self, tx: Tx, account: Account, act: str) -> None:
+        for vm in await vms.owned(tx, account.id):
+            facts = self._facts.get(vm.id)
+            if facts is not None and facts.state in ON:
+                await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)
+
+
+def _name(wish: str, comment: str, taken: set[str]) -> str:
+    """The name asked for; else the comment if it can be one; else `key-1`, `key-2`, …"""
+    if wish:
+        if not _KEY_NAME.fullmatch(wish):
+            raise Invalid(f"{wish[:60]!r} cannot name a key", hint="Try: --name laptop")
+        if wish in taken:
+            raise Conflict(f"you have a key named {wish!r}", hint="Try another --name")
+        return wish
+    if _KEY_NAME.fullmatch(comment) and comment not in taken:
+        return comment
+    return next(name for number in range(1, 10_000) if (name := f"key-{number}") not in taken)

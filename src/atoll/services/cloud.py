@@ -1,0 +1,160 @@
+"""The cloud as its doors and commands see it: one object that holds every service.
+
+`run` owns the loops: the engine's events, the journal, the trash. Nothing starts before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from atoll.base.aio import TaskGroup
+from atoll.base.errors import Conflict
+from atoll.config import Config
+from atoll.domain.account import Caller, Published, Route
+from atoll.domain.vm import Phase
+from atoll.rpc.messages import VmState
+from atoll.services.access import Access
+from atoll.services.accounts import Accounts
+from atoll.services.changes import Changes
+from atoll.services.effects import Effects
+from atoll.services.facts import Engine, Facts
+from atoll.services.journal import Journal
+from atoll.services.keys import Keys
+from atoll.services.locks import VmLocks
+from atoll.services.power import Power
+from atoll.services.reconcile import Reconciler
+from atoll.services.settings import Settings
+from atoll.services.trash import Trash
+from atoll.services.vms import Vms
+from atoll.store import events, vms
+from atoll.store.engine import Store
+
+
+class Cloud:
+    """Wires the services together. The caller owns `store` and `engine` and closes them."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: Store,
+        engine: Engine,
+        keys: Keys,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.keys = keys
+        self.changes = Changes()
+        self.facts = Facts(engine=engine, changes=self.changes)
+        self.now = now
+        self._store = store
+        locks = VmLocks()
+        effects = Effects(
+            engine=engine,
+            store=store,
+            keys=keys,
+            domain=config.https.domain,
+            trash_s=config.vms.trash_hours * 3600,
+        )
+        self.journal = Journal(
+            store=store,
+            effects=effects,
+            facts=self.facts,
+            locks=locks,
+            changes=self.changes,
+            now=now,
+        )
+        self.access = Access(store=store, locks=locks, journal=self.journal)
+        self.vms = Vms(
+            defaults=config.vms,
+            store=store,
+            facts=self.facts,
+            locks=locks,
+            journal=self.journal,
+            access=self.access,
+            keys=keys,
+            now=now,
+        )
+        self.power = Power(
+            store=store, engine=engine, facts=self.facts, journal=self.journal, access=self.access
+        )
+        self.settings = Settings(
+            store=store,
+            facts=self.facts,
+            journal=self.journal,
+            access=self.access,
+            changes=self.changes,
+        )
+        self.trash = Trash(
+            store=store, locks=locks, journal=self.journal, access=self.access, now=now
+        )
+        self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.reconciler = Reconciler(
+            store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
+        )
+
+    async def run(self) -> None:
+        """Run the loops until cancelled."""
+        async with TaskGroup() as group:
+            group.create_task(self.reconciler.run())
+            group.create_task(self.journal.run())
+            group.create_task(self.trash.run())
+
+    async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
+        """Who logs in with this public key; None: nobody has added it."""
+        return await self.accounts.caller_for_key(key_line, source=source)
+
+    async def route(self, caller: Caller, vm_name: str) -> Route:
+        """Where the VM's sshd answers.
+
+        Raises NotFound, or Conflict when the VM does not run.
+        """
+        vm = await self.access.find(caller, vm_name)
+        facts = self.facts.get(vm.id)
+        if facts is None or facts.state is not VmState.RUNNING:
+            facts = await self.facts.fresh(vm.id)
+        if facts is None or facts.state is not VmState.RUNNING or facts.address is None:
+            state = facts.state if facts else vm.phase
+            raise Conflict(f"{vm.title} is not running ({state})", hint=f"Try: resume {vm_name}")
+        return Route(
+            vm_id=vm.id,
+            vm_name=vm_name,
+            address=facts.address,
+            login_user=facts.login_user,
+            host_ca=self.keys.host_ca_public,
+        )
+
+    async def record(self, caller: Caller, kind: str, *, act: str, vm_name: str | None) -> None:
+        """Note a change that was made, for the people who ask later."""
+        event = events.Happened(
+            at=self.now(),
+            account=caller.account.id,
+            vm=vm_name,
+            kind=kind,
+            door=caller.door.value,
+            detail={"act": act, "source": caller.source},
+        )
+        async with self._store.begin() as tx:
+            await events.add(tx, event)
+
+    async def published(self) -> tuple[Published, ...]:
+        """Every VM the edge should know, with its address while it runs."""
+        async with self._store.read() as tx:
+            records = await vms.everywhere(tx)
+        published = []
+        for vm in records:
+            if vm.name is None or vm.phase is not Phase.LIVE:
+                continue
+            facts = self.facts.get(vm.id)
+            is_up = facts is not None and facts.state is VmState.RUNNING
+            published.append(
+                Published(
+                    vm_name=vm.name,
+                    address=facts.address if facts is not None and is_up else None,
+                    port=vm.port,
+                    is_public=vm.is_public,
+                    accounts=frozenset({vm.owner}),
+                )
+            )
+        return tuple(published)

@@ -1,0 +1,206 @@
+"""What each kind of operation asks of the engine, and what it then writes to the store.
+
+Invariant: `perform` may be called again with the same operation at any time until it is settled:
+the request ids come from the operation, so the engine acts once. `settle` and `revert` run inside
+the transaction that also closes the journal entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeVar, assert_never
+
+from atoll.base.errors import AtollError, Conflict, NotFound, Unavailable
+from atoll.domain.operation import Operation, OpKind
+from atoll.domain.vm import Phase, VmRecord, Wanted
+from atoll.rpc.messages import (
+    Clone,
+    Create,
+    Delete,
+    Empty,
+    GetVm,
+    Identify,
+    Identity,
+    Message,
+    Outcome,
+    Pause,
+    Restart,
+    Resume,
+    Spec,
+    Stop,
+    Vm,
+)
+from atoll.services.facts import ON, Engine
+from atoll.services.keys import Keys
+from atoll.store import accounts, vms
+from atoll.store.engine import Store, Tx
+
+R = TypeVar("R", bound=Message)
+RETRIES_S = (0.1, 0.3, 1.0, 2.0)  # an engine restart takes about that long
+BOOT_S = 300.0  # a cold boot of a big guest without KVM
+SAVE_S = 180.0  # memory to disk
+CLONE_S = 330.0
+SHORT_S = 60.0
+KEYS_PER_VM = 256  # the RPC's limit
+
+
+ORDER_S = 1e-3  # seconds between two acts that the clock does not tell apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """The engine's half and the store's half of every operation."""
+
+    engine: Engine
+    store: Store
+    keys: Keys
+    domain: str
+    trash_s: float
+
+    async def perform(self, op: Operation) -> Outcome | None:
+        """Make it so on the engine. Unavailable means the outcome is not known."""
+        match op.kind:
+            case OpKind.CREATE:
+                return await self._create(op)
+            case OpKind.CLONE:
+                return await self._clone(op)
+            case OpKind.PAUSE:
+                return await self._ask(Pause(op=op.id, vm=op.vm), Outcome, SAVE_S)
+            case OpKind.RESUME:
+                _, identity = await self._identity(op.vm, fresh=False)
+                return await self._ask(
+                    Resume(op=op.id, vm=op.vm, identity=identity), Outcome, BOOT_S
+                )
+            case OpKind.RESTART:
+                _, identity = await self._identity(op.vm, fresh=False)
+                return await self._ask(
+                    Restart(op=op.id, vm=op.vm, identity=identity), Outcome, BOOT_S
+                )
+            case OpKind.IDENTIFY:
+                _, identity = await self._identity(op.vm, fresh=False)
+                return await self._ask(
+                    Identify(op=op.id, vm=op.vm, identity=identity), Outcome, SHORT_S
+                )
+            case OpKind.TRASH:
+                return await self._put_away(op)
+            case OpKind.PURGE:
+                await self._ask(Delete(op=op.id, vm=op.vm), Empty, SHORT_S)
+                return None
+            case _:
+                assert_never(op.kind)
+
+    async def settle(self, tx: Tx, op: Operation, *, now: float) -> None:
+        """Write what is true now that the engine has done it."""
+        vm = await vms.get(tx, op.vm)
+        if vm is None:
+            return  # a stray that was purged has no row
+        match op.kind:
+            case OpKind.CREATE | OpKind.CLONE:
+                await vms.change(tx, vm, phase=Phase.LIVE)
+            case OpKind.PAUSE:
+                await vms.change(tx, vm, wanted=Wanted.PAUSED)
+            case OpKind.RESUME | OpKind.RESTART:
+                await vms.change(tx, vm, wanted=Wanted.RUNNING)
+            case OpKind.TRASH:
+                # `undo` takes back the latest: the order must hold when the clock stands or jumps.
+                earlier = await vms.trashed(tx, vm.owner)
+                latest = (earlier[0].trashed_at or 0.0) if earlier else 0.0
+                await vms.change(
+                    tx,
+                    vm,
+                    phase=Phase.TRASHED,
+                    name=None,
+                    former_name=vm.name,
+                    trashed_at=max(now, latest + ORDER_S),
+                    trash_until=now + self.trash_s,
+                    trash_act=op.act,
+                )
+            case OpKind.PURGE:
+                await vms.remove(tx, vm.id)
+            case OpKind.IDENTIFY:
+                pass  # the store had it first
+            case _:
+                assert_never(op.kind)
+
+    async def compensate(self, op: Operation) -> None:
+        """Take back on the engine what a failed operation may have left."""
+        if op.kind in (OpKind.CREATE, OpKind.CLONE):
+            await self._ask(Delete(op=op.step("undo"), vm=op.vm), Empty, SHORT_S)
+
+    async def revert(self, tx: Tx, op: Operation) -> None:
+        """Take back in the store what the intent wrote."""
+        if op.kind in (OpKind.CREATE, OpKind.CLONE):
+            await vms.remove(tx, op.vm)
+
+    async def _create(self, op: Operation) -> Outcome:
+        vm, identity = await self._identity(op.vm, fresh=True)
+        spec = Spec(
+            image=vm.image, cpus=vm.cpus, memory_bytes=vm.memory_bytes, disk_bytes=vm.disk_bytes
+        )
+        request = Create(op=op.id, vm=vm.id, owner=vm.owner, spec=spec, identity=identity)
+        return await self._ask(request, Outcome, BOOT_S)
+
+    async def _clone(self, op: Operation) -> Outcome:
+        vm, identity = await self._identity(op.vm, fresh=True)
+        source = str(op.payload["source"])
+        request = Clone(op=op.id, source=source, vm=vm.id, owner=vm.owner, identity=identity)
+        return await self._ask(request, Outcome, CLONE_S)
+
+    async def _put_away(self, op: Operation) -> Outcome | None:
+        """Off, with its memory saved if that can be: a full disk must not keep a VM alive."""
+        if not await self._runs(op.vm):
+            return None
+        try:
+            return await self._ask(Pause(op=op.step("pause"), vm=op.vm), Outcome, SAVE_S)
+        except (Unavailable, Conflict):
+            raise  # not known, or busy just now: no reason to lose its memory
+        except AtollError:
+            try:
+                return await self._ask(Stop(op=op.step("stop"), vm=op.vm), Outcome, SAVE_S)
+            except Unavailable:
+                raise
+            except AtollError:
+                if await self._runs(op.vm):
+                    raise
+                return None
+
+    async def _runs(self, vm: str) -> bool:
+        try:
+            facts = await self._ask(GetVm(vm=vm), Vm, SHORT_S)
+        except NotFound:
+            return False
+        return facts.state in ON
+
+    async def _identity(self, vm_id: str, *, fresh: bool) -> tuple[VmRecord, Identity]:
+        async with self.store.read() as tx:
+            vm = await vms.get(tx, vm_id)
+            if vm is None:
+                raise NotFound(f"VM {vm_id} is not in the store")
+            keys = await accounts.keys_of(tx, vm.owner)
+        private, public = self.keys.vm_host_key(vm.id)
+        name = vm.label
+        lines = [f"{key.public_key} {key.name}" for key in keys if key.vm in (None, vm.id)]
+        return vm, Identity(
+            hostname=name,
+            fresh=fresh,
+            host_key=private if fresh else None,
+            host_certificate=self.keys.host_certificate(
+                public, (vm.id, name, f"{name}.{self.domain}")
+            ),
+            user_ca=self.keys.user_ca_public,
+            authorized_keys=tuple(lines[:KEYS_PER_VM]),
+        )
+
+    async def _ask(self, request: Message, answer: type[R], seconds: float) -> R:
+        """Ask until the engine has answered, over a restart of it, within `seconds` in all."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        for pause in RETRIES_S:
+            try:
+                return await self.engine.call(request, answer, seconds=end - clock())
+            except Unavailable:
+                if clock() + pause >= end:
+                    raise
+                await asyncio.sleep(pause)
+        return await self.engine.call(request, answer, seconds=max(end - clock(), 0.1))

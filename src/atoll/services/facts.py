@@ -1,0 +1,104 @@
+"""What the engine last said: states and addresses by VM id, and the node itself.
+
+Invariant: shown and routed by, never decided by: a change asks the engine afresh. Without a
+connection the facts are old, and `connected` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Protocol, TypeVar
+
+from atoll.base.errors import NotFound
+from atoll.rpc.messages import Event, GetVm, Message, Node, NodeInfo, Vm, VmState
+from atoll.services.changes import Changes
+
+R = TypeVar("R", bound=Message)
+ASK_S = 10.0  # a question without effect
+ON = (VmState.STARTING, VmState.RUNNING)
+
+
+class Engine(Protocol):
+    """The part of the RPC client that services use."""
+
+    async def call(self, request: Message, answer: type[R], *, seconds: float) -> R:
+        """Ask and return the checked answer; the engine's error or Unavailable otherwise."""
+        ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """Events from now on; ends with Unavailable."""
+        ...
+
+
+class Facts:
+    """The cache, kept fresh by answers, events and the reconciler."""
+
+    def __init__(self, *, engine: Engine, changes: Changes) -> None:
+        self.connected = False
+        self.strays: dict[str, Vm] = {}  # on the engine, and nobody knows whose
+        self._engine = engine
+        self._changes = changes
+        self._vms: dict[str, Vm] = {}
+        self._node: Node | None = None
+
+    def get(self, vm: str) -> Vm | None:
+        """The last facts about one VM."""
+        return self._vms.get(vm)
+
+    def observe(self, vm: Vm) -> None:
+        """The engine just said this."""
+        before = self._vms.get(vm.vm)
+        self._vms[vm.vm] = vm
+        if before is None or (before.state, before.address) != (vm.state, vm.address):
+            self._changes.bump()
+
+    def gone(self, vm: str) -> None:
+        """The engine has no such VM."""
+        if self._vms.pop(vm, None) is not None:
+            self._changes.bump()
+
+    def replace(self, vms: Iterable[Vm]) -> None:
+        """The engine's whole list."""
+        listed = {vm.vm: vm for vm in vms}
+        for missing in self._vms.keys() - listed.keys():
+            self.gone(missing)
+        for vm in listed.values():
+            self.observe(vm)
+        self.set_connected(True)
+
+    def apply(self, event: Event) -> None:
+        """Take over what an event says."""
+        if event.vm is None:
+            self._node = None  # images, space: ask again when needed
+        elif event.kind == "vm-gone":
+            self.gone(event.vm)
+        elif (known := self._vms.get(event.vm)) is not None and event.state is not None:
+            address = event.address or (known.address if event.state in ON else None)
+            change = {"state": event.state, "address": address, "problem": event.detail}
+            self.observe(known.model_copy(update=change))
+
+    def set_connected(self, connected: bool) -> None:
+        """Whether the engine answers."""
+        if connected != self.connected:
+            self.connected = connected
+            self._node = None
+            self._changes.bump()
+
+    async def fresh(self, vm: str) -> Vm | None:
+        """Ask the engine about one VM now; None: it has no such VM."""
+        try:
+            found = await self._engine.call(GetVm(vm=vm), Vm, seconds=ASK_S)
+        except NotFound:
+            self.gone(vm)
+            return None
+        self.observe(found)
+        return found
+
+    async def node(self) -> Node:
+        """Facts about the machine, asked once per connection and after events about it.
+
+        Raises Unavailable when the engine does not answer, so it also tells that it does.
+        """
+        if self._node is None or not self.connected:
+            self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
+        return self._node

@@ -1,0 +1,79 @@
+"""VMs on and off: pause, resume, restart; and what one uses now.
+
+The engine is asked for the state first: asking for what already is changes nothing and succeeds.
+"""
+
+from __future__ import annotations
+
+from atoll.base.errors import Conflict
+from atoll.domain.account import Caller
+from atoll.domain.operation import OpKind
+from atoll.domain.vm import VmRecord
+from atoll.rpc.messages import Stat, StatVm, VmState
+from atoll.services.access import Access
+from atoll.services.facts import ASK_S, ON, Engine, Facts
+from atoll.services.journal import Journal
+from atoll.services.vms import Made
+from atoll.store.engine import Store
+
+
+class Power:
+    """Changes of a VM's state."""
+
+    def __init__(
+        self, *, store: Store, engine: Engine, facts: Facts, journal: Journal, access: Access
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._facts = facts
+        self._journal = journal
+        self._access = access
+
+    async def pause(self, caller: Caller, name: str, *, act: str) -> Made:
+        """Memory to disk, CPU and memory free. A paused VM stays as it is."""
+        async with self._access.exclusively(caller, name, doing="pause") as vm:
+            state = await self._state(vm)
+            if state is VmState.PAUSED:
+                return Made(vm=vm)
+            if state not in ON:
+                raise Conflict(
+                    f"{vm.title} is not running (it is {state})", hint=f"Try: restart {name}"
+                )
+            return await self._change(vm, OpKind.PAUSE, act)
+
+    async def resume(self, caller: Caller, name: str, *, act: str) -> Made:
+        """Run again where it was paused; a stopped VM boots. A running VM stays as it is."""
+        async with self._access.exclusively(caller, name, doing="resume") as vm:
+            if await self._state(vm) in ON:
+                return Made(vm=vm)
+            return await self._change(vm, OpKind.RESUME, act)
+
+    async def restart(self, caller: Caller, name: str, *, act: str) -> Made:
+        """Orderly shutdown and boot; a VM that does not run is booted."""
+        async with self._access.exclusively(caller, name, doing="restart") as vm:
+            state = await self._state(vm)
+            if state is VmState.PAUSED:
+                raise Conflict(
+                    f"{vm.title} is paused; a restart would lose its memory",
+                    hint=f"Try: resume {name}",
+                )
+            kind = OpKind.RESUME if state is VmState.STOPPED else OpKind.RESTART
+            return await self._change(vm, kind, act)
+
+    async def stat(self, caller: Caller, name: str) -> tuple[VmRecord, Stat]:
+        """Counters and sizes of a VM at this moment."""
+        vm = await self._access.find(caller, name)
+        return vm, await self._engine.call(StatVm(vm=vm.id), Stat, seconds=ASK_S)
+
+    async def _change(self, vm: VmRecord, kind: OpKind, act: str) -> Made:
+        async with self._store.begin() as tx:
+            op = await self._journal.intend(tx, kind, vm, act=act)
+        return Made(vm=vm, outcome=await self._journal.carry_out(op))
+
+    async def _state(self, vm: VmRecord) -> VmState:
+        facts = await self._facts.fresh(vm.id)
+        if facts is None:
+            raise Conflict(
+                f"{vm.title} is lost: the engine does not have it", hint="Try: atoll doctor"
+            )
+        return facts.state

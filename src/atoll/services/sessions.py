@@ -1,0 +1,318 @@
+"""Who is signed in: login codes, browser sessions, the tokens HAProxy checks, and API tokens.
+
+Invariants: a secret is stored as its hash only, so the store's file signs nobody in; a login code
+and a handoff code work once; a token names one host, one account and one session, and dies with
+the session (HAProxy's map of revoked sessions) or after TOKEN_S, whichever is first.
+
+All secrets are 256 random bits, so a plain SHA-256 is the right hash and looking a hash up leaks
+nothing about the secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
+from atoll.base.errors import Conflict, Denied, Exhausted, Invalid
+from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.services.changes import Changes
+from atoll.store import sessions as rows
+from atoll.store.engine import Store
+
+CODE_S = 600.0
+HANDOFF_S = 60.0
+TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
+_HANDOFFS = 10_000
+_USED_EVERY_S = 60.0  # how exact `last_used_at` is: not a write per request
+_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
+_API_TOKEN = re.compile(r"atoll1\.[A-Za-z0-9_-]{43}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_AGAIN = "Try: ssh … browser"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A live browser session. `id` is the secret in its cookie, `key` names it in tokens."""
+
+    id: str
+    key: str
+    account: Account
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """What may be shown of an API token."""
+
+    label: str
+    cmds: tuple[str, ...] | None
+    vm: str | None
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Handoff:
+    session_id: str
+    host: str
+    expires_at: float
+
+
+class Sessions:
+    """Signing in and out. `key` is the 32-byte session key that HAProxy has too."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        changes: Changes,
+        key: bytes,
+        session_seconds: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._changes = changes
+        self._key = OctKey.import_key(key.hex().encode())  # as text: that is how HAProxy reads it
+        self._session_s = session_seconds
+        self._now = now
+        # Lost with the process: the browser is then sent round once more.
+        self._handoffs: dict[str, _Handoff] = {}
+
+    # -- login codes -------------------------------------------------------------------------
+
+    async def login_code(self, account_id: str, *, seconds: float = CODE_S) -> str:
+        """A new one-time code that signs in as this account within `seconds`."""
+        code, now = secrets.token_urlsafe(32), self._now()
+        async with self._store.begin() as tx:
+            await rows.forget_old(tx, codes_before=now, sessions_before=now - 2 * TOKEN_S)
+            await rows.add_code(tx, hash_=_hash(code), account=account_id, expires_at=now + seconds)
+        return code
+
+    async def redeem(self, code: str) -> Account:
+        """The account of a login code, once. Raises Denied when it is used, old or unknown."""
+        account = None
+        if _SECRET.fullmatch(code):
+            async with self._store.begin() as tx:
+                account = await rows.use_code(tx, _hash(code), now=self._now())
+        if account is None:
+            raise Denied("this sign-in link was used, has ended or never was one", hint=_AGAIN)
+        return account
+
+    # -- browser sessions --------------------------------------------------------------------
+
+    async def new_session(self, account_id: str, *, user_agent: str = "") -> str:
+        """Sign a browser in; returns the id its cookie carries."""
+        session_id, now = secrets.token_urlsafe(32), self._now()
+        async with self._store.begin() as tx:
+            await rows.add_session(
+                tx,
+                hash_=_hash(session_id),
+                account=account_id,
+                now=now,
+                expires_at=now + self._session_s,
+                user_agent=user_agent[:200],
+            )
+        return session_id
+
+    async def session(self, session_id: str) -> Session | None:
+        """The live session with this id."""
+        if not _SECRET.fullmatch(session_id):
+            return None
+        async with self._store.read() as tx:
+            row = await rows.session(tx, _hash(session_id))
+        if row is None or row.revoked_at is not None or row.expires_at <= self._now():
+            return None
+        return Session(
+            id=session_id, key=_key(row.hash), account=row.account, expires_at=row.expires_at
+        )
+
+    async def account_for_session(self, session_id: str) -> Account | None:
+        """Who is signed in with this session id."""
+        found = await self.session(session_id)
+        return found.account if found else None
+
+    async def revoke(self, session_id: str) -> None:
+        """Sign one browser out, everywhere and at once."""
+        if _SECRET.fullmatch(session_id):
+            await self.revoke_key(_key(_hash(session_id)))
+
+    async def revoke_key(self, key: str) -> None:
+        """`revoke` by the session's public key, as a token carries it."""
+        if re.fullmatch(r"[0-9a-f]{32}", key):
+            await self._revoke(prefix=key)
+
+    async def revoke_account(self, account_id: str) -> None:
+        """Sign every browser of an account out."""
+        await self._revoke(account=account_id)
+
+    async def _revoke(self, *, prefix: str = "", account: str = "") -> None:
+        async with self._store.begin() as tx:
+            count = await rows.revoke(tx, now=self._now(), prefix=prefix, account=account)
+        if count:
+            self._changes.bump()
+
+    async def revoked(self) -> dict[str, str]:
+        """Session key -> account id of revoked sessions whose tokens may still be in time."""
+        async with self._store.read() as tx:
+            found = await rows.revoked_since(tx, self._now() - TOKEN_S)
+        return {_key(hash_): account for hash_, account in found.items()}
+
+    # -- tokens for HAProxy ------------------------------------------------------------------
+
+    def mint(
+        self, *, host: str, account: Account, session_id: str, until: float | None = None
+    ) -> str:
+        """An HS256 JWT that opens `host` for this account, at most TOKEN_S and until `until`."""
+        now = self._now()
+        expires = min(now + TOKEN_S, until if until is not None else now + TOKEN_S)
+        claims = {
+            "aud": host,
+            "sub": account.id,
+            "email": _header_safe(account.email),
+            "sid": _key(_hash(session_id)),
+            "iat": int(now),
+            "exp": int(expires),
+        }
+        return jwt.encode({"alg": "HS256"}, claims, self._key, algorithms=["HS256"])
+
+    def session_key_in(self, token: str, *, host: str) -> str | None:
+        """The session key in a token of ours for `host`, also when its time is over."""
+        try:
+            claims = jwt.decode(token, self._key, algorithms=["HS256"]).claims
+        except (JoseError, ValueError):
+            return None
+        return str(claims.get("sid")) if claims.get("aud") == host else None
+
+    # -- handoff from the cloud's host to a VM's ---------------------------------------------
+
+    def handoff(self, session: Session, *, host: str) -> str:
+        """A one-time code that moves a session to `host` within HANDOFF_S seconds."""
+        now = self._now()
+        if len(self._handoffs) >= _HANDOFFS:
+            self._handoffs = {k: v for k, v in self._handoffs.items() if v.expires_at > now}
+        if len(self._handoffs) >= _HANDOFFS:
+            raise Exhausted("too many sign-ins are under way", hint="Try again in a minute")
+        code = secrets.token_urlsafe(32)
+        self._handoffs[_hash(code)] = _Handoff(session.id, host, now + HANDOFF_S)
+        return code
+
+    async def redeem_handoff(self, code: str, *, host: str) -> Session | None:
+        """The session behind a handoff code made for this very host, once."""
+        found = self._handoffs.pop(_hash(code), None)
+        if found is None or found.host != host or found.expires_at <= self._now():
+            return None
+        return await self.session(found.session_id)
+
+    # -- API tokens --------------------------------------------------------------------------
+
+    async def new_api_token(
+        self,
+        account: Account,
+        label: str = "",
+        cmds: Sequence[str] | None = None,
+        vm: str | None = None,
+        expires_at: float | None = None,
+    ) -> tuple[str, str]:
+        """Make a token; returns its label and the token, which is not shown again.
+
+        `vm` is a VM id. Raises Invalid for a bad label or a time in the past, Conflict for a label
+        in use.
+        """
+        now, token = self._now(), f"atoll1.{secrets.token_urlsafe(32)}"
+        label = label or f"api-{secrets.token_hex(3)}"
+        if not _LABEL.fullmatch(label):
+            raise Invalid(
+                f"{label[:40]!r} is not a label", hint="Try: letters, digits, '.', '_' or '-'"
+            )
+        if expires_at is not None and expires_at <= now:
+            raise Invalid("the token would have ended already", hint="Try: --exp 30d")
+        row = rows.TokenRow(
+            hash=_hash(token),
+            account=account.id,
+            label=label,
+            cmds=None if cmds is None else tuple(cmds),
+            vm=vm,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        async with self._store.begin() as tx:
+            if any(other.label == label for other in await rows.tokens_of(tx, account.id)):
+                raise Conflict(
+                    f"there is a token {label!r} already", hint=f"Try: --label {label[:60]}-2"
+                )
+            await rows.add_token(tx, row)
+        return label, token
+
+    async def api_tokens(self, account: Account) -> tuple[ApiToken, ...]:
+        """The account's tokens, oldest first."""
+        async with self._store.read() as tx:
+            found = await rows.tokens_of(tx, account.id)
+        return tuple(
+            ApiToken(
+                label=row.label,
+                cmds=row.cmds,
+                vm=row.vm,
+                created_at=row.created_at,
+                expires_at=row.expires_at,
+                last_used_at=row.last_used_at,
+                fingerprint=fingerprint(row.hash),
+            )
+            for row in found
+        )
+
+    async def remove_api_token(self, account: Account, label: str) -> bool:
+        """Forget a token; False when the account has none of this label."""
+        async with self._store.begin() as tx:
+            return await rows.remove_token(tx, account=account.id, label=label)
+
+    async def caller_for_token(self, token: str, source: str) -> Caller | None:
+        """Who calls with this token, limited to its scope; None when it is unknown or over."""
+        if not _API_TOKEN.fullmatch(token):
+            return None
+        hash_, now = _hash(token), self._now()
+        async with self._store.read() as tx:
+            found = await rows.token(tx, hash_)
+        if found is None:
+            return None
+        account, row = found
+        if row.expires_at is not None and row.expires_at <= now:
+            return None
+        if row.last_used_at is None or now - row.last_used_at > _USED_EVERY_S:
+            async with self._store.begin() as tx:
+                await rows.token_used(tx, hash_, now=now)
+        return Caller(
+            account=account,
+            door=Door.EXEC,
+            source=source,
+            scope=Scope(cmds=None if row.cmds is None else frozenset(row.cmds), vm=row.vm),
+        )
+
+
+def fingerprint(hash_: str) -> str:
+    """How an API token is named in lists and events: `api:` and 12 hex digits of its hash."""
+    return f"api:{hash_[:12]}"
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _key(hash_: str) -> str:
+    """What tokens and the map of revoked sessions call a session: it opens nothing by itself."""
+    return hash_[:32]
+
+
+def _header_safe(email: str) -> str:
+    """HAProxy copies this into a header; anything but printable ASCII is percent-encoded."""
+    return email if email.isascii() and email.isprintable() else quote(email, safe="@+._-")

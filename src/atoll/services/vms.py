@@ -1,0 +1,212 @@
+"""New VMs: created from an image, or cloned.
+
+Every change of a VM goes the same way: validate, authorise, check, write the intent, ask the
+engine, commit. The name is taken in the transaction of the intent, so no two commands get the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from atoll.base import ids
+from atoll.base.errors import Conflict, Exhausted, Internal, Invalid, NotFound
+from atoll.base.units import GIB, MIB, parse_size, show_size
+from atoll.config import Vms as VmDefaults
+from atoll.domain.account import Caller
+from atoll.domain.label import check_comment, check_tags
+from atoll.domain.name import check_vm, random_vm
+from atoll.domain.operation import Json, OpKind
+from atoll.domain.vm import Phase, VmRecord
+from atoll.rpc.messages import Node, Outcome
+from atoll.services.access import Access
+from atoll.services.facts import Facts
+from atoll.services.journal import Journal
+from atoll.services.keys import Keys
+from atoll.services.locks import VmLocks
+from atoll.store import vms
+from atoll.store.engine import Store, Tx
+
+MAX_CPUS = 64
+MEMORY_BYTES = (128 * MIB, 1024 * GIB)
+DISK_BYTES = (1 * GIB, 64 * 1024 * GIB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVm:
+    """What `new` was asked for; None: the configured default."""
+
+    name: str | None = None
+    image: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    disk: str | None = None
+    tags: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A VM after a change; `outcome` is what the engine said, None when there was nothing to do."""
+
+    vm: VmRecord
+    outcome: Outcome | None = None
+
+
+class Vms:
+    """Makes VMs."""
+
+    def __init__(
+        self,
+        *,
+        defaults: VmDefaults,
+        store: Store,
+        facts: Facts,
+        locks: VmLocks,
+        journal: Journal,
+        access: Access,
+        keys: Keys,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._defaults = defaults
+        self._store = store
+        self._facts = facts
+        self._locks = locks
+        self._journal = journal
+        self._access = access
+        self._keys = keys
+        self._now = now
+
+    async def create(
+        self, caller: Caller, request: NewVm, *, act: str, progress: Callable[[str], None]
+    ) -> Made:
+        """Make a VM and wait until its guest agent has answered.
+
+        Raises Invalid (name, sizes, image), Conflict (name taken), Exhausted (too many VMs, or the
+        engine is out of something), Unavailable (the journal then goes on with it).
+        """
+        vm = self._fitted(self._planned(caller, request), await self._facts.node(), progress)
+        return await self._bring_up(vm, OpKind.CREATE, {}, wish=request.name, act=act)
+
+    async def clone(
+        self, caller: Caller, source: str, name: str | None, *, copy_tags: bool, act: str
+    ) -> Made:
+        """Copy a VM: running with its memory and processes, else its disk as it is.
+
+        Raises as `create`; a source that is being changed is a Conflict.
+        """
+        if name is not None:
+            check_vm(name)
+        await self._facts.node()
+        async with self._access.exclusively(caller, source, doing="cp") as parent:
+            if parent.phase is not Phase.LIVE:
+                raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
+            child = self._named(
+                replace(
+                    parent,
+                    created_at=self._now(),
+                    generation=0,
+                    is_public=False,
+                    tags=parent.tags if copy_tags else (),
+                )
+            )
+            payload: dict[str, Json] = {"source": parent.id}
+            return await self._bring_up(child, OpKind.CLONE, payload, wish=name, act=act)
+
+    async def _bring_up(
+        self,
+        vm: VmRecord,
+        kind: OpKind,
+        payload: dict[str, Json],
+        *,
+        wish: str | None,
+        act: str,
+    ) -> Made:
+        async with self._locks.hold(vm.id, label=wish or vm.id, doing=kind.value):
+            async with self._store.begin() as tx:
+                vm = replace(vm, name=await self._free_name(tx, vm, wish))
+                await vms.add(tx, vm)
+                op = await self._journal.intend(tx, kind, vm, act=act, payload=payload)
+            outcome = await self._journal.carry_out(op)
+            async with self._store.read() as tx:
+                made = await vms.get(tx, vm.id)
+        if made is None:
+            raise Internal(f"{vm.title} is gone although it was made")
+        return Made(vm=made, outcome=outcome)
+
+    async def _free_name(self, tx: Tx, vm: VmRecord, wish: str | None) -> str:
+        if await vms.count(tx, vm.owner) >= self._defaults.max_vms:
+            raise Exhausted(
+                f"you have {self._defaults.max_vms} VMs, which is the limit", hint="Try: rm <name>"
+            )
+        if wish is not None:
+            if not await vms.is_free(tx, wish):
+                raise Conflict(f"the name {wish!r} is taken", hint="Try another name, or: ls")
+            return wish
+        for words in (1, 1, 1, 1, 2, 2, 2, 2):
+            name = "-".join(random_vm() for _ in range(words))
+            if await vms.is_free(tx, name):
+                return name
+        raise Exhausted("no free name was found", hint="Try: new --name web")
+
+    def _planned(self, caller: Caller, request: NewVm) -> VmRecord:
+        """Everything that can be checked without asking anybody."""
+        if request.name is not None:
+            check_vm(request.name)
+        cpus = self._defaults.cpus if request.cpus is None else request.cpus
+        if request.cpus is not None and not 1 <= cpus <= MAX_CPUS:
+            raise Invalid(f"--cpu {cpus} is not within 1 to {MAX_CPUS}", hint="Try: --cpu 2")
+        return self._named(
+            VmRecord(
+                id="",
+                owner=caller.account.id,
+                name=None,
+                comment=check_comment(request.comment),
+                image=request.image or self._defaults.image,
+                cpus=cpus,  # 0: the node's acceleration decides
+                memory_bytes=_size(
+                    request.memory or self._defaults.memory, "--memory", MEMORY_BYTES
+                ),
+                disk_bytes=_size(request.disk or self._defaults.disk, "--disk", DISK_BYTES),
+                phase=Phase.CREATING,
+                port=0,
+                host_key="",
+                created_at=self._now(),
+                tags=check_tags(request.tags),
+            )
+        )
+
+    def _named(self, vm: VmRecord) -> VmRecord:
+        vm_id = ids.new("vm")
+        _, public = self._keys.vm_host_key(vm_id)
+        return replace(vm, id=vm_id, name=None, phase=Phase.CREATING, host_key=public)
+
+    def _fitted(self, vm: VmRecord, node: Node, progress: Callable[[str], None]) -> VmRecord:
+        """The plan with what only the node knows: its images, its size, what a vCPU costs there."""
+        image = next((image for image in node.images if image.name == vm.image), None)
+        if image is None:
+            known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
+            raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
+        if vm.memory_bytes > node.memory_bytes:
+            raise Exhausted(
+                f"--memory {show_size(vm.memory_bytes)} is more than this machine has"
+                f" ({show_size(node.memory_bytes)})",
+                hint=f"Try: --memory {self._defaults.memory}",
+            )
+        cpus = vm.cpus or (2 if node.accel == "kvm" else 1)
+        if (cpus, vm.memory_bytes) not in image.warm_sizes:
+            progress("no warm template of this size yet: this one boots, which takes longer")
+        return replace(vm, cpus=cpus, port=image.default_port)
+
+
+def _size(text: str, flag: str, bounds: tuple[int, int]) -> int:
+    """Whole MiB within `bounds`."""
+    low, high = bounds
+    size = parse_size(text, what=flag) // MIB * MIB
+    if not low <= size <= high:
+        raise Invalid(
+            f"{flag} {text} is not within {show_size(low)} to {show_size(high)}",
+            hint=f"Try: {flag} {show_size(max(low, GIB))}",
+        )
+    return size

@@ -1,0 +1,842 @@
+"""Every verb, end to end over the real RPC: text for people, JSON for programs, and each error."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from atoll.base.aio import poll
+from atoll.base.errors import AtollError, Conflict, Denied, Exhausted, Invalid, NotFound
+from atoll.commands import state
+from atoll.config import Config, Https, Ssh, Vms
+from atoll.domain.account import Scope
+from atoll.rpc.messages import (
+    GIB,
+    Clone,
+    Create,
+    Identify,
+    Pause,
+    Restart,
+    Resume,
+    Stat,
+    Stop,
+    VmState,
+)
+from atoll.store import events
+from fakes.engine import FakeEngine
+from framework.cloud import ANN, Control, control
+
+CI_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
+    engine = FakeEngine(tmp_path / "engine.sock")
+    async with engine.serving(), control(tmp_path / "control", engine, loops=True) as made:
+        yield made
+
+
+async def fails(cloud: Control, line: str, kind: type[AtollError], **who: Any) -> str:
+    """The error of a line, as text."""
+    with pytest.raises(kind) as caught:
+        await cloud.run(line, **who)
+    return str(caught.value)
+
+
+def on_engine(cloud: Control, name: str) -> Any:
+    """The engine's record of the VM whose hostname is `name`."""
+    ids = [vm for vm, identity in cloud.engine.identities.items() if identity.hostname == name]
+    assert len(ids) == 1
+    return cloud.engine.vms[ids[0]]
+
+
+# --- new ---
+
+
+async def test_new_says_name_time_ssh_line_and_url(cloud: Control) -> None:
+    reply = await cloud.run("new --name web --tag prod,eu --tag b --comment 'the shop'")
+    first, *rest = reply.text.splitlines()
+    assert re.fullmatch(
+        r"web is running \(\d\.\d\d s\): debian, 1 vCPU, 1G memory, 25G disk", first
+    )
+    assert rest == ["ssh -p 2222 web@localhost", "https://web.atoll.localhost:8443/"]
+    elapsed = reply.data.pop("elapsed_s")
+    assert 0 < elapsed < 30
+    assert reply.data == {
+        "vm_name": "web",
+        "tags": ["b", "eu", "prod"],
+        "ssh_command": "ssh -p 2222 web@localhost",
+        "ssh_dest": "web@localhost",
+        "ssh_host": "localhost",
+        "ssh_user": "web",
+        "ssh_port": 2222,
+        "https_url": "https://web.atoll.localhost:8443/",
+        "proxy_port": 8000,
+        "comment": "the shop",
+        "created_at": "2027-01-15T08:00:00Z",
+        "egress_policy": "all",
+        "region": "local",
+        "region_display": "This machine",
+        "status": "running",
+        "cold_booted": False,
+    }
+
+
+async def test_new_gives_the_engine_shape_and_identity(cloud: Control) -> None:
+    await cloud.run("new --name web --cpu 4 --memory 1536M --disk 10G")
+    created = next(request for request in cloud.engine.asked if isinstance(request, Create))
+    assert created.owner == cloud.ann.account.id
+    spec = created.spec
+    assert (spec.cpus, spec.memory_bytes, spec.disk_bytes) == (4, 3 * GIB // 2, 10 * GIB)
+    identity = created.identity
+    assert (identity.hostname, identity.fresh) == ("web", True)
+    assert identity.authorized_keys == (f"{ANN} laptop",)
+    assert identity.user_ca == cloud.cloud.keys.user_ca_public
+    assert "OPENSSH PRIVATE KEY" in (identity.host_key or "")
+    assert (identity.host_certificate or "").startswith("ssh-ed25519-cert-v01@openssh.com ")
+
+
+async def test_new_says_when_it_was_a_cold_boot(cloud: Control) -> None:
+    await cloud.run("new")
+    assert cloud.progress == []
+    reply = await cloud.run("new --memory 3G")
+    (said,) = cloud.progress
+    assert said == "no warm template of this size yet: this one boots, which takes longer"
+    assert ", cold boot: no warm template of this size yet)" in reply.text
+    assert reply.data["cold_booted"] is True
+
+
+async def test_new_without_a_name_takes_two_words(cloud: Control) -> None:
+    name = (await cloud.data("new"))["vm_name"]
+    assert re.fullmatch(r"[a-z]+-[a-z]+", name)
+
+
+async def test_urls_follow_the_configuration(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "engine.sock")
+    config = Config(ssh=Ssh(port=22, host="cloud.example"), https=Https(domain="ex.io", port=443))
+    async with engine.serving(), control(tmp_path / "c", engine, config=config) as cloud:
+        data = await cloud.data("new --name web")
+        assert data["ssh_command"] == "ssh web@cloud.example"
+        assert data["https_url"] == "https://web.ex.io/"
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "said"),
+    [
+        ("--name UP", Invalid, "'UP' cannot name a VM"),
+        ("--name ''", Invalid, "'' cannot name a VM"),
+        ("--name ../x", Invalid, "cannot name a VM"),
+        ("--name wéb", Invalid, "cannot name a VM"),
+        ("--name admin", Invalid, "'admin' is reserved"),
+        ("--name 3000-web", Invalid, "kept for ports"),
+        ("--memory -5G", Invalid, "--memory '-5G' is not a size"),
+        ("--memory 1e9G", Invalid, "--memory '1e9G' is not a size"),
+        ("--memory 0", Invalid, "--memory must be more than 0"),
+        ("--memory 64M", Invalid, "--memory 64M is not within 128M to 1T"),
+        ("--memory 999999999999T", Invalid, "is not within 128M to 1T"),
+        ("--memory 100G", Exhausted, "--memory 100G is more than this machine has (8G)"),
+        ("--disk 1M", Invalid, "--disk 1M is not within 1G to 64T"),
+        ("--disk 65T", Invalid, "--disk 65T is not within 1G to 64T"),
+        ("--cpu 0", Invalid, "--cpu 0 is not within 1 to 64"),
+        ("--cpu 65", Invalid, "--cpu 65 is not within 1 to 64"),
+        ("--image nope", NotFound, "image 'nope' not found. Images here: debian"),
+        ("--image '../../etc'", NotFound, "image '../../etc' not found"),
+        ("--tag Prod", Invalid, "'Prod' is not a tag"),
+        ("--comment '" + "x" * 201 + "'", Invalid, "a comment of 201 bytes is longer than 200"),
+        ("--comment $'a\x1b[31m'", Invalid, "one line without control characters"),
+        ("--comment 'a\nb'", Invalid, "one line without control characters"),
+        ("--env A=b", Invalid, "`new` has no flag '--env'"),
+    ],
+)
+async def test_new_refuses(cloud: Control, flags: str, kind: type[AtollError], said: str) -> None:
+    assert said in await fails(cloud, f"new {flags}", kind)
+    assert cloud.engine.vms == {}
+    assert (await cloud.data("ls"))["vms"] == []
+
+
+async def test_a_name_is_taken_once_whoever_has_it(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    for caller in (cloud.ann, cloud.bob):
+        said = await fails(cloud, "new --name web", Conflict, caller=caller)
+        assert said == "the name 'web' is taken. Try another name, or: ls"
+
+
+async def test_the_number_of_vms_has_a_limit(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "engine.sock")
+    config = Config(vms=Vms(max_vms=1))
+    async with engine.serving(), control(tmp_path / "c", engine, config=config) as cloud:
+        await cloud.run("new --name web")
+        said = await fails(cloud, "new", Exhausted)
+        assert said == "you have 1 VMs, which is the limit. Try: rm <name>"
+        await cloud.run("rm web")
+        await cloud.run("new")
+
+
+async def test_what_the_engine_refuses_leaves_nothing(cloud: Control) -> None:
+    cloud.engine.refuse[Create].append(Exhausted("the pool is full", hint="Try: rm <name>"))
+    assert await fails(cloud, "new --name web", Exhausted) == "the pool is full. Try: rm <name>"
+    assert (await cloud.data("ls"))["vms"] == []
+    await cloud.run("new --name web")  # the name is free again
+
+
+# --- ls ---
+
+
+async def test_ls_is_a_table(cloud: Control) -> None:
+    assert (await cloud.run("ls")).text == "No VMs. Try: new"
+    await cloud.run("new --name web --tag a,b --comment 'the 店'")
+    await cloud.run("new --name db")
+    await cloud.run("pause db")
+    await cloud.run("new --name other", cloud.bob)
+    assert (await cloud.run("ls")).text.splitlines() == [
+        "NAME  STATUS   URL                                TAGS  COMMENT",
+        "db    paused   https://db.atoll.localhost:8443/",
+        "web   running  https://web.atoll.localhost:8443/  a,b   the 店",
+    ]
+    assert (await cloud.run("ls -l db")).text.splitlines() == [
+        "NAME  STATUS  IMAGE   CPU  MEMORY  DISK  CREATED               WEB      URL",
+        "db    paused  debian  1    1G      25G   2027-01-15T08:00:00Z  private"
+        "  https://db.atoll.localhost:8443/",
+    ]
+
+
+async def test_ls_json(cloud: Control) -> None:
+    await cloud.run("new --name web --tag a --comment hi")
+    entry = {
+        "vm_name": "web",
+        "ssh_dest": "web@localhost",
+        "ssh_host": "localhost",
+        "ssh_user": "web",
+        "ssh_port": 2222,
+        "https_url": "https://web.atoll.localhost:8443/",
+        "status": "running",
+        "region": "local",
+        "region_display": "This machine",
+        "tags": ["a"],
+        "comment": "hi",
+        "created_at": "2027-01-15T08:00:00Z",
+        "egress_policy": "all",
+    }
+    assert await cloud.data("ls") == {"vms": [entry]}
+    long = {
+        "image": "debian",
+        "cpus": 1,
+        "memory_bytes": GIB,
+        "disk_bytes": 25 * GIB,
+        "proxy_port": 8000,
+        "share": "private",
+    }
+    assert await cloud.data("ls -l") == {"vms": [entry | long]}
+
+
+async def test_ls_takes_patterns(cloud: Control) -> None:
+    for name in ("web", "web-next", "db"):
+        await cloud.run(f"new --name {name}")
+    names = [vm["vm_name"] for vm in (await cloud.data("ls 'web*'"))["vms"]]
+    assert names == ["web", "web-next"]
+    assert (await cloud.run("ls 'x*'")).text == "No such VM"
+    assert await fails(cloud, "ls wbe", NotFound) == 'VM "wbe" not found. Did you mean web?'
+
+
+async def test_ls_shows_what_failed_and_what_is_lost(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name db")
+    cloud.engine.die(on_engine(cloud, "web").vm)
+    del cloud.engine.vms[on_engine(cloud, "db").vm]
+    await cloud.cloud.reconciler.reconcile()
+    entries = {vm["vm_name"]: vm for vm in (await cloud.data("ls"))["vms"]}
+    assert entries["web"]["status"] == "failed"
+    assert entries["web"]["problem"] == "qemu ended with signal 9"
+    assert entries["db"]["status"] == "failed"
+    assert entries["db"]["problem"] == "the engine does not have it"
+
+
+# --- rm, undo ---
+
+
+async def test_rm_answers_for_each_name(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name secret", cloud.bob)
+    reply = await cloud.run("rm web nope web secret")
+    assert reply.data == {
+        "deleted": ["web"],
+        "failed": ["nope", "secret"],
+        "not_found": ["nope", "secret"],
+        "errors": {"nope": 'VM "nope" not found', "secret": 'VM "secret" not found'},
+    }
+    assert reply.exit == NotFound.exit
+    assert reply.text.splitlines() == [
+        "removed web; `undo` brings back for 24 h",
+        'VM "nope" not found. Try: ls',
+        'VM "secret" not found. Try: ls',
+    ]
+    assert [vm.state for vm in cloud.engine.vms.values()] == [VmState.PAUSED, VmState.RUNNING]
+
+
+async def test_undo_brings_back_what_one_rm_took(cloud: Control) -> None:
+    for name in ("a", "b", "c"):
+        await cloud.run(f"new --name {name} --tag t")
+    await cloud.run("pause b")
+    await cloud.run("rm c")
+    await cloud.run("rm a b")
+    reply = await cloud.run("undo")
+    assert reply.text.splitlines() == ["a is back: running", "b is back: paused"]
+    assert reply.data == {
+        "undone": "rm",
+        "restored": [
+            {"vm_name": "a", "former_name": "a", "status": "running"},
+            {"vm_name": "b", "former_name": "b", "status": "paused"},
+        ],
+    }
+    assert (await cloud.run("undo")).text == "c is back: running"
+    said = await fails(cloud, "undo", NotFound)
+    assert said == "there is nothing to undo. Only `rm` can be undone, for a while"
+    assert all(vm["tags"] == ["t"] for vm in (await cloud.data("ls"))["vms"])
+
+
+async def test_undo_gives_another_name_when_the_old_one_is_taken(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("rm web")
+    await cloud.run("new --name web", cloud.bob)
+    reply = await cloud.run("undo")
+    name = reply.data["restored"][0]["vm_name"]
+    assert re.fullmatch(r"web-[a-z]+-[a-z]+", name)
+    assert reply.text == f"{name} is back (was web; that name is taken): running"
+    assert on_engine(cloud, name).state is VmState.RUNNING  # it knows its new name
+
+
+async def test_undo_is_the_callers_own(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("rm web")
+    await fails(cloud, "undo", NotFound, caller=cloud.bob)
+    await cloud.run("undo")
+
+
+async def test_undo_says_when_a_vm_is_back_but_does_not_run(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("rm web")
+    cloud.engine.refuse[Resume].append(Exhausted("no memory is left"))
+    reply = await cloud.run("undo")
+    assert reply.text == "web is back: paused, but: no memory is left"
+    assert reply.data["restored"][0]["problem"] == "no memory is left"
+
+
+async def test_rm_stops_a_vm_whose_memory_cannot_be_saved(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    cloud.engine.refuse[Pause].append(Exhausted("the pool is full"))
+    assert (await cloud.data("rm web"))["deleted"] == ["web"]
+    assert [vm.state for vm in cloud.engine.vms.values()] == [VmState.STOPPED]
+
+
+async def test_rm_that_cannot_stop_a_vm_keeps_it(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    cloud.engine.refuse[Pause].append(Exhausted("the pool is full"))
+    cloud.engine.refuse[Stop].append(Conflict("it does not stop"))
+    reply = await cloud.run("rm web")
+    assert reply.data["errors"] == {"web": "it does not stop"}
+    assert (await cloud.data("ls"))["vms"][0]["status"] == "running"
+
+
+async def test_the_trash_is_emptied_in_time(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("rm web")
+    cloud.clock.time += 24 * 3600 - 1
+    await cloud.cloud.trash.sweep()
+    assert len(cloud.engine.vms) == 1
+    cloud.clock.time += 1
+    await fails(cloud, "undo", NotFound)
+    await cloud.cloud.trash.sweep()
+    assert cloud.engine.vms == {}
+
+
+# --- cp ---
+
+
+async def test_cp_clones_a_running_vm(cloud: Control) -> None:
+    await cloud.run("new --name web --tag a --comment hi")
+    await cloud.run("share port web 3000")
+    await cloud.run("share set-public web")
+    reply = await cloud.run("cp web web-next")
+    assert re.match(r"web-next is running \(\d\.\d\d s\), a copy of web\nssh ", reply.text)
+    elapsed = reply.data.pop("elapsed")
+    assert 0 < elapsed < 30
+    assert reply.data == {
+        "name": "web-next",
+        "vm_name": "web-next",
+        "state": "running",
+        "source": "web",
+        "ssh": "ssh -p 2222 web-next@localhost",
+        "ssh_dest": "web-next@localhost",
+        "ssh_host": "localhost",
+        "ssh_user": "web-next",
+        "ssh_port": 2222,
+        "https_url": "https://web-next.atoll.localhost:8443/",
+        "tags": ["a"],
+        "comment": "hi",
+        "created_at": "2027-01-15T08:00:00Z",
+        "egress_policy": "all",
+    }
+    asked = next(request for request in cloud.engine.asked if isinstance(request, Clone))
+    assert asked.source == on_engine(cloud, "web").vm
+    assert asked.identity.fresh
+    shared = await cloud.data("share show web-next")
+    assert (shared["port"], shared["status"]) == (3000, "private")  # a copy is never public
+
+
+async def test_cp_without_tags_or_name_and_of_a_paused_vm(cloud: Control) -> None:
+    await cloud.run("new --name web --tag a")
+    await cloud.run("pause web")
+    data = await cloud.data("cp web --copy-tags=false")
+    assert (data["tags"], data["state"]) == ([], "paused")
+
+
+async def test_cp_errors(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await fails(cloud, "cp nope", NotFound)
+    await fails(cloud, "cp web web", Conflict)
+    await fails(cloud, "cp web UP", Invalid)
+    cloud.engine.refuse[Clone].append(Exhausted("the pool is full"))
+    await fails(cloud, "cp web next", Exhausted)
+    assert len((await cloud.data("ls"))["vms"]) == len(cloud.engine.vms) == 1
+
+
+# --- pause, resume, restart ---
+
+
+async def test_pause_and_resume(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    assert await cloud.data("pause web") == {"vm_name": "web", "status": "paused"}
+    assert (await cloud.run("pause web")).text == "web is paused"  # already: fine
+    assert on_engine(cloud, "web").state is VmState.PAUSED
+    warm = {"vm_name": "web", "status": "running", "cold_booted": "false"}
+    assert await cloud.data("resume web") == warm
+    assert await cloud.data("resume web") == warm
+
+
+async def test_resume_of_a_stopped_vm_says_that_it_booted(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    vm = on_engine(cloud, "web").vm
+    cloud.engine._put(vm, state=VmState.STOPPED, address=None, pid=None)
+    reply = await cloud.run("resume web")
+    assert reply.data["cold_booted"] == "true"
+    assert reply.text == "web is running (booted from its disk)"
+
+
+async def test_restart(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    assert await cloud.data("restart web") == {"status": "restarted", "vm_name": "web"}
+    assert any(isinstance(request, Restart) for request in cloud.engine.asked)
+    cloud.engine.die(on_engine(cloud, "web").vm)
+    await cloud.run("restart web")
+    assert on_engine(cloud, "web").state is VmState.RUNNING
+
+
+async def test_state_errors(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    for line in ("pause nope", "resume nope", "restart nope", "stat nope", "ssh nope ls"):
+        await fails(cloud, line, NotFound)
+    await cloud.run("pause web")
+    said = await fails(cloud, "restart web", Conflict)
+    assert said == 'VM "web" is paused; a restart would lose its memory. Try: resume web'
+    said = await fails(cloud, "ssh web ls", Conflict)
+    assert said == 'VM "web" is not running (paused). Try: resume web'
+    cloud.engine._put(on_engine(cloud, "web").vm, state=VmState.STOPPED)
+    said = await fails(cloud, "pause web", Conflict)
+    assert said == 'VM "web" is not running (it is stopped). Try: restart web'
+    cloud.engine.vms.clear()
+    said = await fails(cloud, "pause web", Conflict)
+    assert said == 'VM "web" is lost: the engine does not have it. Try: atoll doctor'
+
+
+# --- stat, ssh ---
+
+
+async def test_stat_shows_rates_between_two_readings(
+    cloud: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "SAMPLE_S", 0.0)
+    await cloud.run("new --name web")
+    vm = on_engine(cloud, "web").vm
+    cloud.engine.stats[vm] = Stat(
+        vm=vm, cpu_seconds=3, memory_private_bytes=GIB // 2, memory_total_bytes=GIB,
+        disk_used_bytes=2 * GIB, disk_size_bytes=25 * GIB, fs_total_bytes=24 * GIB,
+        fs_used_bytes=3 * GIB, uptime_seconds=61, ports=(22, 8000),
+    )  # fmt: skip
+    reply = await cloud.run("stat web")
+    assert reply.text.splitlines() == [
+        "name     web",
+        "status   running",
+        "up       61 s",
+        "cpu      0.00 of 1",
+        "memory   512M own of 1G",
+        "files    3G of 24G",
+        "disk     2G in the pool",
+        "network  in 0, out 0 Mbit/s",
+        "ports    22, 8000",
+    ]
+    assert reply.data == {
+        "name": "web",
+        "status": "running",
+        "range": "now",
+        "points": [
+            {
+                "timestamp": "2027-01-15T08:00:00Z",
+                "vm_name": "web",
+                "cpu_cores": 0.0,
+                "cpu_nominal": 1,
+                "mem_used_bytes": GIB // 2,
+                "mem_total_bytes": GIB,
+                "disk_size_gb": 25.0,
+                "disk_used_gb": 2.0,
+                "fs_used_gb": 3.0,
+                "fs_total_gb": 24.0,
+                "fs_free_gb": 21.0,
+                "network_tx_mbps": 0.0,
+                "network_rx_mbps": 0.0,
+                "io_read_mbps": 0.0,
+                "io_write_mbps": 0.0,
+                "uptime_seconds": 61,
+                "ports": [22, 8000],
+            }
+        ],
+    }
+
+
+async def test_ssh_asks_the_door_to_run_it_in_the_vm(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    reply = await cloud.run("ssh web 'echo a b' --json")
+    assert reply.command == "echo a b --json"
+    assert reply.run_in_vm is not None
+    assert reply.run_in_vm.address == on_engine(cloud, "web").address
+    assert reply.run_in_vm.login_user == "atoll"
+    assert reply.run_in_vm.host_ca == cloud.cloud.keys.host_ca_public
+
+
+# --- rename, tag, comment, share ---
+
+
+async def test_rename_changes_route_url_and_identity(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    reply = await cloud.run("rename web shop")
+    assert reply.text == "web is now shop"
+    assert reply.data == {
+        "status": "renamed",
+        "old_name": "web",
+        "new_name": "shop",
+        "vm_name": "shop",
+        "ssh_dest": "shop@localhost",
+        "https_url": "https://shop.atoll.localhost:8443/",
+    }
+    assert on_engine(cloud, "shop").state is VmState.RUNNING
+    identity = cloud.engine.identities[on_engine(cloud, "shop").vm]
+    assert (identity.fresh, identity.host_key) == (False, None)
+    await fails(cloud, "stat web", NotFound)
+
+
+async def test_rename_of_a_paused_vm_is_told_at_resume(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("pause web")
+    await cloud.run("rename web shop")
+    assert not any(isinstance(request, Identify) for request in cloud.engine.asked)
+    await cloud.run("resume shop")
+    assert on_engine(cloud, "shop").state is VmState.RUNNING
+
+
+async def test_rename_holds_although_the_guest_does_not_follow(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    cloud.engine.refuse[Identify].append(Conflict("the agent says no"))
+    reply = await cloud.run("rename web shop")
+    assert reply.data["problem"] == "inside, the old name stays until a restart: the agent says no"
+    assert [vm["vm_name"] for vm in (await cloud.data("ls"))["vms"]] == ["shop"]
+
+
+async def test_rename_errors(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name db", cloud.bob)
+    await fails(cloud, "rename web db", Conflict)
+    await fails(cloud, "rename web UP", Invalid)
+    await fails(cloud, "rename nope shop", NotFound)
+    await fails(cloud, "rename db shop", NotFound)
+
+
+async def test_tags(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    assert await cloud.data("tag web b a") == {"vm_name": "web", "tags": ["a", "b"]}
+    assert (await cloud.run("tag web")).text == "web: a, b"
+    assert await cloud.data("tag -d web b zz") == {"vm_name": "web", "tags": ["a"]}
+    assert (await cloud.run("tag -d web a")).text == "web: no tags"
+    await fails(cloud, "tag web Bad", Invalid)
+    await fails(cloud, "tag nope a", NotFound)
+    many = " ".join(f"t{number}" for number in range(65))
+    assert "65 tags are more than 64" in await fails(cloud, f"tag web {many}", Invalid)
+
+
+async def test_comment(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    assert await cloud.data("comment web a note") == {"vm_name": "web", "comment": "a note"}
+    assert (await cloud.run('comment web ""')).text == "web: no comment"
+    await fails(cloud, "comment nope x", NotFound)
+    await fails(cloud, "comment web '" + "é" * 101 + "'", Invalid)
+
+
+async def test_share(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    reply = await cloud.run("share show web")
+    assert reply.text.splitlines() == [
+        "url      https://web.atoll.localhost:8443/",
+        "port     8000",
+        "share    private",
+        "open to  you, signed in",
+    ]
+    assert reply.data == {
+        "vm_name": "web",
+        "status": "private",
+        "port": 8000,
+        "url": "https://web.atoll.localhost:8443/",
+        "users": [],
+        "links": [],
+        "teams": [],
+    }
+    port = {"vm_name": "web", "port": 3000, "share": "private"}
+    assert await cloud.data("share port web 3000") == {"status": "updated", **port}
+    assert await cloud.data("share port web") == port
+    public = await cloud.run("share set-public web")
+    assert public.text == "https://web.atoll.localhost:8443/ is public, port 3000"
+    assert public.data == {"status": "updated", **port, "share": "public"}
+    assert "anybody" in (await cloud.run("share show web")).text
+    assert (await cloud.data("share set-private web"))["share"] == "private"
+    for bad in ("0", "65536", "-1"):
+        await fails(cloud, f"share port web {bad}", Invalid)
+    for verb in ("show", "port", "set-public", "set-private"):
+        await fails(cloud, f"share {verb} nope", NotFound)
+
+
+# --- keys, account ---
+
+
+async def test_whoami(cloud: Control) -> None:
+    reply = await cloud.run("whoami")
+    assert reply.text.splitlines()[0] == "ann@example.com"
+    assert reply.text.splitlines()[2].endswith("this one")
+    (key,) = reply.data.pop("ssh_keys")
+    assert reply.data == {
+        "email": "ann@example.com",
+        "region": "local",
+        "region_display": "This machine",
+    }
+    assert (key["name"], key["public_key"], key["current"]) == ("laptop", ANN, True)
+
+
+async def test_keys_are_added_listed_and_removed(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    reply = await cloud.run(f"ssh-key add '{CI_KEY}'")
+    assert (reply.text, reply.data["name"]) == ("added ci", "ci")
+    listed = (await cloud.data("ssh-key list"))["ssh_keys"]
+    assert [(key["name"], key["current"]) for key in listed] == [("laptop", True), ("ci", False)]
+    caller = await cloud.cloud.caller_for_key(CI_KEY, source="x")
+    assert caller is not None
+    assert caller.account == cloud.ann.account
+    assert (await cloud.run("ssh-key remove ci")).text == "removed ci"
+    assert await cloud.cloud.caller_for_key(CI_KEY, source="x") is None
+
+
+async def test_running_vms_learn_of_keys(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name db")
+    await cloud.run("pause db")
+    await cloud.run("ssh-key add --name two -", stdin=CI_KEY.encode() + b"\n")
+
+    def keys_in(name: str) -> list[str]:
+        identity = cloud.engine.identities[on_engine(cloud, name).vm]
+        return [line.split()[2] for line in identity.authorized_keys]
+
+    async def has_arrived() -> bool | None:
+        return keys_in("web") == ["laptop", "two"] or None
+
+    await poll(has_arrived, seconds=10, what="the key to arrive", every=0.005)
+    assert keys_in("db") == ["laptop"]
+    await cloud.run("resume db")
+    assert keys_in("db") == ["laptop", "two"]
+
+
+async def test_a_key_for_one_vm_sees_only_that_one(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name db")
+    await cloud.run(f"ssh-key add --vm web '{CI_KEY}'")
+    caller = await cloud.cloud.caller_for_key(CI_KEY, source="x")
+    assert caller is not None
+    assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["web"]
+    await fails(cloud, "stat db", NotFound, caller=caller)
+    await cloud.run("pause web", caller)
+    for line in ("new", "cp web", "ssh-key list", "browser", "ssh-key generate-api-key", "whoami"):
+        await fails(cloud, line, Denied, caller=caller)
+    await cloud.run("rm db")
+    await fails(cloud, "undo", NotFound, caller=caller)
+    await cloud.run("rename web shop")  # the key follows the VM, not the name
+    assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "not a public SSH key of a known kind"),
+        ("ssh-ed25519", "not a public SSH key of a known kind"),
+        ("ssh-ed25519 AAAA", "not a public SSH key"),
+        ("ssh-ed25519 AAAAB3NzaC1yc2E=", "not a public SSH key"),
+        ("ssh-dss AAAAB3NzaC1kc3M=", "not a public SSH key of a known kind"),
+        ('command="x" ssh-ed25519 AAAA', "not a public SSH key of a known kind"),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", "not a public SSH key of a known kind"),
+        ("ssh-ed25519 " + "A" * 20_000, "not a public SSH key of a known kind"),
+    ],
+)
+async def test_bad_keys_are_refused(cloud: Control, text: str, said: str) -> None:
+    assert said in await fails(cloud, f"ssh-key add {shlex.quote(text)}", Invalid)
+    assert await cloud.cloud.caller_for_key(text, source="x") is None
+
+
+async def test_weak_rsa_keys_are_refused(cloud: Control) -> None:
+    weak = asyncssh.generate_private_key("ssh-rsa", key_size=1024)
+    line = weak.export_public_key("openssh").decode().strip()
+    said = await fails(cloud, f"ssh-key add '{line}'", Invalid)
+    assert said == "an RSA key of 1024 bits is too weak. Try: ssh-keygen -t ed25519"
+
+
+async def test_key_errors(cloud: Control) -> None:
+    assert "is yours already" in await fails(cloud, f"ssh-key add '{ANN}'", Conflict)
+    said = await fails(cloud, f"ssh-key add '{ANN}'", Conflict, caller=cloud.bob)
+    assert "another account's" in said
+    assert "you have a key named" in await fails(
+        cloud, f"ssh-key add --name laptop '{CI_KEY}'", Conflict
+    )
+    await fails(cloud, f"ssh-key add --name 'a b' '{CI_KEY}'", Invalid)
+    assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
+    assert "key 'nope' not found" in await fails(cloud, "ssh-key remove nope", NotFound)
+    await fails(cloud, f"ssh-key add --vm nope '{CI_KEY}'", NotFound)
+
+
+async def test_api_keys(cloud: Control) -> None:
+    reply = await cloud.run("ssh-key generate-api-key --label ci --cmds 'ls, new' --exp 30d")
+    token = reply.data.pop("token")
+    assert reply.text == token
+    assert reply.data.pop("fingerprint").startswith("api:")
+    assert reply.data == {
+        "label": "ci",
+        "namespace": "v0@atoll.localhost",
+        "cmds": ["ls", "new"],
+        "expires_at": "2027-02-14T08:00:00Z",
+    }
+    (entry,) = (await cloud.data("ssh-key list"))["api_keys"]
+    assert (entry["label"], entry["cmds"], entry["vm_name"]) == ("ci", ["ls", "new"], None)
+    assert (await cloud.run("ssh-key remove ci")).text == "removed ci"
+    assert (await cloud.data("ssh-key list"))["api_keys"] == []
+
+
+async def test_api_key_errors(cloud: Control) -> None:
+    for flags, said in (
+        ("--exp 0d", "--exp '0d' is not a time"),
+        ("--exp 5", "--exp '5' is not a time"),
+        ("--cmds nope", "no command 'nope'"),
+        ("--cmds share", "no command 'share'"),  # a parent does not imply its children
+        ("--label 'a b'", "is not a label"),
+    ):
+        assert said in await fails(cloud, f"ssh-key generate-api-key {flags}", Invalid)
+    await fails(cloud, "ssh-key generate-api-key --vm nope", NotFound)
+
+
+async def test_tokens_run_only_their_commands(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("new --name db")
+    cmds = frozenset(["ls", "ssh web", "ssh-key generate-api-key"])
+    caller = replace(cloud.ann, scope=Scope(cmds=cmds))
+    await cloud.run("ls", caller)
+    await cloud.run("ssh web id", caller)
+    await fails(cloud, "ssh db id", Denied, caller=caller)
+    said = await fails(cloud, "rm web", Denied, caller=caller)
+    assert said.startswith("this token does not allow `rm`. It allows: ls, ssh web")
+    assert (await cloud.run("rm --help", caller)).text.startswith("Remove VMs")
+    said = await fails(cloud, "ssh-key generate-api-key --cmds ls,rm", Denied, caller=caller)
+    assert said == "a token cannot give more than it has: rm. Try fewer --cmds"
+    await cloud.run("ssh-key generate-api-key --cmds ls", caller)
+
+
+async def test_browser(cloud: Control) -> None:
+    reply = await cloud.run("browser")
+    assert re.fullmatch(r"https://atoll\.localhost:8443/login/[A-Za-z0-9_-]{43}", reply.text)
+    assert reply.data == {"url": reply.text, "expires_at": "2027-01-15T08:10:00Z"}
+
+
+# --- help ---
+
+
+async def test_help(cloud: Control) -> None:
+    text = (await cloud.run("help")).text
+    assert text.splitlines()[1].split(None, 1) == ["new", "Make a VM and wait until it answers"]
+    assert (await cloud.run("?")).text == text
+    assert "Usage: share port <vm> [port]" in (await cloud.run("help share port")).text
+    assert (await cloud.run("share port --help")).text == (await cloud.run("help share port")).text
+    family = (await cloud.run("help share")).text
+    assert "share set-public" in family
+    assert "rename" not in family
+    await fails(cloud, "help nope", Invalid)
+    assert (await cloud.data("rm --help"))["flags"][0]["names"] == ["--json"]
+
+
+async def test_doc(cloud: Control) -> None:
+    assert (await cloud.run("doc")).text.startswith("# Commands\n")
+    assert (await cloud.run("doc rm")).text.startswith("## rm\n")
+    assert (await cloud.run("exit")).text == ""
+
+
+async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
+    assert (await cloud.run("ls --json")).text == '{\n  "vms": []\n}'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", {"new", "ls", "share", "ssh-key", "exit", "quit"}),
+        ("re", {"rename", "restart", "resume"}),
+        ("share ", {"show", "port", "set-public", "set-private"}),
+        ("share set-", {"set-public", "set-private"}),
+        ("rm ", {"web", "web-next"}),
+        ("rm web ", {"web", "web-next"}),
+        ("rm web-", {"web-next"}),
+        ("rename web ", set()),
+        ("new --", {"--name", "--image", "--json", "--help"}),
+        ("new --image ", {"debian"}),
+        ("new --tag ", {"prod"}),
+        ("tag web ", {"prod"}),
+        ("ssh-key remove ", {"laptop"}),
+        ("help ren", {"rename"}),
+        ("nope ", set()),
+        ("rm 'we", set()),
+    ],
+)
+async def test_completion(cloud: Control, line: str, words: set[str]) -> None:
+    await cloud.run("new --name web --tag prod")
+    await cloud.run("new --name web-next")
+    await cloud.run("new --name other", cloud.bob)
+    found = await cloud.language.complete(cloud.ann, line)
+    assert found == sorted(found)
+    assert set(found) >= words
+    if not words or line.startswith(("rm", "share", "ssh-key")):
+        assert set(found) == words
+
+
+async def test_changes_are_recorded(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    await cloud.run("ls")
+    await cloud.run("rm web")
+    async with cloud.store.read() as tx:
+        found = await events.latest(tx, cloud.ann.account.id, limit=10)
+    assert [(event.kind, event.vm, event.door) for event in found] == [
+        ("rm", None, "ssh"),
+        ("new", "web", "ssh"),
+    ]

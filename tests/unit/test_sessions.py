@@ -1,0 +1,258 @@
+"""Signing in and out against a real store on disk, with a clock of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.base.errors import Conflict, Denied, Invalid
+from atoll.domain.account import Account, Door, Scope
+from atoll.services.changes import Changes
+from atoll.services.sessions import CODE_S, HANDOFF_S, TOKEN_S, Session, Sessions
+from atoll.store import accounts
+from atoll.store.engine import Store
+
+KEY = bytes(range(32))
+ANN = Account(id="acct-000000000001", email="ann@example.com")
+BOB = Account(id="acct-000000000002", email="böb@example.com")
+HOST = "web.atoll.localhost"
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.at = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture(name="clock")
+def _clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(name="store")
+async def _store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    await store.migrate()
+    async with store.begin() as tx:
+        for account in (ANN, BOB):
+            await accounts.add(tx, account, now=0.0)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(name="sessions")
+def _sessions(store: Store, clock: Clock) -> Sessions:
+    return Sessions(store=store, changes=Changes(), key=KEY, session_seconds=86_400, now=clock)
+
+
+async def signed_in(sessions: Sessions, account: Account = ANN) -> Session:
+    found = await sessions.session(await sessions.new_session(account.id))
+    assert found is not None
+    return found
+
+
+class TestLoginCodes:
+    async def test_works_once(self, sessions: Sessions) -> None:
+        code = await sessions.login_code(ANN.id)
+        assert await sessions.redeem(code) == ANN
+        with pytest.raises(Denied):
+            await sessions.redeem(code)
+
+    async def test_works_once_when_tried_at_the_same_moment(self, sessions: Sessions) -> None:
+        code = await sessions.login_code(ANN.id)
+        tried = await asyncio.gather(
+            *(sessions.redeem(code) for _ in range(5)), return_exceptions=True
+        )
+        assert tried.count(ANN) == 1
+        assert sum(isinstance(result, Denied) for result in tried) == 4
+
+    async def test_ends(self, sessions: Sessions, clock: Clock) -> None:
+        code = await sessions.login_code(ANN.id)
+        clock.at += CODE_S + 1
+        with pytest.raises(Denied):
+            await sessions.redeem(code)
+
+    @pytest.mark.parametrize("code", ["", "x", "a" * 43, "a" * 10_000, "é" * 43, "' OR 1=1 --"])
+    async def test_nonsense(self, sessions: Sessions, code: str) -> None:
+        with pytest.raises(Denied):
+            await sessions.redeem(code)
+
+
+class TestSessions:
+    async def test_life(self, sessions: Sessions, clock: Clock) -> None:
+        session_id = await sessions.new_session(ANN.id, user_agent="x" * 1000)
+        assert await sessions.account_for_session(session_id) == ANN
+        clock.at += 86_401
+        assert await sessions.account_for_session(session_id) is None
+
+    async def test_revoking_is_published_while_tokens_live(
+        self, sessions: Sessions, clock: Clock
+    ) -> None:
+        session = await signed_in(sessions)
+        await sessions.revoke(session.id)
+        assert await sessions.session(session.id) is None
+        assert await sessions.revoked() == {session.key: ANN.id}
+        clock.at += TOKEN_S + 1
+        assert await sessions.revoked() == {}
+
+    async def test_revoking_bumps_once(self, store: Store, clock: Clock) -> None:
+        changes = Changes()
+        sessions = Sessions(store=store, changes=changes, key=KEY, session_seconds=60, now=clock)
+        session = await signed_in(sessions)
+        await sessions.revoke(session.id)
+        await sessions.revoke(session.id)
+        await sessions.revoke("nonsense")
+        assert changes.version == 1
+
+    async def test_revoking_an_account(self, sessions: Sessions) -> None:
+        mine, other = await signed_in(sessions), await signed_in(sessions, BOB)
+        await sessions.revoke_account(ANN.id)
+        assert await sessions.session(mine.id) is None
+        assert await sessions.session(other.id) is not None
+
+    async def test_a_key_opens_nothing(self, sessions: Sessions) -> None:
+        session = await signed_in(sessions)
+        assert await sessions.session(session.key) is None
+
+
+class TestTokens:
+    async def test_claims_and_signature(self, sessions: Sessions, clock: Clock) -> None:
+        session = await signed_in(sessions)
+        token = sessions.mint(host=HOST, account=ANN, session_id=session.id)
+        head, payload, signature = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+        assert claims == {
+            "aud": HOST,
+            "sub": ANN.id,
+            "email": ANN.email,
+            "sid": session.key,
+            "iat": int(clock.at),
+            "exp": int(clock.at + TOKEN_S),
+        }
+        # as HAProxy computes it: the key is the text of the hex digits
+        digest = hmac.digest(KEY.hex().encode(), f"{head}.{payload}".encode(), hashlib.sha256)
+        assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == signature
+
+    async def test_never_outlives_its_session(self, sessions: Sessions, clock: Clock) -> None:
+        token = sessions.mint(host=HOST, account=ANN, session_id="s", until=clock.at + 5)
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        assert claims["exp"] == int(clock.at) + 5
+
+    async def test_email_fits_a_header(self, sessions: Sessions) -> None:
+        for email in (BOB.email, "a\r\nX-Evil: 1@example.com", "a b@example.com\x7f"):
+            account = Account(id=ANN.id, email=email)
+            token = sessions.mint(host=HOST, account=account, session_id="s")
+            shown = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["email"]
+            assert shown.isascii()
+            assert shown.isprintable()
+
+    async def test_session_key_is_read_for_its_host_only(self, sessions: Sessions) -> None:
+        session = await signed_in(sessions)
+        token = sessions.mint(host=HOST, account=ANN, session_id=session.id)
+        assert sessions.session_key_in(token, host=HOST) == session.key
+        assert sessions.session_key_in(token, host="other.atoll.localhost") is None
+        for forged in ("", "a.b.c", token[:-2], token + "x", "eyJhbGciOiJub25lIn0.e30."):
+            assert sessions.session_key_in(forged, host=HOST) is None
+
+
+class TestHandoff:
+    async def test_once_for_one_host(self, sessions: Sessions) -> None:
+        session = await signed_in(sessions)
+        code = sessions.handoff(session, host=HOST)
+        assert await sessions.redeem_handoff(code, host=HOST) == session
+        assert await sessions.redeem_handoff(code, host=HOST) is None
+        code = sessions.handoff(session, host=HOST)
+        assert await sessions.redeem_handoff(code, host="other.atoll.localhost") is None
+        assert await sessions.redeem_handoff(code, host=HOST) is None  # a wrong try uses it up
+
+    async def test_ends_with_time_and_with_the_session(
+        self, sessions: Sessions, clock: Clock
+    ) -> None:
+        session = await signed_in(sessions)
+        old = sessions.handoff(session, host=HOST)
+        clock.at += HANDOFF_S + 1
+        assert await sessions.redeem_handoff(old, host=HOST) is None
+        fresh = sessions.handoff(session, host=HOST)
+        await sessions.revoke(session.id)
+        assert await sessions.redeem_handoff(fresh, host=HOST) is None
+
+
+class TestApiTokens:
+    async def test_caller(self, sessions: Sessions) -> None:
+        label, token = await sessions.new_api_token(ANN, "ci", ["ls", "new"])
+        caller = await sessions.caller_for_token(token, "192.0.2.7")
+        assert label == "ci"
+        assert caller is not None
+        assert (caller.account, caller.door, caller.source) == (ANN, Door.EXEC, "192.0.2.7")
+        assert caller.scope == Scope(cmds=frozenset({"ls", "new"}))
+
+    async def test_nothing_allowed_is_not_everything(self, sessions: Sessions) -> None:
+        _, token = await sessions.new_api_token(ANN, "none", [])
+        caller = await sessions.caller_for_token(token, "")
+        assert caller is not None
+        assert caller.scope.cmds == frozenset()
+
+    async def test_ends(self, sessions: Sessions, clock: Clock) -> None:
+        _, token = await sessions.new_api_token(ANN, expires_at=clock.at + 10)
+        assert await sessions.caller_for_token(token, "") is not None
+        clock.at += 10
+        assert await sessions.caller_for_token(token, "") is None
+
+    async def test_removed(self, sessions: Sessions) -> None:
+        label, token = await sessions.new_api_token(ANN)
+        assert not await sessions.remove_api_token(BOB, label)
+        assert await sessions.remove_api_token(ANN, label)
+        assert await sessions.caller_for_token(token, "") is None
+
+    async def test_listed_without_the_secret(self, sessions: Sessions, clock: Clock) -> None:
+        _, token = await sessions.new_api_token(ANN, "ci")
+        await sessions.caller_for_token(token, "")
+        (listed,) = await sessions.api_tokens(ANN)
+        assert (listed.label, listed.last_used_at) == ("ci", clock.at)
+        assert token not in repr(listed)
+        assert await sessions.api_tokens(BOB) == ()
+
+    @pytest.mark.parametrize("label", ["a b", "-x", "x" * 65, "é", "a\n"])
+    async def test_odd_labels(self, sessions: Sessions, label: str) -> None:
+        with pytest.raises(Invalid):
+            await sessions.new_api_token(ANN, label)
+
+    async def test_label_in_use(self, sessions: Sessions) -> None:
+        await sessions.new_api_token(ANN, "ci")
+        await sessions.new_api_token(BOB, "ci")
+        with pytest.raises(Conflict):
+            await sessions.new_api_token(ANN, "ci")
+
+    async def test_already_over(self, sessions: Sessions, clock: Clock) -> None:
+        with pytest.raises(Invalid):
+            await sessions.new_api_token(ANN, expires_at=clock.at)
+
+    @pytest.mark.parametrize("token", ["", "atoll1.", "atoll1.x", "exe1.abc", "a" * 9000])
+    async def test_nonsense(self, sessions: Sessions, token: str) -> None:
+        assert await sessions.caller_for_token(token, "") is None
+
+
+async def test_the_store_holds_no_secret(sessions: Sessions, tmp_path: Path) -> None:
+    secrets = [
+        await sessions.login_code(ANN.id),
+        await sessions.new_session(ANN.id),
+        (await sessions.new_api_token(ANN))[1],
+    ]
+    with sqlite3.connect(tmp_path / "atoll.db") as database:
+        dump = "\n".join(database.iterdump())
+    database.close()
+    for secret in secrets:
+        assert secret not in dump
+        assert secret.removeprefix("atoll1.") not in dump
