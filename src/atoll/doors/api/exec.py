@@ -1,0 +1,178 @@
+"""`POST /exec`: a command line in, JSON out, by an API token.
+
+Statuses: 400 empty or badly quoted, 401 no good token, 403 outside the token's scope, 404 no such
+command, 413 over 64 KiB, 422 the command ran and failed, 429 too often (refused before the line is
+read, so trying again is safe), 500 our fault, 504 no answer in time (the outcome is unknown).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from atoll.base import log
+from atoll.base.errors import (
+    AtollError,
+    Denied,
+    Exhausted,
+    Internal,
+    Invalid,
+    Unavailable,
+)
+from atoll.base.timeout import timeout
+from atoll.commands.parse import split
+from atoll.commands.reply import Reply
+from atoll.domain.account import Caller
+from atoll.doors.api.limits import Limits
+from atoll.doors.api.run import Lines, VmRunner, collect
+
+BODY_BYTES = 64 * 1024
+COMMAND_S = 30.0
+LONG_S = 330.0
+LONG = frozenset({"new", "cp", "resume", "restart"})  # they may copy memory or boot
+NDJSON = "application/x-ndjson"
+
+_log = log.get("api")
+
+
+class Executing(Protocol):
+    """What is needed of atoll.commands.language.Language."""
+
+    async def execute(
+        self,
+        caller: Caller,
+        line: str,
+        *,
+        stdin: bytes = b"",
+        progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Run one line; raises AtollError."""
+        ...
+
+
+class Callers(Protocol):
+    """What is needed of atoll.services.sessions.Sessions."""
+
+    async def caller_for_token(self, token: str, source: str) -> Caller | None:
+        """Who calls with this token."""
+        ...
+
+
+class Exec:
+    """The endpoint."""
+
+    def __init__(
+        self,
+        *,
+        language: Executing,
+        callers: Callers,
+        runner: VmRunner | None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._language = language
+        self._callers = callers
+        self._runner = runner
+        self._limits = limits or Limits(monotonic=time.monotonic)
+
+    async def __call__(self, request: Request) -> Response:
+        """Authenticate, count, read, run, answer."""
+        token = _bearer(request)
+        caller = await self._callers.caller_for_token(token, _source(request)) if token else None
+        if caller is None:
+            error = Denied(
+                "this API token is unknown, has ended or is missing",
+                hint="Try: ssh … ssh-key generate-api-key, then Authorization: Bearer <token>",
+            )
+            return _answer(error, 401, {"www-authenticate": "Bearer"})
+        wait_s = self._limits.wait_s(token)
+        if wait_s:
+            return _answer(
+                Exhausted("this token calls too often", hint=f"Try again in {wait_s} s"),
+                429,
+                {"retry-after": str(wait_s)},
+            )
+        try:
+            return await self._run(request, caller)
+        except AtollError as error:
+            return _answer(error, _status(error))
+
+    async def _run(self, request: Request, caller: Caller) -> Response:
+        try:
+            line = await _line(request)
+            words = split(line)
+        except Invalid as error:
+            return _answer(error, int(error.fields.get("status", 400)))
+        seconds = LONG_S if words and words[0] in LONG else COMMAND_S
+        try:
+            async with timeout(seconds):
+                reply = await self._language.execute(caller, line)
+                if reply.run_in_vm is None:
+                    return _render(reply)
+                items = self._vm_runner().run_in_vm(reply.run_in_vm, reply.command)
+                if NDJSON in request.headers.get("accept", ""):
+                    return Lines(items)
+                output, code = await collect(items)
+        except TimeoutError:
+            late = Unavailable(
+                f"no answer within {seconds:g} s; the outcome is unknown",
+                hint="Try: ls, to see what happened",
+            )
+            return _answer(late, 504)
+        headers = {"x-atoll-exit": str(code), "x-exe-exit": str(code)}
+        return Response(output, media_type="application/octet-stream", headers=headers)
+
+    def _vm_runner(self) -> VmRunner:
+        if self._runner is None:
+            raise Unavailable("commands inside VMs are not served here", hint="Try: ssh")
+        return self._runner
+
+
+async def _line(request: Request) -> str:
+    """The body as a command line. Raises Invalid, with `status` when it is not 400."""
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY_BYTES:
+                raise Invalid(f"the body is over {BODY_BYTES >> 10} KiB", status=413)
+        line = body.decode().strip()
+    except ClientDisconnect as error:
+        raise Invalid("the body broke off") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the body is not UTF-8 at byte {error.start}") from error
+    if not line:
+        raise Invalid("the body is empty", hint="Try: curl -d ls …")
+    return line
+
+
+def _render(reply: Reply) -> Response:
+    data = reply.data if reply.data is not None else {"output": reply.text}
+    return JSONResponse(data, status_code=200 if reply.exit == 0 else 422)
+
+
+def _status(error: AtollError) -> int:
+    if error.code == "unknown-command":
+        return 404
+    if isinstance(error, Denied):
+        return 403
+    if isinstance(error, Internal | Unavailable):
+        _log.warning("command failed on our side", code=error.code, reason=error.message)
+        return 500
+    return 422
+
+
+def _answer(error: AtollError, status: int, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse(error.to_wire(), status_code=status, headers=headers)
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+def _source(request: Request) -> str:
+    return request.headers.get("x-forwarded-for", "")

@@ -1,0 +1,111 @@
+"""`ssh <vm> <cmd>` over HTTP: a command's output as one body, or as lines of JSON while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Literal, Protocol, TypeAlias
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from atoll.base.aio import TaskGroup
+from atoll.base.errors import AtollError, Exhausted
+from atoll.domain.account import Route
+
+OUTPUT_BYTES = 8 << 20  # of the plain form, which is held until the exit code is known
+HEARTBEAT_S = 30.0
+
+# A piece of output, or the exit code, which is last.
+Item: TypeAlias = tuple[Literal["stdout", "stderr"], bytes] | int
+
+
+class VmRunner(Protocol):
+    """Runs commands in VMs."""
+
+    def run_in_vm(self, route: Route, command: str) -> AsyncGenerator[Item, None]:
+        """Output as it comes, then the exit code. Closing it early ends the command.
+
+        Raises AtollError when the VM does not answer.
+        """
+        ...
+
+
+async def collect(items: AsyncGenerator[Item, None]) -> tuple[bytes, int]:
+    """Combined output and exit code. Raises Exhausted beyond OUTPUT_BYTES."""
+    output, code = bytearray(), 255
+    async for item in items:
+        if isinstance(item, int):
+            code = item
+            continue
+        output += item[1]
+        if len(output) > OUTPUT_BYTES:
+            raise Exhausted(
+                f"the command printed over {OUTPUT_BYTES >> 20} MiB",
+                hint="Try: Accept: application/x-ndjson, which has no limit",
+            )
+    return bytes(output), code
+
+
+class Lines(Response):
+    """NDJSON: `{"stdout": base64}`, `{"stderr": base64}`, at last `{"exit_code": n}` or an error.
+
+    An empty line every HEARTBEAT_S seconds keeps the connection. A client that goes away ends the
+    command. There is no time limit.
+    """
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, items: AsyncGenerator[Item, None]) -> None:
+        super().__init__(headers={"cache-control": "no-store"})
+        del self.headers["content-length"]
+        self._items = items
+        self._turn = asyncio.Lock()  # the beat must not cut into a line
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the command ends or the client is gone."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with TaskGroup() as group:
+            jobs = [
+                group.create_task(self._relay(send)),
+                group.create_task(self._beat(send)),
+                group.create_task(_gone(receive)),
+            ]
+            await asyncio.wait([jobs[0], jobs[2]], return_when=asyncio.FIRST_COMPLETED)
+            for job in jobs:
+                job.cancel()
+        if not jobs[0].cancelled():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _relay(self, send: Send) -> None:
+        try:
+            async with aclosing(self._items) as items:
+                async for item in items:
+                    await self._line(send, _wire(item))
+        except AtollError as error:
+            await self._line(send, error.to_wire())
+
+    async def _beat(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self._line(send, None)
+
+    async def _line(self, send: Send, value: dict[str, object] | None) -> None:
+        text = b"" if value is None else json.dumps(value).encode()
+        async with self._turn:
+            await send({"type": "http.response.body", "body": text + b"\n", "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _wire(item: Item) -> dict[str, object]:
+    if isinstance(item, int):
+        return {"exit_code": item}
+    stream, data = item
+    return {stream: base64.b64encode(data).decode()}

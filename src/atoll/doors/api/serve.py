@@ -1,0 +1,68 @@
+"""Serve an ASGI application on loopback; HAProxy is the only intended client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from atoll.base.aio import shielded
+from atoll.base.errors import Conflict
+
+_STOP_S = 5
+
+
+async def serve(app: ASGIApp, *, port: int) -> None:
+    """Listen on 127.0.0.1:`port` until cancelled; running requests get 5 s to end.
+
+    Signals are left to the process that owns this task. Raises Conflict when the port is taken.
+    """
+    settings = uvicorn.Config(
+        app,
+        access_log=False,  # paths hold one-time codes
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_keep_alive=75,  # longer than HAProxy keeps an idle connection to us
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    server = _Server(settings)
+    with _listen(port) as sock:
+        try:
+            await server.serve(sockets=[sock])
+        except asyncio.CancelledError:
+            await shielded(_stop(server), seconds=_STOP_S + 1)
+            raise
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Not ours to capture."""
+        yield
+
+
+def _listen(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+    except OSError as error:
+        sock.close()
+        raise Conflict(
+            f"cannot listen on 127.0.0.1 port {port}: {error.strerror}",
+            hint="Try: another control.api_port",
+        ) from error
+    return sock
+
+
+async def _stop(server: uvicorn.Server) -> None:
+    if server.started:
+        await server.shutdown()

@@ -1,0 +1,146 @@
+"""HAProxy's runtime socket: read and change maps, swap the certificate, end open streams.
+
+One connection per request, as HAProxy likes it: it answers, then closes. Every answer is checked;
+what HAProxy refuses is an Unavailable with its words, and the caller then compares everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+from atoll.base.aio import deadline
+from atoll.base.errors import Unavailable
+from atoll.doors.edge.decide import Change, Table
+
+SECONDS = 10.0
+# HAProxy reads a command and its payload into one buffer of 16 kB (tune.bufsize).
+_PAYLOAD_BYTES = 8_000
+_NEW_VERSION = re.compile(r"New version created: (\d+)")
+
+
+class Runtime:
+    """Commands on the runtime socket at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def pid(self) -> int:
+        """The process that answers: a new one has read the map files anew."""
+        for line in (await self.ask("show info")).splitlines():
+            if line.startswith("Pid:"):
+                return int(line.partition(":")[2])
+        raise Unavailable("HAProxy does not tell its pid")
+
+    async def table(self, path: Path) -> tuple[dict[str, str], bool]:
+        """A map's entries, and whether a key stands in it twice (then it must be replaced)."""
+        entries: dict[str, str] = {}
+        twice = False
+        for line in (await self.ask(f"show map {path}")).splitlines():
+            if not line:
+                continue
+            try:
+                _, key, value = line.split(" ", 2)
+            except ValueError as error:
+                raise Unavailable(f"HAProxy shows no map {path}: {line[:200]}") from error
+            twice = twice or key in entries
+            entries[key] = value
+        return entries, twice
+
+    async def replace(self, path: Path, table: Table) -> None:
+        """Make a map exactly `table`, in one step for the requests that look into it."""
+        answer = await self.ask(f"prepare map {path}")
+        version = _NEW_VERSION.search(answer)
+        if version is None:
+            raise Unavailable(f"HAProxy does not prepare {path}: {answer[:200]}")
+        # Payloads of several commands cannot share a connection: each ends it for the next.
+        for payload in _payloads(table.items()):
+            await self._quietly(f"add map @{version[1]} {path} <<\n{payload}\n")
+        await self._quietly(f"commit map @{version[1]} {path}")
+
+    async def apply(self, path_of: dict[str, Path], changes: Sequence[Change]) -> None:
+        """Make `changes` one after the other; raises Unavailable when one did not fit."""
+        commands = [_command(path_of[change.table], change) for change in changes]
+        for batch in _batches(commands):
+            await self._quietly("; ".join(batch))
+
+    async def certificate(self, path: Path, pem: str) -> None:
+        """Show the certificate in `pem` from now on; HAProxy knows it by its file's `path`."""
+        said = await self.ask(f"set ssl cert {path} <<\n{pem.strip()}\n")
+        if "transaction" not in said.lower():
+            raise Unavailable(f"HAProxy refuses the certificate {path}: {said[:200]}")
+        said = await self.ask(f"commit ssl cert {path}")
+        if "Success" not in said:
+            raise Unavailable(f"HAProxy keeps the old certificate {path}: {said[-200:]}")
+
+    async def end_streams(self, addresses: Iterable[str]) -> int:
+        """End every open stream whose server is one of these addresses; returns how many."""
+        wanted = set(addresses)
+        if not wanted:
+            return 0
+        doomed = [stream async for stream, address in self._streams() if address in wanted]
+        for batch in _batches([f"shutdown session {stream}" for stream in doomed]):
+            await self.ask("; ".join(batch))  # "No such session": it ended by itself
+        return len(doomed)
+
+    async def _streams(self) -> AsyncIterator[tuple[str, str]]:
+        """Id and server address of each stream that has a server."""
+        stream = ""
+        for line in (await self.ask("show sess all")).splitlines():
+            if match := re.match(r"(0x[0-9a-f]+):", line):
+                stream = match[1]
+            elif match := re.search(r"server=vm \(id=\d+\) addr=([0-9.]+):\d+", line):
+                yield stream, match[1]
+
+    async def _quietly(self, command: str) -> None:
+        """Run commands that say nothing when all is well."""
+        said = (await self.ask(command)).strip()
+        if said:
+            raise Unavailable(f"HAProxy: {said[:300]}")
+
+    async def ask(self, command: str) -> str:
+        """Send one line (or several joined by `;`, or one with a payload); return the answer."""
+        async with deadline(SECONDS, "HAProxy's runtime socket", hint="Try: atoll doctor"):
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path)
+                try:
+                    writer.write(command.encode() + b"\n")
+                    await writer.drain()
+                    return (await reader.read()).decode(errors="replace")
+                finally:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+            except OSError as error:
+                raise Unavailable(
+                    f"HAProxy does not listen on {self._path}: {error}", hint="Try: atoll doctor"
+                ) from error
+
+
+def _command(path: Path, change: Change) -> str:
+    if change.value is None:
+        return f"del map {path} {change.key}"
+    # `set map` refuses a new key and `add map` doubles an old one.
+    verb = "set" if change.replaces else "add"
+    return f"{verb} map {path} {change.key} {change.value}"
+
+
+def _payloads(entries: Iterable[tuple[str, str]]) -> list[str]:
+    lines = [f"{key} {value}" for key, value in entries]
+    return ["\n".join(batch) for batch in _batches(lines)]
+
+
+def _batches(lines: Sequence[str]) -> list[list[str]]:
+    """Split so that each batch stays below HAProxy's buffer."""
+    batches: list[list[str]] = []
+    size = _PAYLOAD_BYTES
+    for line in lines:
+        size += len(line) + 2
+        if size > _PAYLOAD_BYTES:
+            batches.append([])
+            size = len(line) + 2
+        batches[-1].append(line)
+    return batches

@@ -1,0 +1,292 @@
+"""`POST /exec`: statuses, limits, and commands inside VMs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from atoll.base.errors import (
+    AtollError,
+    Conflict,
+    Denied,
+    Exhausted,
+    Internal,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
+from atoll.commands.registry import UnknownCommand
+from atoll.commands.reply import Reply
+from atoll.domain.account import Account, Caller, Door, Route
+from atoll.doors.api import exec as door
+from atoll.doors.api import run
+from atoll.doors.api.exec import BODY_BYTES, Exec
+from atoll.doors.api.limits import Limits
+from atoll.doors.api.run import Item
+
+ANN = Account(id="acct-1", email="ann@example.com")
+ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.213.1.2", login_user="atoll", host_ca="")
+TOKEN = "atoll1.good"
+
+
+class Callers:
+    """One good token."""
+
+    async def caller_for_token(self, token: str, source: str) -> Caller | None:
+        """See Sessions."""
+        if token != TOKEN:
+            return None
+        return Caller(account=ANN, door=Door.EXEC, source=source)
+
+
+class Script:
+    """A language that answers as told."""
+
+    def __init__(self, *replies: Reply | AtollError) -> None:
+        self.replies = list(replies)
+        self.lines: list[str] = []
+
+    async def execute(
+        self,
+        caller: Caller,
+        line: str,
+        *,
+        stdin: bytes = b"",
+        progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """See Language."""
+        self.lines.append(line)
+        if line == "hang":
+            await asyncio.Event().wait()
+        reply = self.replies.pop(0)
+        if isinstance(reply, AtollError):
+            raise reply
+        return reply
+
+
+class Runner:
+    """Yields what it is given; `closed` tells that the command was ended."""
+
+    def __init__(self, *items: Item, hangs: bool = False) -> None:
+        self.items = items
+        self.hangs = hangs
+        self.closed = False
+
+    async def run_in_vm(self, route: Route, command: str) -> AsyncGenerator[Item, None]:
+        """See VmRunner."""
+        assert (route, command) == (ROUTE, "make")
+        try:
+            for item in self.items:
+                yield item
+            if self.hangs:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+class Heard:
+    """What an answer sent."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.first_line = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        """Collect."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+        else:
+            self.body += message.get("body", b"")
+            if self.body:
+                self.first_line.set()
+
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+async def post(
+    endpoint: Exec,
+    body: bytes,
+    *,
+    token: str | None = TOKEN,
+    accept: str = "*/*",
+    leaves: asyncio.Event | None = None,
+    heard: Heard | None = None,
+) -> Heard:
+    """One request, in parts of 10 kB. The client stays until `leaves` is set."""
+    headers = [(b"accept", accept.encode()), (b"x-forwarded-for", b"192.0.2.7")]
+    if token is not None:
+        headers.append((b"authorization", f"Bearer {token}".encode()))
+    parts = [body[at : at + 10_000] for at in range(0, len(body), 10_000)] or [b""]
+    gone = leaves or asyncio.Event()
+
+    async def receive() -> Message:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    heard = heard or Heard()
+    scope = {"type": "http", "method": "POST", "path": "/exec", "headers": headers,
+             "query_string": b""}  # fmt: skip
+    response = await endpoint(Request(scope, receive))
+    await response(scope, receive, heard.send)
+    return heard
+
+
+def endpoint(*replies: Reply | AtollError, runner: Runner | None = None) -> Exec:
+    return Exec(language=Script(*replies), callers=Callers(), runner=runner)
+
+
+async def test_data_comes_back_as_json() -> None:
+    heard = await post(endpoint(Reply(data={"vms": []}, text="no VMs")), b" ls \n")
+    assert (heard.status, heard.json()) == (200, {"vms": []})
+
+
+async def test_text_without_data() -> None:
+    heard = await post(endpoint(Reply(text="hello")), b"doc")
+    assert heard.json() == {"output": "hello"}
+
+
+@pytest.mark.parametrize("token", [None, "", "atoll1.bad", "x" * 9000])
+async def test_401(token: str | None) -> None:
+    heard = await post(endpoint(), b"ls", token=token)
+    assert heard.status == 401
+    assert heard.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b" \n", 400),
+        (b"comment web 'open", 400),
+        (b"ls \\", 400),
+        (b"\xff\xfe", 400),
+        (b"a\0b", 400),
+        (b"x" * (BODY_BYTES + 1), 413),
+    ],
+)
+async def test_bad_bodies(body: bytes, status: int) -> None:
+    assert (await post(endpoint(), body)).status == status
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnknownCommand("no such command"), 404),
+        (Denied("not in cmds"), 403),
+        (NotFound('VM "x" not found'), 422),
+        (Conflict("not running"), 422),
+        (Invalid("bad size"), 422),
+        (Exhausted("too many VMs"), 422),  # 429 would invite to try again
+        (Unavailable("engine away"), 500),
+        (Internal("defect"), 500),
+    ],
+)
+async def test_failures(error: AtollError, status: int) -> None:
+    heard = await post(endpoint(error), b"new")
+    assert (heard.status, heard.json()) == (status, error.to_wire())
+
+
+async def test_429_before_the_line_is_read() -> None:
+    script = Script(Reply(data=1), Reply(data=2))
+    limited = Exec(
+        language=script,
+        callers=Callers(),
+        runner=None,
+        limits=Limits(per_second=0.5, burst=1, monotonic=lambda: 7.0),
+    )
+    assert (await post(limited, b"ls")).status == 200
+    heard = await post(limited, b"ls")
+    assert (heard.status, heard.headers["retry-after"]) == (429, "2")
+    assert script.lines == ["ls"]
+
+
+def test_limits_refill_per_key() -> None:
+    now = [0.0]
+    limits = Limits(per_second=2, burst=2, monotonic=lambda: now[0])
+    assert [limits.wait_s("a") for _ in range(3)] == [0, 0, 1]
+    assert limits.wait_s("b") == 0
+    now[0] = 0.5
+    assert [limits.wait_s("a"), limits.wait_s("a")] == [0, 1]
+
+
+async def test_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "COMMAND_S", 0.01)
+    heard = await post(endpoint(), b"hang")
+    assert heard.status == 504
+    assert "unknown" in heard.json()["error"]
+
+
+IN_VM = Reply(run_in_vm=ROUTE, command="make")
+
+
+async def test_in_vm_plain() -> None:
+    runner = Runner(("stdout", b"out "), ("stderr", b"err"), 3)
+    heard = await post(endpoint(IN_VM, runner=runner), b"ssh web make")
+    assert (heard.status, heard.body, heard.headers["x-atoll-exit"]) == (200, b"out err", "3")
+
+
+async def test_in_vm_plain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "OUTPUT_BYTES", 10)
+    runner = Runner(("stdout", b"x" * 11), hangs=True)
+    heard = await post(endpoint(IN_VM, runner=runner), b"ssh web make")
+    assert heard.status == 422
+
+
+async def test_in_vm_lines() -> None:
+    runner = Runner(("stdout", b"\x00out"), ("stderr", b"err"), 3)
+    heard = await post(
+        endpoint(IN_VM, runner=runner), b"ssh web make", accept="application/x-ndjson"
+    )
+    lines = [json.loads(line) for line in heard.body.splitlines() if line]
+    assert base64.b64decode(lines[0]["stdout"]) == b"\x00out"
+    assert base64.b64decode(lines[1]["stderr"]) == b"err"
+    assert lines[2:] == [{"exit_code": 3}]
+    assert heard.headers["content-type"] == "application/x-ndjson"
+
+
+async def test_in_vm_lines_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "HEARTBEAT_S", 0.01)
+    runner, heard, leaves = Runner(hangs=True), Heard(), asyncio.Event()
+    task = asyncio.ensure_future(
+        post(
+            endpoint(IN_VM, runner=runner), b"ssh web make",
+            accept="application/x-ndjson", heard=heard, leaves=leaves,
+        )
+    )  # fmt: skip
+    await asyncio.wait_for(heard.first_line.wait(), 5)
+    leaves.set()
+    await asyncio.wait_for(task, 5)
+    assert heard.body.strip(b"\n") == b""
+
+
+async def test_client_that_leaves_ends_the_command() -> None:
+    runner, heard, leaves = Runner(("stdout", b"a"), hangs=True), Heard(), asyncio.Event()
+    task = asyncio.ensure_future(
+        post(
+            endpoint(IN_VM, runner=runner), b"ssh web make",
+            accept="application/x-ndjson", heard=heard, leaves=leaves,
+        )
+    )  # fmt: skip
+    await asyncio.wait_for(heard.first_line.wait(), 5)
+    assert not runner.closed
+    leaves.set()
+    await asyncio.wait_for(task, 5)
+    assert runner.closed
+
+
+async def test_without_a_runner() -> None:
+    assert (await post(endpoint(IN_VM), b"ssh web make")).status == 500

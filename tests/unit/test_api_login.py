@@ -1,0 +1,222 @@
+"""The sign-in pages, in process: where they lead, what they keep, whom they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from atoll.base import ids
+from atoll.commands.reply import Reply
+from atoll.config import Config
+from atoll.domain.account import Account, Caller, Published
+from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
+from atoll.doors.api.app import Api
+from atoll.services.changes import Changes
+from atoll.services.sessions import Sessions
+from atoll.store import accounts
+from atoll.store.engine import Store
+
+DOMAIN = "atoll.localhost"
+WEB = f"web.{DOMAIN}"
+
+
+class NoLanguage:
+    """Nobody runs a command here."""
+
+    async def execute(
+        self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
+    ) -> Reply:
+        """Never called."""
+        raise AssertionError
+
+
+class House:
+    """The application, an account, one private VM and one public VM of somebody else."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.ann = Account(id=ids.new("acct"), email="<ann>@example.com")
+        self.vms = [
+            Published(vm_name="web", address="10.213.1.2", port=8000, is_public=False,
+                      accounts=frozenset({self.ann.id})),
+            Published(vm_name="their", address=None, port=8000, is_public=False,
+                      accounts=frozenset({"acct-x"})),
+            Published(vm_name="blog", address=None, port=8000, is_public=True,
+                      accounts=frozenset({"acct-x"})),
+        ]  # fmt: skip
+        self.sessions = Sessions(
+            store=store, changes=Changes(), key=bytes(32), session_seconds=3600
+        )
+        (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        api = Api(
+            config=Config(), language=NoLanguage(), sessions=self.sessions, cloud=self,
+            ca=folder / "ca.pem",
+        )  # fmt: skip
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=api.app()), base_url=f"https://{DOMAIN}:8443"
+        )
+
+    async def published(self) -> tuple[Published, ...]:
+        """See Cloud."""
+        return tuple(self.vms)
+
+    async def get(self, path: str, *, host: str = DOMAIN, **headers: str) -> httpx2.Response:
+        """A browser's GET through HAProxy."""
+        return await self.client.get(path, headers=_headers(host, headers))
+
+    async def post(self, path: str, *, host: str = DOMAIN, **headers: str) -> httpx2.Response:
+        """A browser's POST through HAProxy."""
+        return await self.client.post(path, headers=_headers(host, headers))
+
+    async def signed_in(self) -> str:
+        """A Cookie header."""
+        return f"{SESSION_COOKIE}={await self.sessions.new_session(self.ann.id)}"
+
+
+def _headers(host: str, more: dict[str, str]) -> dict[str, str]:
+    named = {name.replace("_", "-"): value for name, value in more.items()}
+    return {HOST_HEADER: host, "accept": "text/html", **named}
+
+
+@pytest.fixture(name="house")
+async def _house(tmp_path: Path) -> AsyncIterator[House]:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    await store.migrate()
+    house = House(store, tmp_path)
+    async with store.begin() as tx:
+        await accounts.add(tx, house.ann, now=0.0)
+    async with house.client:
+        yield house
+    await store.close()
+
+
+async def test_looking_at_a_link_uses_nothing(house: House) -> None:
+    code = await house.sessions.login_code(house.ann.id)
+    looked = await house.get(f"/login/{code}")
+    assert looked.status_code == 200
+    assert looked.headers["referrer-policy"] == "no-referrer"
+    assert "set-cookie" not in looked.headers
+    redeemed = await house.post(f"/login/{code}")
+    assert (redeemed.status_code, redeemed.headers["location"]) == (303, "/")
+
+
+async def test_session_cookie_is_locked_to_the_host(house: House) -> None:
+    answer = await house.post(f"/login/{await house.sessions.login_code(house.ann.id)}")
+    made = answer.headers.get_list("set-cookie")[0]
+    assert made.startswith(f"{SESSION_COOKIE}=")
+    for word in ("HttpOnly", "Secure", "Path=/", "SameSite=lax"):
+        assert word in made
+    assert "Domain" not in made
+
+
+async def test_code_in_a_link_is_escaped(house: House) -> None:
+    page = await house.get("/login/%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E")
+    assert "<script>alert" not in page.text
+
+
+async def test_list_shows_own_vms_only_and_escapes(house: House) -> None:
+    page = await house.get("/", cookie=await house.signed_in())
+    assert page.status_code == 200
+    assert "https://web.atoll.localhost:8443/" in page.text
+    assert "their" not in page.text
+    assert "&lt;ann&gt;@example.com" in page.text
+
+
+async def test_handoff_to_a_vm(house: House) -> None:
+    answer = await house.get(f"/login?to=https://{WEB}:3001/a%3Fb", cookie=await house.signed_in())
+    where = answer.headers["location"]
+    assert where.startswith(f"https://{WEB}:3001/__atoll/auth?code=")
+    arrived = await house.get(where.removeprefix(f"https://{WEB}:3001"), host=WEB)
+    assert arrived.headers["location"] == "/a?b"
+    assert arrived.headers["set-cookie"].startswith(f"{TOKEN_COOKIE}=ey")
+
+
+async def test_public_vm_may_know_who_comes(house: House) -> None:
+    answer = await house.get(
+        f"/login?to=https://blog.{DOMAIN}:8443/", cookie=await house.signed_in()
+    )
+    assert answer.status_code == 303
+
+
+async def test_no_names_for_the_signed_in_stranger(house: House) -> None:
+    cookie = await house.signed_in()
+    theirs = await house.get(f"/login?to=https://their.{DOMAIN}:8443/", cookie=cookie)
+    nobodys = await house.get(f"/login?to=https://nosuch.{DOMAIN}:8443/", cookie=cookie)
+    assert theirs.status_code == nobodys.status_code == 403
+    assert theirs.text == nobodys.text.replace("nosuch", "their")
+
+
+@pytest.mark.parametrize(
+    "to", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "https://web.evil/"]
+)
+async def test_open_redirect_is_refused(house: House, to: str) -> None:
+    answer = await house.get(f"/login?to={to}", cookie=await house.signed_in())
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "/\\evil.example", "https://evil.example", ""])
+async def test_after_the_handoff_only_a_path(house: House, to: str) -> None:
+    session = await house.sessions.session(await house.sessions.new_session(house.ann.id))
+    assert session is not None
+    code = house.sessions.handoff(session, host=WEB)
+    answer = await house.get(f"/__atoll/auth?code={code}&to={to}", host=WEB)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+async def test_where_one_was_going_is_kept_through_sign_in(house: House) -> None:
+    wanted = f"https://{WEB}:8443/deep"
+    first = await house.get(f"/login?to={wanted}")
+    assert first.status_code == 401
+    assert "ssh -p 2222 localhost browser" in first.text
+    kept = first.headers["set-cookie"].split(";")[0]
+    code = await house.sessions.login_code(house.ann.id)
+    redeemed = await house.post(f"/login/{code}", cookie=kept)
+    onward = await house.get(redeemed.headers["location"], cookie=await house.signed_in())
+    assert onward.headers["location"].startswith(f"https://{WEB}:8443/__atoll/auth?")
+
+
+async def test_forged_kept_place_is_ignored(house: House) -> None:
+    code = await house.sessions.login_code(house.ann.id)
+    kept = "__Host-atoll-to=https://evil.example/"
+    assert (await house.post(f"/login/{code}", cookie=kept)).headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec_fetch_site": "same-origin"}, 303),
+        ({"origin": f"https://{DOMAIN}:8443"}, 303),
+        ({}, 303),  # no browser: it had to be given the cookie
+        ({"sec_fetch_site": "same-site", "origin": f"https://{WEB}"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": f"https://{WEB}:8443"}, 403),
+    ],
+)
+async def test_signing_out_is_asked_by_our_own_page(
+    house: House, headers: dict[str, str], status: int
+) -> None:
+    cookie = await house.signed_in()
+    answer = await house.post("/logout", cookie=cookie, **headers)
+    assert answer.status_code == status
+    page = await house.get("/", cookie=cookie)
+    assert page.status_code == (401 if status == 303 else 200)
+
+
+async def test_hosts_see_their_own_routes_only(house: House) -> None:
+    assert (await house.get("/healthz", host=WEB)).status_code == 404
+    assert (await house.post("/exec", host=WEB)).status_code == 404
+    assert (await house.get("/__atoll/auth?code=x")).status_code == 404
+    assert (await house.get("/", host="evil.example")).status_code == 421
+    assert (await house.get("/exec")).status_code == 405
+
+
+async def test_every_answer_is_locked_down(house: House) -> None:
+    for path in ("/", "/login/x", "/nosuch", "/healthz", "/static/atoll.css", "/ca.pem"):
+        headers = (await house.get(path)).headers
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert "unsafe" not in headers["content-security-policy"], path
+        assert headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,86 @@
+"""HAProxy's configuration as text: one golden file, and what settings change in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from atoll.config import Config
+from atoll.doors.edge import haproxy, pages, vm_ports
+
+GOLDEN = Path(__file__).with_name("golden") / "haproxy.cfg"
+KEY = "ab" * 32
+
+
+def rendered(**https: object) -> dict[str, str]:
+    return haproxy.render(Config.model_validate({"https": https}), session_key=KEY)
+
+
+def test_golden() -> None:
+    """Read the difference; if it is meant, write the new text to tests/unit/golden/haproxy.cfg."""
+    assert rendered()["haproxy.cfg"] == GOLDEN.read_text()
+
+
+def test_every_page_the_rules_name_is_rendered() -> None:
+    files = rendered()
+    named = set(re.findall(r"lf-file /run/atoll/edge/(\S+)", files["haproxy.cfg"]))
+    assert named <= files.keys()
+    assert {name for name in files if name.startswith("pages/")} >= {
+        f"pages/{answer.name}.{kind}" for answer in pages.ANSWERS for kind in ("html", "json")
+    }
+
+
+def test_public_port_is_in_redirects() -> None:
+    assert "https://atoll.localhost:8443/login" in rendered()["haproxy.cfg"]
+    behind_443 = rendered(public_port=443)["haproxy.cfg"]
+    assert "https://atoll.localhost/login" in behind_443
+    assert "-m str 443 8443 }" in behind_443
+
+
+def test_hsts_only_for_names_of_its_own() -> None:
+    assert "strict-transport-security" not in rendered()["haproxy.cfg"]
+    assert "strict-transport-security" in rendered(domain="atoll.example.com")["haproxy.cfg"]
+
+
+def test_without_vm_ports_no_port_can_be_asked_for() -> None:
+    assert "-m int 100000:100000" in rendered(vm_ports=False)["haproxy.cfg"]
+
+
+@pytest.mark.parametrize("key", ["", "ab", "AB" * 32, 'x" }\n' * 16])
+def test_only_a_hex_key_is_taken(key: str) -> None:
+    with pytest.raises(AssertionError):
+        haproxy.render(Config(), session_key=key)
+
+
+def test_pages_carry_variables_and_nothing_else_of_log_format() -> None:
+    for name, text in rendered().items():
+        if name.startswith("pages/"):
+            known = re.sub(r"%\[var\(txn\.(host|vm|inner)\)\]|%%", "", text)
+            assert "%" not in known, name
+            assert "{ssh}" not in text
+            assert "{host}" not in text
+
+
+def test_nft_table() -> None:
+    assert vm_ports.render(Config()) == (
+        "table ip atolledge\n"
+        "delete table ip atolledge\n"
+        "table ip atolledge {\n"
+        "    chain ports {\n"
+        "        type filter hook prerouting priority mangle; policy accept;\n"
+        '        iifname "atollh*" accept\n'
+        "        ip daddr 10.213.0.0/16 accept\n"
+        "        fib daddr type local tcp dport 3000-9999 socket wildcard { 0, 1 } accept\n"
+        "        fib daddr type local tcp dport 3000-9999 tproxy to :8443 accept\n"
+        "    }\n"
+        "}\n"
+    )
+
+
+def test_nft_table_without_vm_ports_or_on_one_address() -> None:
+    off = Config.model_validate({"https": {"vm_ports": False}})
+    assert vm_ports.render(off) == vm_ports.render_removal(off)
+    one = Config.model_validate({"https": {"listen": "192.0.2.1"}})
+    assert "ip daddr 192.0.2.1 tcp dport 3000-9999 tproxy to :8443" in vm_ports.render(one)
