@@ -1,0 +1,100 @@
+"""Composition root: builds every object of a process and owns its top task group.
+
+Imports everything, is imported by `__main__` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from atoll.base import log
+from atoll.base.aio import TaskGroup
+from atoll.commands.language import Language
+from atoll.config import Config
+from atoll.doors.api.app import Api
+from atoll.doors.api.serve import serve
+from atoll.doors.edge.loop import EdgeSync
+from atoll.doors.local import LocalDoor, PublicKeys, socket_path
+from atoll.doors.ssh.door import SshDoor
+from atoll.doors.ssh.run import Runner
+from atoll.engine import node
+from atoll.rpc.client import EngineClient
+from atoll.services.cloud import Cloud
+from atoll.services.keys import Keys
+from atoll.services.sessions import Sessions
+from atoll.store.engine import Store
+
+_log = log.get("control")
+
+
+async def run_engine(config: Config) -> None:
+    """The engine, until cancelled."""
+    await node.run(config)
+
+
+async def run_control(config: Config) -> None:
+    """Control with all its doors, until cancelled."""
+    store = Store(config.database_url)
+    engine = EngineClient(socket=config.engine_socket)
+    try:
+        await store.migrate()
+        await _serve(config, store, engine)
+    finally:
+        await engine.close()
+        await store.close()
+
+
+async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
+    folder = config.control_state / "keys"
+    keys = Keys(folder)
+    cloud = Cloud(config=config, store=store, engine=engine, keys=keys)
+    sessions = Sessions(
+        store=store,
+        changes=cloud.changes,
+        key=keys.session_key,
+        session_seconds=config.https.session_hours * 3600,
+    )
+    language = Language(cloud=cloud, sessions=sessions)
+    ssh = SshDoor(
+        listen=config.ssh.listen,
+        port=config.ssh.port,
+        domain=config.https.domain,
+        directory=cloud,
+        language=language,
+        keys=keys,
+    )
+    edge = EdgeSync(
+        config=config,
+        keys=folder,
+        cloud=cloud,
+        sessions=sessions,
+        changes=cloud.changes,
+        is_informed=lambda: cloud.facts.connected,
+    )
+    api = Api(
+        config=config,
+        language=language,
+        sessions=sessions,
+        cloud=cloud,
+        ca=folder / "ca.pem",
+        runner=Runner(opener=ssh),
+    )
+    local = LocalDoor(
+        path=socket_path(config.paths.run),
+        language=language,
+        owners=cloud.accounts,
+        keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
+    )
+    async with TaskGroup() as group:
+        group.create_task(cloud.run(), name="cloud")
+        group.create_task(_edge(edge), name="edge")
+        group.create_task(serve(api.app(), port=config.control.api_port), name="api")
+        group.create_task(ssh.run(), name="ssh")
+        async with local.serving():
+            _log.info("control ready", ssh_port=config.ssh.port)
+            await asyncio.Event().wait()
+
+
+async def _edge(edge: EdgeSync) -> None:
+    await edge.prepare()
+    await edge.run()

@@ -1,0 +1,80 @@
+"""The caller's side of the local door: commands as the owner of this machine's cloud."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from atoll.base.aio import deadline
+from atoll.base.errors import Internal, Unavailable, from_wire
+
+FRAME_LIMIT = 16 << 20
+COMMAND_S = 900.0
+
+
+class Local:
+    """One connection per call on control's unix socket; needs root or control's user."""
+
+    def __init__(self, *, socket: Path) -> None:
+        self._socket = socket
+
+    async def execute(
+        self, line: str, *, progress: Callable[[str], None] = lambda _text: None
+    ) -> dict[str, Any]:
+        """`{"text", "data", "exit"}` of a command line; raises the command's own error."""
+        return await self._ask({"do": "execute", "line": line}, progress)
+
+    async def data(self, line: str) -> dict[str, Any]:
+        """The JSON object a command gives back; raises the command's own error."""
+        data = (await self.execute(line))["data"]
+        if not isinstance(data, dict):
+            raise Internal(f"`{line}` answered {type(data).__name__} where an object was due")
+        return data
+
+    async def ensure_owner(self, *, email: str, key: str, label: str) -> str:
+        """Make the first account or add a key to it; returns the account's e-mail address."""
+        request = {"do": "ensure-owner", "email": email, "key": key, "label": label}
+        return str((await self._ask(request))["email"])
+
+    async def public_keys(self) -> dict[str, str]:
+        """`gateway_key` and `host_ca`, OpenSSH public key lines."""
+        return {str(k): str(v) for k, v in (await self._ask({"do": "public-keys"})).items()}
+
+    async def answers(self) -> bool:
+        """Whether control is there."""
+        try:
+            await self.public_keys()
+        except Unavailable:
+            return False
+        return True
+
+    async def _ask(
+        self, request: dict[str, Any], progress: Callable[[str], None] = lambda _text: None
+    ) -> dict[str, Any]:
+        async with deadline(COMMAND_S, "control", hint="Try: atoll doctor"):
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._socket, limit=FRAME_LIMIT)
+            except OSError as error:
+                raise Unavailable(
+                    f"control does not listen on {self._socket}: {error.strerror}",
+                    hint="Try: atoll doctor",
+                ) from error
+            try:
+                writer.write(json.dumps(request).encode() + b"\n")
+                await writer.drain()
+                while line := await reader.readline():
+                    frame = json.loads(line)
+                    if "error" in frame:
+                        raise from_wire(frame["error"])
+                    if "reply" in frame:
+                        reply: dict[str, Any] = frame["reply"]
+                        return reply
+                    progress(str(frame.get("progress", "")))
+            except (OSError, ValueError) as error:
+                raise Unavailable(f"control's answer broke off: {error}") from error
+            finally:
+                writer.close()
+        raise Unavailable("control closed the connection", hint="Try: atoll doctor")

@@ -1,0 +1,1 @@
+"""Keeps engine, control and HAProxy running on machines without systemd."""

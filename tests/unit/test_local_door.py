@@ -1,0 +1,162 @@
+"""The local door and its caller, over a real socket; behind it a small language and one owner."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atoll.base.errors import Conflict, Internal, Invalid, NotFound, Unavailable
+from atoll.commands.reply import Reply
+from atoll.domain.account import Account, Caller, Door, Route
+from atoll.doors.local import LocalDoor, PublicKeys
+from atoll.host_setup.local import Local
+
+KEY = "ssh-ed25519 AAAAkey"
+ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca")
+
+
+@dataclass
+class Town:
+    """One account at most; a language of a few words."""
+
+    account: Account | None = None
+
+    async def owner(self) -> Account:
+        if self.account is None:
+            raise NotFound("no owner yet", hint="Try: make up")
+        return self.account
+
+    async def ensure_owner(self, *, email: str, key_line: str, label: str) -> Account:
+        assert key_line == KEY
+        self.account = self.account or Account(id="acct-1", email=email, is_admin=True)
+        return self.account
+
+    async def execute(
+        self,
+        caller: Caller,
+        line: str,
+        *,
+        stdin: bytes = b"",
+        progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        assert caller.door is Door.LOCAL
+        match line:
+            case "fail":
+                raise Conflict("web is running", hint="Try: rm web")
+            case "defect":
+                raise ZeroDivisionError("never")
+            case "enter":
+                return Reply(run_in_vm=ROUTE, command="true")
+            case "list":
+                return Reply(data=[1])
+        if progress:
+            progress("half way")
+        return Reply(data={"line": line, "as": caller.account.email}, text=line, exit=3)
+
+
+@asynccontextmanager
+async def door(folder: Path, town: Town) -> AsyncIterator[Local]:
+    path = folder / "control.sock"
+    keys = PublicKeys(gateway="ssh-ed25519 AAAAg", host_ca="ssh-ed25519 AAAAc")
+    async with LocalDoor(path=path, language=town, owners=town, keys=keys).serving():
+        assert path.stat().st_mode & 0o777 == 0o600
+        yield Local(socket=path)
+
+
+async def ask(folder: Path, line: bytes) -> dict[str, Any]:
+    """What the door answers to these bytes."""
+    reader, writer = await asyncio.open_unix_connection(folder / "control.sock")
+    try:
+        writer.write(line)
+        answer: dict[str, Any] = json.loads(await asyncio.wait_for(reader.readline(), 10))
+        return answer
+    finally:
+        writer.close()
+
+
+async def test_a_command_runs_as_the_owner_and_shows_progress(tmp_path: Path) -> None:
+    seen: list[str] = []
+    async with door(tmp_path, Town()) as local:
+        assert await local.ensure_owner(email="a@b", key=KEY, label="x") == "a@b"
+        reply = await local.execute("ls 'a b'", progress=seen.append)
+    assert reply == {"text": "ls 'a b'", "data": {"line": "ls 'a b'", "as": "a@b"}, "exit": 3}
+    assert seen == ["half way"]
+
+
+async def test_errors_arrive_as_they_were_raised(tmp_path: Path) -> None:
+    async with door(tmp_path, Town()) as local:
+        with pytest.raises(NotFound, match="no owner yet"):
+            await local.execute("ls")
+        await local.ensure_owner(email="a@b", key=KEY, label="")
+        with pytest.raises(Conflict) as failure:
+            await local.execute("fail")
+        assert failure.value.hint == "Try: rm web"
+        with pytest.raises(Internal, match="ZeroDivisionError"):
+            await local.execute("defect")
+        with pytest.raises(Invalid, match="not commands in a VM"):
+            await local.execute("enter")
+        with pytest.raises(Internal, match="an object was due"):
+            await local.data("list")
+
+
+async def test_public_keys(tmp_path: Path) -> None:
+    async with door(tmp_path, Town()) as local:
+        assert await local.public_keys() == {
+            "gateway_key": "ssh-ed25519 AAAAg",
+            "host_ca": "ssh-ed25519 AAAAc",
+        }
+        assert await local.answers()
+    assert not await local.answers()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"do":"shell"}\n',
+        b'{"do":"execute"}\n',
+        b'{"do":"execute","line":"ls","as":"root"}\n',
+        b'{"do":"ensure-owner","email":"x","key":"k"}\n',
+        b'{"do":"ensure-owner","email":"a@b","key":"k\\nk"}\n',
+        b"\xff\xfe\n",
+    ],
+)
+async def test_what_is_not_a_request_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
+    async with door(tmp_path, Town()):
+        assert (await ask(tmp_path, line))["error"]["code"] == "invalid"
+
+
+async def test_a_line_without_end_ends_the_connection_only(tmp_path: Path) -> None:
+    async with door(tmp_path, Town()) as local:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "control.sock")
+        writer.write(b"x" * (2 << 20))
+        try:
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        except ConnectionResetError:
+            pass  # the same answer when bytes of ours were still on the way
+        finally:
+            writer.close()
+        assert await local.answers()
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not listen"):
+        await Local(socket=tmp_path / "none.sock").execute("ls")
+
+
+async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    async with door(tmp_path, Town()):
+        os.link(tmp_path / "control.sock", tmp_path / "kept")
+    os.rename(tmp_path / "kept", tmp_path / "control.sock")
+    async with door(tmp_path, Town()) as local:
+        assert await local.answers()
