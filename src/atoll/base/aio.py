@@ -8,7 +8,6 @@ Invariant: every task has an owner that waits for it. A cancellation is never lo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from atoll.base.errors import Unavailable
 from atoll.base.timeout import timeout
 
 T = TypeVar("T")
+_GIVE_UP_S = 5.0  # a job that will not be cancelled is left to itself after this
 
 if sys.version_info >= (3, 13):
     TaskGroup = asyncio.TaskGroup
@@ -105,24 +105,43 @@ async def poll(
 async def shielded(job: Coroutine[Any, Any, T], *, seconds: float) -> T:
     """Finish clean-up work although the caller is being cancelled, within a limit of its own.
 
-    Raises TimeoutError past `seconds`. A cancellation that arrives meanwhile is raised afterwards.
+    Raises TimeoutError past `seconds`. A cancellation that arrives meanwhile is raised afterwards,
+    in place of whatever the job ended with.
     """
     task = asyncio.get_running_loop().create_task(job)  # owned here: it is awaited to its end below
-    cancelled: asyncio.CancelledError | None = None
+    cancelled = await _ended(task, seconds)
+    late = not task.done()
+    if late:
+        task.cancel()
+        cancelled = await _ended(task, _GIVE_UP_S) or cancelled
+    if task.done() and not task.cancelled():
+        task.exception()  # seen, so that it is not reported as never retrieved
+    if cancelled is not None:
+        raise cancelled
+    if late:
+        raise TimeoutError
+    return task.result()
+
+
+async def _ended(task: asyncio.Task[Any], seconds: float) -> asyncio.CancelledError | None:
+    """Wait for `task` at most `seconds`; the cancellation of us that arrived meanwhile, if any."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while not task.done():
+    end, cancelled = loop.time() + seconds, None
+    while not task.done() and (left := end - loop.time()) > 0:
         try:
-            await asyncio.wait([task], timeout=max(0.0, end - loop.time()))
+            await asyncio.wait([task], timeout=left)
         except asyncio.CancelledError as error:
             cancelled = error
-        if loop.time() >= end and not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            raise TimeoutError
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen, so that it is not reported as never retrieved
-        raise cancelled
-    return task.result()
+    return cancelled
+
+
+async def unless(job: Coroutine[Any, Any, T], trouble: Coroutine[Any, Any, None]) -> T:
+    """The result of `job`, or at once what `trouble`, watching beside it, raises."""
+    try:
+        async with TaskGroup() as group:
+            watcher = group.create_task(trouble)
+            result = await job
+            watcher.cancel()
+    except BaseExceptionGroup as failures:
+        raise _first_leaf(failures) from failures
+    return result
