@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+REQUEST_BYTES = 4 << 20  # one line on the wire; an Identity may hold 256 keys of 16 kB, few do
+ANSWER_BYTES = 16 << 20  # 500 VMs in one list take about 250 kB
 MIB = 1 << 20
 GIB = 1 << 30
 
