@@ -124,7 +124,9 @@ async def test_a_merge_under_a_running_vm(pool: Pool, name: str) -> None:
         depth = pool.graph.depth(VM)
         await merge_layers(pool, step, options=OPTIONS, seconds=30)
         assert pool.graph.depth(VM) < depth
+        assert list(_old(pool)), "QEMU would have to free the file it is about to close"
         assert await host.disk.renew()
+        assert list(_old(pool)) == []
         assert not await host.disk.renew(), "a second time there is nothing to do"
         assert _open_files(host) == {pool.path(x.id).name for x in pool.graph.chain(layer(5))}
         pool.apply_all(plans.plan_collect(pool.graph))
@@ -147,10 +149,12 @@ async def test_a_running_vm_that_was_not_renewed_reads_the_old_files(pool: Pool)
         for pattern, offset, length in expected:
             said = await host.io(f"read -P {pattern} {offset} {length}")
             assert "failed" not in said, said
+        assert len(_old(pool)) == 4, "the files this QEMU was started with"
         await freeze(host)
         assert await host.disk.renew()
         await freeze(host)
         await host.io("flush")
+        assert _old(pool) == []
     await holds(pool.path(pool.graph.head(VM).id), *expected)
     await _sound(pool)
 
@@ -235,6 +239,11 @@ def _open_files(host: Host) -> set[str]:
     """Names of the layer files this QEMU has open."""
     found = [link.readlink() for link in Path(f"/proc/{host.process.pid}/fd").iterdir()]
     return {path.name for path in found if ".qcow2" in path.name}
+
+
+def _old(pool: Pool) -> list[str]:
+    """Files kept for QEMUs that have them open."""
+    return sorted(path.name for path in (pool.root / "old").iterdir())
 
 
 async def _sound(pool: Pool) -> None:

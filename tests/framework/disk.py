@@ -79,7 +79,8 @@ async def hosting(pool: Pool, vm: str, *, drive: bool = False) -> AsyncIterator[
         argv += ["-add-fd", f"fd={fd},set={fdset}"]
     for each in chain.nodes:
         argv += ["-blockdev", json.dumps(each)]
-    argv += ["-M", "q35"] if drive else ["-M", "none"]
+    # -S: an event before the monitor's greeting (RESUME was seen) would confuse the client.
+    argv += ["-S", "-M", "q35" if drive else "none"]
     if drive:
         argv += ["-device", f"virtio-blk-pci,drive={chain.top_node},share-rw=on"]
     said = pool.root / f"{vm}.out"
@@ -111,6 +112,7 @@ async def _connect(qmp: Qmp, said: Path) -> None:
         await qmp.connect(seconds=20)
     except Unavailable as error:
         raise RuntimeError(said.read_text()) from error
+    await qmp.execute("cont")
 
 
 async def make_base(folder: Path, *, size_bytes: int, pattern: int = 7) -> Path:

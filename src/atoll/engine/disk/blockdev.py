@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from atoll.base.errors import Exhausted
 from atoll.domain.layers import LayerId
@@ -117,10 +118,10 @@ def layer_nodes(nodes: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
     return tuple(str(each["node-name"]) for each in nodes if each.get("drv") == "qcow2")
 
 
-def free_fdset(sets: Iterable[Mapping[str, object]]) -> int:
-    """From an answer to `query-fdsets`: a number not in use."""
+def free_fdsets(sets: Iterable[Mapping[str, object]], count: int) -> tuple[int, ...]:
+    """From an answer to `query-fdsets`: numbers not in use. Raises Exhausted."""
     used = {each.get("fdset-id") for each in sets}
-    for number in _FDSETS:
-        if number not in used:
-            return number
-    raise Exhausted(f"all {len(_FDSETS)} fd sets of a QEMU are in use")
+    free = tuple(islice((number for number in _FDSETS if number not in used), count))
+    if len(free) < count:
+        raise Exhausted(f"all {len(_FDSETS)} fd sets of a QEMU are in use")
+    return free

@@ -14,6 +14,7 @@ write lock"). So sets are filled with fresh descriptors after each change.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from atoll.domain.layers import Layer, LayerId
 from atoll.engine.disk.blockdev import (
     BlockOptions,
     fdset_of,
-    free_fdset,
+    free_fdsets,
     generation_of,
     layer_nodes,
     node,
@@ -65,7 +66,8 @@ class LiveDisk:
         A layer that is attached already is fine.
         """
         if fdset_of(node_name(layer), await self._nodes()) is None:
-            await self._open(layer, backing=None, writable=True, generation=0)
+            (fdset,) = await self._free_fdsets(1)
+            await self._open(layer, fdset, backing=None, writable=True)
 
     async def switch(self, frozen: LayerId, top: LayerId) -> None:
         """From now on the guest writes to `top`, attached before.
@@ -89,8 +91,9 @@ class LiveDisk:
 
     async def detach(self, layer: LayerId) -> None:
         """Close a layer that the disk does not use; one that is not open is fine."""
-        if fdset_of(node_name(layer), await self._nodes()) is not None:
-            await self._close(node_name(layer))
+        fdset = fdset_of(node_name(layer), await self._nodes())
+        if fdset is not None:
+            await self._close(node_name(layer), fdset)
 
     async def renew(self) -> bool:
         """Have QEMU use the chain as it is in the pool now, after a merge; False if it did already.
@@ -102,15 +105,17 @@ class LiveDisk:
         if not await self._is_stale(frozen):
             return False
         generation = 1 + max(map(generation_of, layer_nodes(await self._nodes())))
+        fdsets = await self._free_fdsets(len(frozen))
         below: str | None = None
         try:
-            for layer in reversed(frozen):
-                await self._open(layer.id, backing=below, writable=False, generation=generation)
+            for fdset, layer in zip(fdsets, reversed(frozen), strict=True):
+                await self._open(layer.id, fdset, backing=below, generation=generation)
                 below = node_name(layer.id, generation)
             options = reopened(node_name(head.id), backing=below, writable=True)
             await self.monitor.execute("blockdev-reopen", {"options": [options]})
         finally:
             await shielded(self._sweep(), seconds=_CLEANUP_S)
+        await asyncio.to_thread(self.pool.sweep)
         return True
 
     async def active(self) -> LayerId:
@@ -152,40 +157,44 @@ class LiveDisk:
         head = node_name(self._chain()[0].id)
         found = True
         while found:
-            found = False
-            for name in layer_nodes(await self._nodes()):
-                if name != head and await self._closed(name):
+            nodes, found = await self._nodes(), False
+            for name in layer_nodes(nodes):  # newest first, so what stands on a layer goes first
+                fdset = fdset_of(name, nodes)
+                if name != head and fdset is not None and await self._closed(name, fdset):
                     found = True  # what stood under it may be free now
 
-    async def _closed(self, name: str) -> bool:
+    async def _closed(self, name: str, fdset: int) -> bool:
         try:
-            await self._close(name)
+            await self._close(name, fdset)
         except Unavailable:
             raise
         except AtollError:
             return False  # in use
         return True
 
-    async def _close(self, name: str) -> None:
-        fdset = fdset_of(name, await self._nodes())
+    async def _close(self, name: str, fdset: int) -> None:
         await self.monitor.execute("blockdev-del", {"node-name": name})
-        if fdset is not None:
-            await self._drop_set(fdset)
+        await self._drop_set(fdset)
 
     async def _open(
-        self, layer: LayerId, *, backing: str | None, writable: bool, generation: int
+        self,
+        layer: LayerId,
+        fdset: int,
+        *,
+        backing: str | None,
+        writable: bool = False,
+        generation: int = 0,
     ) -> None:
-        fdset = free_fdset(await self.monitor.execute("query-fdsets"))
+        options = node(
+            layer,
+            fdset=fdset,
+            backing=backing,
+            writable=writable,
+            options=self.options,
+            generation=generation,
+        )
         try:
             await self._fill(fdset, layer, writable=writable)
-            options = node(
-                layer,
-                fdset=fdset,
-                backing=backing,
-                writable=writable,
-                options=self.options,
-                generation=generation,
-            )
             await self.monitor.execute("blockdev-add", options)
         except BaseException:
             await shielded(self._drop_set(fdset), seconds=_CLEANUP_S)
@@ -204,7 +213,15 @@ class LiveDisk:
             finally:
                 os.close(fd)
 
+    async def _free_fdsets(self, count: int) -> tuple[int, ...]:
+        return free_fdsets(await self.monitor.execute("query-fdsets"), count)
+
     async def _drop_set(self, fdset: int) -> None:
-        sets = await self.monitor.execute("query-fdsets")
-        if any(each.get("fdset-id") == fdset for each in sets):
+        """Take an fd set's descriptors from QEMU. One that is gone is fine: QEMU drops sets too."""
+        try:
             await self.monitor.execute("remove-fd", {"fdset-id": fdset})
+        except Unavailable:
+            raise
+        except AtollError:
+            if any(x.get("fdset-id") == fdset for x in await self.monitor.execute("query-fdsets")):
+                raise

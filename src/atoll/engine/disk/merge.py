@@ -12,9 +12,6 @@ synced; whoever has the old one open goes on reading it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import struct
 from pathlib import Path
 
 from atoll.base import proc
@@ -22,12 +19,8 @@ from atoll.base.errors import Conflict
 from atoll.domain.layers import LayerId, Merge
 from atoll.engine.disk.blockdev import BlockOptions
 from atoll.engine.disk.copy import copy
+from atoll.engine.disk.locks import is_written
 from atoll.engine.disk.pool import Pool
-
-# QEMU holds a read lock on this byte of a file it may write: 100 + the bit of BLK_PERM_WRITE.
-_WRITE_LOCK_BYTE = 101
-_FLOCK = struct.Struct("hhqqi4x")
-_F_OFD_GETLK = 36
 
 
 async def merge_layers(pool: Pool, step: Merge, *, options: BlockOptions, seconds: float) -> None:
@@ -37,7 +30,9 @@ async def merge_layers(pool: Pool, step: Merge, *, options: BlockOptions, second
     Unavailable past `seconds`; nothing has changed then.
     """
     pool.graph.after(step)
-    _refuse_written(pool, step.into)
+    if is_written(pool.path(step.into)):  # its head is made, but its QEMU has not switched yet
+        hint = "Try again in a moment"
+        raise Conflict(f"layer {step.into} is still being written", hint=hint)
     temporary = pool.temporary(step.into)
     try:
         await asyncio.to_thread(copy, pool.path(step.into), temporary)
@@ -53,15 +48,3 @@ def _argv(pool: Pool, base: LayerId, temporary: Path, options: BlockOptions) -> 
     argv = ["nice", "-n", "19", "qemu-img", "rebase", "-q", "-t", cache, "-T", cache]
     argv += ["-f", "qcow2", "-F", "qcow2", "-b", pool.backing_name(base), str(temporary)]
     return argv
-
-
-def _refuse_written(pool: Pool, layer: LayerId) -> None:
-    """Raise Conflict when a QEMU may still write to the layer: its switch is not done yet."""
-    fd = os.open(pool.path(layer), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _WRITE_LOCK_BYTE, 1, 0)
-        (kind, *_) = _FLOCK.unpack(fcntl.fcntl(fd, _F_OFD_GETLK, asked))
-    finally:
-        os.close(fd)
-    if kind != fcntl.F_UNLCK:
-        raise Conflict(f"layer {layer} is still being written", hint="Try again in a moment")
