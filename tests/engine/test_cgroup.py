@@ -93,7 +93,7 @@ async def test_memory_beyond_the_ceiling_ends_the_process(
     cgroups: Cgroups, spawned: list[subprocess.Popen[bytes]]
 ) -> None:
     group = cgroups.create("vm-1", memory_bytes=16 * MIB, cpus=1)
-    ceiling = 16 * MIB + 16 * MIB // 64 + OVERHEAD_BYTES
+    ceiling = 2 * 16 * MIB + 16 * MIB // 64 + OVERHEAD_BYTES
     for name in ("memory.limit_in_bytes", "memory.max"):
         for folder in group.folders:
             if (folder / name).exists():
@@ -189,7 +189,7 @@ def test_the_unified_hierarchy_as_plain_files(tmp_path: Path) -> None:
     assert cgroups.problems == ()
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"  # the last one written
     assert (parent / "cgroup.subtree_control").read_text() == "+pids"
-    assert (folder / "memory.max").read_text() == str(1024 * MIB + 16 * MIB + OVERHEAD_BYTES)
+    assert (folder / "memory.max").read_text() == str(2 * 1024 * MIB + 16 * MIB + OVERHEAD_BYTES)
     assert (folder / "memory.oom.group").read_text() == "1"
     assert (folder / "pids.max").read_text() == str(TASKS + 4)
     assert group.procs == (folder / "cgroup.procs",)

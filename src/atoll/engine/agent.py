@@ -158,7 +158,8 @@ class GuestAgent:
             while True:
                 try:
                     hello = await self.hello(seconds=_HELLO_SECONDS)
-                except Unavailable:
+                except Unavailable:  # at once, where nothing listens
+                    await asyncio.sleep(0.05)
                     continue
                 if hello.ready:
                     return hello

@@ -7,6 +7,7 @@ boot, identity, port. What an operation means is `service`'s business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import secrets
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.base import atomic, log
-from atoll.base.aio import TaskGroup
+from atoll.base.aio import TaskGroup, shielded, unless
 from atoll.base.errors import AtollError, Internal, Unavailable
 from atoll.config import Config
 from atoll.engine.disk.openings import OpenChain
@@ -36,6 +37,9 @@ from atoll.rpc.messages import Identity, Spec
 
 BOOT_S = 240.0  # cold boots take 15-36 s under TCG alone, several times that in a crowd
 ACK_S = 30.0
+CLOCK_TRUSTED_S = 0.1  # a round trip takes 1 ms, and some more on a crowded host
+CLOCK_TRIES = 10
+RELEASE_S = 30.0
 _log = log.get("boot")
 
 HoldSlot = Callable[[str, int], Record]
@@ -70,6 +74,24 @@ class Host:
 def _data(event: Mapping[str, object]) -> dict[str, object]:
     data = event.get("data")
     return {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
+
+
+async def _end_of(machine: Machine) -> None:
+    """Raises Unavailable as soon as the process ends."""
+    await machine.process.wait_exit(seconds=None)
+    raise Unavailable(f"qemu of {machine.vm} ended: {machine.process.said()[-500:]}")
+
+
+async def set_clock(machine: Machine) -> None:
+    """Step the guest's wall clock until one round trip was short enough to trust the result.
+
+    A busy guest may take seconds to read a message, and is then that much behind.
+    """
+    for _ in range(CLOCK_TRIES):
+        sent = time.monotonic()
+        await machine.agent.clock(time.time_ns(), seconds=ACK_S)
+        if time.monotonic() - sent < CLOCK_TRUSTED_S:
+            return
 
 
 class Boot:
@@ -113,7 +135,7 @@ class Boot:
             return None, image
         try:
             return await self._templates.load(meta.id), image
-        except Internal as error:
+        except (Internal, Unavailable) as error:
             _log.error("template unusable, booting cold", reason=str(error))
             return None, image
 
@@ -138,19 +160,22 @@ class Boot:
         Raises AtollError; nothing is left running then.
         """
         slot = await self._take_slot(record, hold)
-        image = self._images.by_digest(record.image)
-        drive, ram = await self._disks.drive(record.vm), None
-        if saved is not None and record.base is not None:
-            ram = (await self._templates.load(record.base)).ram
-        tap = await self._network.open_tap(slot)
-        try:
+        image, shape = self._images.by_digest(record.image), self.shape(record)
+        with contextlib.ExitStack() as ours:
+            ram = None
+            if saved is not None and record.base is not None:
+                # Our own: a template that is set aside meanwhile closes its descriptor.
+                ram = os.dup((await self._templates.load(record.base)).ram)
+                ours.callback(os.close, ram)
+            tap = await self._network.open_tap(slot)
+            ours.callback(os.close, tap)
             plan = qemu.Start(
                 vm=record.vm,
-                shape=self.shape(record),
+                shape=shape,
                 run=self.run(record.vm),
                 kernel=image.kernel,
                 initrd=image.initrd,
-                drive=drive,
+                drive=await self._disks.drive(record.vm),  # last: `qemu.start` closes it
                 tap=tap,
                 ram=ram,
                 uid=self._config.engine.vm_uid_base + slot.number,
@@ -158,8 +183,6 @@ class Boot:
                 saved=saved,
             )
             return await qemu.start(self._launcher, plan)
-        finally:
-            os.close(tap)
 
     async def release(self, record: Record) -> None:
         """Give back a VM's network slot."""
@@ -171,7 +194,11 @@ class Boot:
             slot = await self._network.ensure(record.slot)
         else:
             slot = await self._network.acquire()
-            hold(record.vm, slot.number)
+            try:
+                hold(record.vm, slot.number)
+            except BaseException:
+                await shielded(self._network.release(slot.number), seconds=RELEASE_S)
+                raise
         self._network.close(slot.number)  # until the guest is who it should be
         return slot
 
@@ -189,6 +216,8 @@ class Boot:
                 heard(machine, str(event.get("event")), _data(event))
 
         async def wait() -> None:
+            if machine.closed:
+                return
             listening = self._group.create_task(listen(), name=f"events of {machine.vm}")
             try:
                 await machine.process.wait_exit(seconds=None)
@@ -196,7 +225,7 @@ class Boot:
                 listening.cancel()
             try:
                 await died(machine)
-            except AtollError as error:
+            except (AtollError, OSError, TimeoutError) as error:  # one VM's trouble is not all VMs'
                 _log.error("clean-up of an ended vm failed", vm=machine.vm, reason=str(error))
 
         task = self._group.create_task(wait(), name=f"watch {machine.vm}")
@@ -214,7 +243,7 @@ class Boot:
         """Wait for a cold boot. Raises Unavailable with the end of the console."""
 
         try:
-            await machine.agent.wait_ready(seconds=BOOT_S)
+            await unless(machine.agent.wait_ready(seconds=BOOT_S), _end_of(machine))
         except Unavailable as error:
             said = await self._last_words(machine)
             raise Unavailable(f"{error.message}; its console ends: {said}") from error
@@ -230,6 +259,10 @@ class Boot:
 
         Raises Unavailable when the guest does not acknowledge.
         """
+        if identity.fresh:
+            # A clone is born with its file systems frozen: whatever writes would wait for the
+            # guest's watchdog, `identify` too.
+            await machine.agent.thaw(seconds=ACK_S)
         await machine.agent.identify(
             identity,
             login_user=record.login_user,
@@ -237,6 +270,7 @@ class Boot:
             unix_time_ns=time.time_ns(),
             seconds=ACK_S,
         )
+        await set_clock(machine)
 
     # -- the port
 
@@ -303,4 +337,4 @@ class Boot:
         try:
             return await qemu.prologue(machine)
         finally:
-            await asyncio.shield(machine.end())
+            await shielded(machine.end(), seconds=qemu.END_S)

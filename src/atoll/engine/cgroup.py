@@ -30,6 +30,9 @@ TASKS = 128
 OVERHEAD_BYTES = 256 * MIB
 # Page tables and other kernel memory grow with the guest: 1/512 for the tables, then some.
 OVERHEAD_SHARE = 64
+# A page the template never wrote is a hole in its memory file. The first VM to write there pays for
+# two: the hole's page, which stays for all VMs of the template, and its own copy of it.
+PAGES_PER_PAGE = 2
 _CONTROLLERS = ("memory", "pids", "cpuacct")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 Version = Literal[1, 2]
@@ -135,9 +138,10 @@ class Cgroups:
         self.problems = tuple(f"no {name} control group: it is not limited" for name in missing)
 
     def create(self, vm: str, *, memory_bytes: int, cpus: int) -> Group:
-        """A group whose ceiling is the guest's memory plus what QEMU needs; again is fine."""
+        """A group whose ceiling is what the guest can touch plus what QEMU needs; again is fine."""
         group = self.group(vm)
-        ceiling = memory_bytes + memory_bytes // OVERHEAD_SHARE + OVERHEAD_BYTES
+        own = PAGES_PER_PAGE * memory_bytes
+        ceiling = own + memory_bytes // OVERHEAD_SHARE + OVERHEAD_BYTES
         limits = {
             "memory.max": ceiling,
             "memory.limit_in_bytes": ceiling,

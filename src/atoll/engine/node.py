@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 from atoll.base import log
-from atoll.base.aio import TaskGroup
+from atoll.base.aio import TaskGroup, shielded
+from atoll.base.units import parse_size
 from atoll.config import Config
 from atoll.engine.boot import Boot, Host
 from atoll.engine.cgroup import Cgroups
+from atoll.engine.disk.reserve import Reserve
 from atoll.engine.disks import Disks
 from atoll.engine.handler import Handler
 from atoll.engine.images.cache import Images
@@ -26,17 +28,20 @@ from atoll.engine.launcher import Launcher
 from atoll.engine.merging import Merging
 from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
-from atoll.engine.operations import Operations
+from atoll.engine.operations import UNDO_S, Operations
 from atoll.engine.qemu import probe
 from atoll.engine.records import Records
 from atoll.engine.recovery import Recovery
 from atoll.engine.service import Service
+from atoll.engine.space import Space
 from atoll.engine.stat import Meter
 from atoll.engine.templates import Templates
+from atoll.engine.timekeeping import keep_time
 from atoll.engine.warm import Warm
 from atoll.rpc.messages import Event, Message
 from atoll.rpc.server import RpcServer
 
+FINISH_S = 5.0  # a clone or a pause ends within this; a cold boot is undone and asked for again
 _log = log.get("engine")
 
 
@@ -49,6 +54,8 @@ async def run(config: Config) -> None:
                 _log.info("engine ready", socket=str(config.engine_socket))
                 await asyncio.Event().wait()
         finally:
+            # While the machines are still connected: a clone cut short lets its source go on.
+            await shielded(operations.finish(seconds=FINISH_S), seconds=FINISH_S + UNDO_S + 5)
             for task in engine.background:
                 task.cancel()
             engine.boot.stop_watching()
@@ -92,6 +99,9 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
     launcher = Launcher(jail=jail, cgroups=cgroups)
 
     disks = await Disks.open(config)
+    reserve_bytes = parse_size(config.engine.reserve, what="engine.reserve")
+    space = Space(disks, Reserve(config.pool, reserve_bytes), reserve_bytes=reserve_bytes)
+    await space.make_room()  # recovery writes records
     images = Installed(
         config.pool / "images",
         images=Images(config.paths.cache),
@@ -121,8 +131,9 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         disks=disks,
         boot=boot,
         operations=operations,
+        space=space,
         publish=lambda event: server.publish(event),
-        problems=lambda: (*network.problems, *cgroups.problems),
+        problems=lambda: (*network.problems, *cgroups.problems, *records.problems),
     )
     warm = Warm(
         config=config,
@@ -172,7 +183,8 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         group.create_task(network.keep_ready(), name="slots ahead"),
         group.create_task(resolver.run(), name="dns"),
         group.create_task(merging.run(), name="disk merges"),
-        group.create_task(service.feed_starved(), name="full pool"),
+        group.create_task(space.watch(service.go_on), name="full pool"),
+        group.create_task(keep_time(service.machines, operations.busy), name="guest clocks"),
     )
     return _Engine(server=server, service=service, boot=boot, background=background)
 

@@ -64,9 +64,10 @@ class Records:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[str, Record] = {}
+        self.unreadable: set[str] = set()  # VMs that exist, but not for us
 
     def load(self) -> None:
-        """Read all. A folder without a readable record is set aside, never deleted."""
+        """Read all. A folder without a readable record is kept, and so must be that VM's disk."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in sorted(self._root.iterdir()):
             path = folder / "vm.json"
@@ -77,8 +78,22 @@ class Records:
                 continue
             except (OSError, ValidationError) as error:
                 _log.error("vm record unreadable", path=str(path), reason=str(error)[:300])
+                self.unreadable.add(folder.name)
+                continue
+            if record.vm != folder.name:
+                _log.error("vm record in the wrong folder", path=str(path), vm=record.vm)
+                self.unreadable |= {folder.name, record.vm}
                 continue
             self._known[record.vm] = record
+        self.unreadable -= self._known.keys()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What an operator should know."""
+        return tuple(
+            f"the record of {vm} cannot be read: {self.folder(vm) / 'vm.json'}"
+            for vm in sorted(self.unreadable)
+        )
 
     def get(self, vm: str) -> Record | None:
         """The record of `vm`, if it is known."""

@@ -9,6 +9,7 @@ no record claims are removed.
 from __future__ import annotations
 
 import contextlib
+import shutil
 
 from atoll.base import log
 from atoll.base.errors import AtollError
@@ -24,6 +25,7 @@ from atoll.engine.saved import SavedMemory
 from atoll.engine.service import Service
 from atoll.rpc.messages import VmState
 
+HALTED_ON_WRITE = "io-error"  # QEMU's run state after a write that found no space
 _log = log.get("recovery")
 
 
@@ -50,11 +52,22 @@ class Recovery:
     async def run(self) -> None:
         """Bring everything to what the records say, and the records to what is true."""
         for record in self._records.all():
+            await self._guarded(record)
+        # Before the slots: a process whose pid was never written down has one as well.
+        await self._launcher.remove_strays(set(self._service.machines))
+        await self._network.reconcile(self._records.slots())
+        known = {record.vm for record in self._records.all()}
+        await self._disks.reconcile(known | self._records.unreadable)
+
+    async def _guarded(self, record: Record) -> None:
+        """One VM's trouble must not keep the others away: it is noted; the next start tries again."""
+        try:
             await self._one(record)
-        slots = self._records.slots()
-        await self._network.reconcile(slots)
-        await self._launcher.remove_strays({record.vm for record in self._records.all()})
-        await self._disks.reconcile({record.vm for record in self._records.all()})
+        except (AtollError, OSError) as error:
+            _log.error("vm not recovered", vm=record.vm, reason=str(error))
+            known = self._records.get(record.vm)
+            if known is not None and not (known.intent and known.intent.fresh):
+                self._ended(known, problem=f"not recovered: {error}")
 
     async def _one(self, record: Record) -> None:
         process = self._process(record)
@@ -63,8 +76,9 @@ class Recovery:
             return
         machine = await self._adopt(record, process)
         if machine is None:
-            await self._ended(record)
+            self._ended(record)
             return
+        SavedMemory(self._records.folder(record.vm)).forget()  # a VM that runs has none
         self._service.machines[record.vm] = machine
         self._records.put(record.model_copy(update={"state": VmState.RUNNING, "intent": None}))
         self._boot.watch(machine, died=self._service.died, heard=self._service.heard)
@@ -79,6 +93,7 @@ class Recovery:
         """The machine if it really runs its guest; else its process is ended."""
         if process is None:
             return None
+        machine: Machine | None = None
         try:
             machine = await qemu.adopt(
                 self._launcher,
@@ -89,15 +104,21 @@ class Recovery:
             )
             status = await machine.status()
             if status == "paused" and self._was_running(record):
+                # A pause may have got as far as saving: out of date from the first instruction on.
+                SavedMemory(self._records.folder(record.vm)).forget()
                 await self._carry_on(machine)  # stopped for the blink of a pause or a clone
                 status = "running"
             await self._disks.adopt(machine.qmp, record.vm)
         except AtollError as error:
             _log.error("vm process cannot be adopted", vm=record.vm, reason=str(error))
-            process.kill()
-            await process.wait_exit(seconds=10)
+            if machine is not None:
+                await machine.end()
+            else:
+                await _end(process)
             return None
-        if status != "running":
+        if status == HALTED_ON_WRITE:
+            self._service.space.halt(record.vm)  # it goes on when the pool has space
+        elif status != "running":
             await machine.end()
             return None
         await self._boot.refresh_slot(record)
@@ -116,10 +137,13 @@ class Recovery:
         with contextlib.suppress(AtollError):
             await machine.agent.thaw(seconds=10)
 
-    async def _ended(self, record: Record) -> None:
+    def _ended(self, record: Record, *, problem: str = "") -> None:
         """No process: paused if its memory was saved whole, else stopped."""
+        shutil.rmtree(self._boot.run(record.vm), ignore_errors=True)
         memory = SavedMemory(self._records.folder(record.vm))
         state = VmState.PAUSED if memory.complete else VmState.STOPPED
+        if state is VmState.STOPPED:
+            memory.forget()  # what a pause that was cut short left
         if record.state is VmState.RUNNING and state is VmState.STOPPED:
             _log.warning("vm ended while the engine was away", vm=record.vm)
         self._records.put(
@@ -127,6 +151,7 @@ class Recovery:
                 update={
                     "state": state,
                     "intent": None,
+                    "problem": problem or record.problem,
                     "slot": None,
                     "pid": None,
                     "pid_started": None,
@@ -137,8 +162,14 @@ class Recovery:
     async def _remove(self, record: Record, process: Process | None) -> None:
         """Undo a VM that was never finished, or finish removing one."""
         if process is not None:
-            process.kill()
-            await process.wait_exit(seconds=10)
+            await _end(process)
+        shutil.rmtree(self._boot.run(record.vm), ignore_errors=True)
         await self._disks.remove(record.vm)
         self._records.drop(record.vm)
         _log.info("unfinished vm removed", vm=record.vm)
+
+
+async def _end(process: Process) -> None:
+    process.kill()
+    await process.wait_exit(seconds=10)
+    process.close()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from atoll.base import log
-from atoll.base.errors import AtollError, Conflict, Exhausted, NotFound, Unavailable
+from atoll.base.aio import shielded
+from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFound, Unavailable
 from atoll.config import Config
 from atoll.domain.layers import LayerId
 from atoll.engine.agent import FrozenGuest
@@ -26,6 +28,7 @@ from atoll.engine.qemu.machine import Machine, Saved, precopy, save
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
 from atoll.engine.saved import SavedMemory
+from atoll.engine.space import Space
 from atoll.rpc.messages import (
     Clone,
     Create,
@@ -46,8 +49,8 @@ from atoll.rpc.messages import (
 MAX_VMS = 10_000  # records are held in memory, about 2 kB each
 FREEZE_S = 10.0  # guest file systems; the guest's own watchdog thaws after this
 SHUTDOWN_S = 60.0
-SPACE_POLL_S = 1.0
-SPACE_TO_GO_ON = 64 << 20  # bytes; less would only halt them again
+RESUME_S = 10.0
+UNDO_S = 60.0  # undoing a start; under a second unless the host is stuck
 _log = log.get("service")
 
 
@@ -62,6 +65,7 @@ class Service:
         disks: Disks,
         boot: Boot,
         operations: Operations,
+        space: Space,
         publish: Callable[[Event], None],
         problems: Callable[[], tuple[str, ...]],
     ) -> None:
@@ -70,11 +74,11 @@ class Service:
         self._disks = disks
         self._boot = boot
         self._operations = operations
+        self.space = space
         self._publish = publish
         self._starts = asyncio.Semaphore(config.engine.starts_at_once)
         self.machines: dict[str, Machine] = {}
         self.problems = problems
-        self._starved: set[str] = set()
 
     # -- facts
 
@@ -92,7 +96,7 @@ class Service:
             depth=self._disks.depth(record.vm),
             disk_used_bytes=self._disks.used_bytes(record.vm),
             created_at=record.created_at,
-            problem=record.problem,
+            problem=record.problem or self.space.problem(record.vm),
         )
 
     def record(self, vm: str) -> Record:
@@ -111,6 +115,7 @@ class Service:
     async def _create(self, request: Create) -> Outcome:
         async with self._operations.holding("create", request.vm):
             self._refuse_existing(request.vm)
+            self.space.check()
             clock = Clock()
             record = self._records.put(
                 Record(
@@ -152,7 +157,7 @@ class Service:
                         record, request.op, request.identity, saved, clock, cold=template is None
                     )
             except BaseException:
-                await asyncio.shield(self.discard(request.vm))
+                await shielded(self.discard(request.vm), seconds=UNDO_S)
                 raise
 
     async def clone(self, request: Clone) -> Outcome:
@@ -160,49 +165,30 @@ class Service:
         return await self._once(request.op, request.vm, lambda: self._clone(request))
 
     async def _clone(self, request: Clone) -> Outcome:
-        async with self._operations.holding("clone", request.source, request.vm):
+        clock = Clock()
+        async with self._operations.holding("clone", request.vm), self._starts:
+            clock.mark("queue")
             self._refuse_existing(request.vm)
-            source = self.record(request.source)
-            clock = Clock()
-            child = self._records.put(
-                source.model_copy(
-                    update={
-                        "vm": request.vm,
-                        "owner": request.owner,
-                        "hostname": request.identity.hostname,
-                        "created_at": time.time(),
-                        "state": VmState.STARTING,
-                        "slot": None,
-                        "pid": None,
-                        "pid_started": None,
-                        "problem": "",
-                        "done": {},
-                        "intent": Intent(op=request.op, kind="clone", fresh=True),
-                    }
-                )
-            )
+            self.space.check()
             try:
-                async with self._starts:
-                    clock.mark("queue")
+                # The source is busy while it is copied, not while its copy starts.
+                async with self._operations.holding("clone", request.source):
+                    source = self.record(request.source)
+                    child = self._records.put(_child(source, request))
                     match source.state:
                         case VmState.RUNNING:
                             saved = await self._fork(source, child, clock)
-                            return await self._bring_up(
-                                child,
-                                request.op,
-                                request.identity,
-                                saved,
-                                clock,
-                                cold=False,
-                            )
                         case VmState.PAUSED | VmState.STOPPED:
                             return await self._copy_at_rest(source, child, request.op, clock)
                         case _:
                             raise Conflict(
                                 f"{source.vm} is {source.state}, it cannot be cloned now"
                             )
+                return await self._bring_up(
+                    child, request.op, request.identity, saved, clock, cold=False
+                )
             except BaseException:
-                await asyncio.shield(self.discard(request.vm))
+                await shielded(self.discard(request.vm), seconds=UNDO_S)
                 raise
 
     async def pause(self, request: Pause) -> Outcome:
@@ -220,15 +206,18 @@ class Service:
             record = self._begin(record, request.op, "pause")
             machine = self._machine(record)
             memory = self._memory(record.vm)
-            await self._boot.close_port(record)
+            prologue = await self._boot.prologue_of(record)  # the first of its shape takes a second
             async with self._resume_on_failure(machine, record):
+                await self._boot.close_port(record)
                 await machine.stop()
                 pages = Pages(machine.memory_bytes)
-                saved = await save(machine, await self._boot.prologue_of(record), pages)
+                saved = await save(machine, prologue, pages)
                 clock.mark("save")
-                await asyncio.to_thread(memory.write, saved, self._boot.key(record))
+                meta = await asyncio.to_thread(memory.write, saved, self._boot.key(record))
+                pages.close()
+                memory.commit(meta)
                 clock.mark("write")
-            record = self._records.put(record.model_copy(update={"state": VmState.PAUSED}))
+                record = self._records.put(record.model_copy(update={"state": VmState.PAUSED}))
             await self._release(record, machine)
             clock.mark("end")
             record = self.record(record.vm)
@@ -247,18 +236,22 @@ class Service:
             clock = Clock()
             before = record.state
             record = self._begin(record, request.op, "resume")
-            saved = await self._saved(record) if before is VmState.PAUSED else None
             async with self._starts:
                 clock.mark("queue")
+                # Read only now: a crowd that waits must not hold all its memories at once.
+                saved = await self._saved(record) if before is VmState.PAUSED else None
+                record = self.record(record.vm)
                 try:
                     return await self._bring_up(
                         record, request.op, request.identity, saved, clock, cold=saved is None
                     )
-                except AtollError:
-                    if saved is None or not self._memory(record.vm).complete:
-                        raise
-                    _log.warning("saved memory unusable, booting cold", vm=record.vm)
-                    await self._release(self.record(record.vm), self.machines.get(record.vm))
+                except AtollError as error:
+                    is_kept = self._memory(record.vm).complete
+                    if saved is None or (is_kept and not isinstance(error, Internal)):
+                        raise  # a host that is short of something: it can be resumed later
+                    _log.warning(
+                        "saved memory unusable, booting cold", vm=record.vm, reason=str(error)
+                    )
                     record = self._drop_saved(self.record(record.vm))
                     return await self._bring_up(
                         record, request.op, request.identity, None, clock, cold=True
@@ -286,6 +279,7 @@ class Service:
     async def _stop(self, request: Stop) -> Outcome:
         async with self._operations.holding("stop", request.vm):
             clock = Clock()
+            await self.space.make_room()
             record = self._begin(self.record(request.vm), request.op, "stop")
             record = await self._shut_down(record)
             return self._finish(record, request.op, clock, cold=False)
@@ -306,22 +300,28 @@ class Service:
 
     async def delete(self, request: Delete) -> Empty:
         """For ever: process, disk, memory, record."""
-        if self._records.get(request.vm) is not None:
-            async with self._operations.holding("delete", request.vm):
-                record = self._records.get(request.vm)
-                if record is not None:
-                    self._begin(record, request.op, "delete", fresh=True)
-                    await self.discard(request.vm)
-                    self._tell("vm-gone", request.vm)
+        return await self._operations.once(request.op, lambda: self._delete(request))
+
+    async def _delete(self, request: Delete) -> Empty:
+        async with self._operations.holding("delete", request.vm):
+            record = self._records.get(request.vm)
+            if record is not None:
+                await self.space.make_room()
+                self._begin(record, request.op, "delete", fresh=True)
+                await self.discard(request.vm)
+                self._tell("vm-gone", request.vm)
         return Empty()
 
     async def died(self, machine: Machine) -> None:
         """A process ended by itself: poweroff inside, or a crash."""
         vm = machine.vm
-        async with self._operations.holding("clean up", vm):
+        if self.machines.get(vm) is not machine:
+            return  # an operation ended it
+        async with self._operations.holding("clean up", vm, patience_s=None):
             record = self._records.get(vm)
             if record is None or self.machines.get(vm) is not machine:
                 return
+            await self.space.make_room()
             said = machine.process.said()[-300:]
             problem = "" if machine.ended.startswith("guest") else f"qemu ended: {said or 'killed'}"
             await self._release(record, machine)
@@ -336,25 +336,26 @@ class Service:
         """What QEMU tells by itself. A write that found no space stops the guest, unharmed."""
         if event == "SHUTDOWN":
             machine.ended = str(data.get("reason", ""))
-        elif event == "BLOCK_IO_ERROR" and data.get("nospace") is True:
-            if machine.vm not in self._starved:
-                _log.error("pool full, vm halted on a write", vm=machine.vm)
-            self._starved.add(machine.vm)
+        elif (
+            event == "BLOCK_IO_ERROR"
+            and data.get("nospace") is True
+            and self.space.halt(machine.vm)
+        ):
             self._tell("pool-full", machine.vm)
 
-    async def feed_starved(self) -> None:
-        """For ever: let VMs go on that were halted by a full pool, once there is space again."""
-        while True:
-            await asyncio.sleep(SPACE_POLL_S)
-            if not self._starved or self._disks.free_bytes() < SPACE_TO_GO_ON:
-                continue
-            for vm in list(self._starved):
-                self._starved.discard(vm)
+    async def go_on(self, vm: str) -> None:
+        """Let a VM go on that was halted by a full pool."""
+        try:
+            # An operation that has halted it, to save it, must not find it running.
+            async with self._operations.holding("going on after a full pool", vm):
                 machine = self.machines.get(vm)
                 if machine is not None:
-                    with contextlib.suppress(AtollError):
-                        await machine.resume()
-                        self._tell("vm-state", vm)
+                    await machine.resume()
+                    self._tell("vm-state", vm)
+        except AtollError as error:
+            _log.warning("vm halted by a full pool does not go on yet", vm=vm, reason=str(error))
+            if vm in self.machines:
+                self.space.halt(vm)
 
     # -- steps
 
@@ -371,12 +372,14 @@ class Service:
         """Start the process, give it its identity, open its port, say so."""
         if cold and record.base is not None:
             record = self._records.put(record.model_copy(update={"base": None}))
-        machine = await self._boot.start(record, saved, self.hold_slot)
-        self.machines[record.vm] = machine
-        record = self._started(machine)
-        clock.mark("start")
         try:
-            self._forget_saved(record)
+            machine = await self._boot.start(record, saved, self.hold_slot)
+            self.machines[record.vm] = machine
+            if saved is not None:
+                saved.pages.close()
+            record = self._started(machine)
+            clock.mark("start")
+            await self._forget_saved(record)
             await machine.resume()
             if cold:
                 await self._boot.wait_ready(machine)
@@ -385,7 +388,7 @@ class Service:
             clock.mark("identity")
             await self._boot.open_port(record)
         except BaseException:
-            await asyncio.shield(self._release(record, machine))
+            await shielded(self._give_up(record.vm), seconds=UNDO_S)
             raise
         record = self._records.put(
             record.model_copy(
@@ -416,7 +419,7 @@ class Service:
                 saved = await self._halted_copy(source, machine, prologue, pages, fork, clock)
             await fork.finish()
         except BaseException:
-            await asyncio.shield(fork.abandon())
+            await shielded(fork.abandon(), seconds=UNDO_S)
             raise
         clock.mark("fork")
         if not guest.held:
@@ -457,6 +460,13 @@ class Service:
         child = self._records.put(child.model_copy(update={"state": source.state}))
         return self._finish(child, op, clock, cold=False)
 
+    async def _give_up(self, vm: str) -> None:
+        """Nothing runs after a start that failed; say what is left: saved memory, or the disk."""
+        await self._release(self.record(vm), self.machines.get(vm))
+        record = self.record(vm)
+        if record.state is VmState.PAUSED and not self._memory(vm).complete:
+            self._records.put(record.model_copy(update={"state": VmState.STOPPED, "base": None}))
+
     async def _shut_down(self, record: Record) -> Record:
         machine = self.machines.get(record.vm)
         if machine is not None:
@@ -471,23 +481,26 @@ class Service:
         memory = self._memory(record.vm)
         try:
             return await asyncio.to_thread(memory.read, self._boot.key(record))
-        except AtollError as error:
+        except Internal as error:
             _log.error("saved memory unusable", vm=record.vm, reason=str(error))
             self._drop_saved(record)
             return None
 
-    def _forget_saved(self, record: Record) -> None:
+    async def _forget_saved(self, record: Record) -> None:
         """From the first instruction on, saved memory no longer fits the disk."""
-        self._memory(record.vm).forget()
+        memory = self._memory(record.vm)
+        if memory.complete:  # removing gigabytes takes a while
+            await asyncio.to_thread(memory.forget)
 
     def _drop_saved(self, record: Record) -> Record:
-        self._forget_saved(record)
+        self._memory(record.vm).forget()
         return self._records.put(record.model_copy(update={"base": None}))
 
     async def _release(self, record: Record, machine: Machine | None) -> None:
         """End the process and give back its slot."""
         if machine is not None:
             self.machines.pop(record.vm, None)
+            self.space.forget(record.vm)
             await machine.end()
         current = self._records.get(record.vm)
         if current is None:
@@ -508,7 +521,9 @@ class Service:
             return
         await self._release(record, self.machines.get(vm))
         await self._disks.remove(vm)
-        self._records.drop(vm)
+        run = self._boot.run(vm)
+        await asyncio.to_thread(shutil.rmtree, run, ignore_errors=True)
+        await asyncio.to_thread(self._records.drop, vm)
 
     # -- small parts
 
@@ -516,7 +531,20 @@ class Service:
         record = self._records.get(vm)
         if record is not None and op in record.done:
             return record.done[op]
-        return await self._operations.once(op, act)
+        return await self._operations.once(op, lambda: self._settled(op, vm, act))
+
+    async def _settled(self, op: str, vm: str, act: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """An operation that failed is over: its intent must not be taken for one that was cut short.
+
+        Except where the VM is to be removed: that stays to be done.
+        """
+        try:
+            return await act()
+        except BaseException:
+            record = self._records.get(vm)
+            if record and record.intent and record.intent.op == op and not record.intent.fresh:
+                self._records.put(record.model_copy(update={"intent": None}))
+            raise
 
     def _refuse_existing(self, vm: str) -> None:
         if self._records.get(vm) is not None:
@@ -565,10 +593,12 @@ class Service:
         try:
             yield
         except BaseException:
+            # From its next instruction on, whatever was saved of it is out of date.
+            self._memory(record.vm).forget()
+            with contextlib.suppress(AtollError, TimeoutError):
+                await shielded(machine.resume(), seconds=RESUME_S)
             with contextlib.suppress(AtollError):
-                await asyncio.shield(machine.resume())
-            with contextlib.suppress(AtollError):
-                await asyncio.shield(self._boot.open_port(record))
+                await self._boot.open_port(record)
             raise
 
     def _tell(self, kind: str, vm: str) -> None:
@@ -580,5 +610,25 @@ class Service:
                 vm=vm,
                 state=record.state if record else None,
                 address=self.vm(record).address if record else None,
+                detail=self.vm(record).problem if record else "",
             )
         )
+
+
+def _child(source: Record, request: Clone) -> Record:
+    """The record of a clone in the making."""
+    return source.model_copy(
+        update={
+            "vm": request.vm,
+            "owner": request.owner,
+            "hostname": request.identity.hostname,
+            "created_at": time.time(),
+            "state": VmState.STARTING,
+            "slot": None,
+            "pid": None,
+            "pid_started": None,
+            "problem": "",
+            "done": {},
+            "intent": Intent(op=request.op, kind="clone", fresh=True),
+        }
+    )

@@ -11,7 +11,6 @@ from atoll.engine.cgroup import Cgroups
 from atoll.engine.disks import Disks
 from atoll.engine.net.network import Network
 from atoll.engine.qemu.machine import Machine
-from atoll.engine.qemu.memory import GuestMemory
 from atoll.engine.records import Record
 from atoll.rpc.messages import Stat
 
@@ -49,11 +48,9 @@ class Meter:
             facts |= {"network_rx_bytes": traffic.rx_bytes, "network_tx_bytes": traffic.tx_bytes}
         facts |= _io(machine.process.pid)
         try:
-            with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
-                runs = await asyncio.to_thread(memory.private_runs)
+            facts["memory_private_bytes"] = await asyncio.to_thread(_private_bytes, machine)
         except AtollError:
             return facts  # the process is ending
-        facts["memory_private_bytes"] = sum(run.length for run in runs)
         return facts
 
     async def _guest(self, machine: Machine) -> dict[str, object]:
@@ -69,12 +66,19 @@ class Meter:
         }
 
 
+def _private_bytes(machine: Machine) -> int:
+    with machine.memory() as memory:
+        return sum(run.length for run in memory.private_runs())
+
+
 def _io(pid: int) -> dict[str, object]:
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     except OSError:
         return {}
     counters = dict(line.split(": ") for line in lines)
+    if "read_bytes" not in counters:
+        return {}  # the process is ending
     return {
         "io_read_bytes": int(counters["read_bytes"]),
         "io_write_bytes": int(counters["write_bytes"]),

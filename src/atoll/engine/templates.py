@@ -9,6 +9,7 @@ and never used. Loaded, its memory is a sealed file that lives as long as this p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,10 +19,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atoll.base import atomic, ids, log
-from atoll.base.errors import AtollError, Internal
+from atoll.base.errors import Internal
 from atoll.engine.images.installed import link
 from atoll.engine.qemu.machine import Saved
-from atoll.engine.qemu.memory import Pages
+from atoll.engine.qemu.memory import Pages, unreadable
 
 FILES = ("pages", "state", "meta.json")
 _log = log.get("templates")
@@ -75,7 +76,7 @@ class Templates:
                 continue
             try:
                 meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
-            except (OSError, ValidationError) as error:
+            except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
                 self.set_aside(folder.name, str(error)[:200])
                 continue
             self._metas[meta.id] = meta
@@ -90,7 +91,11 @@ class Templates:
         return max(fitting, key=lambda m: m.created_at, default=None)
 
     async def load(self, template: str) -> Loaded:
-        """Map-ready template. Raises Internal when it is missing or damaged; it is then set aside."""
+        """Map-ready template. Raises Internal when it is missing or damaged; it is then set aside.
+
+        Raises Unavailable when this host has no memory for it now. VMs and saved memories stand on
+        a template, so only proven damage gives it up.
+        """
         async with self._loading:
             if template in self._loaded:
                 return self._loaded[template]
@@ -100,7 +105,12 @@ class Templates:
             folder = self._root / template
             try:
                 ram, state = await asyncio.to_thread(_read, folder, meta)
-            except (AtollError, OSError) as error:
+            except OSError as error:
+                failure = unreadable(f"template {template}", error)
+                if isinstance(failure, Internal):
+                    self.set_aside(template, str(error))
+                raise failure from error
+            except Internal as error:
                 self.set_aside(template, str(error))
                 raise Internal(f"template {template} cannot be used: {error}") from error
             loaded = Loaded(meta, ram, state)
@@ -164,10 +174,10 @@ class Templates:
 
 
 def _read(folder: Path, meta: Meta) -> tuple[int, bytes]:
-    pages = Pages.load(folder / "pages")
-    if pages.size != meta.memory_bytes:
-        raise Internal(f"its memory is {pages.size} bytes, not {meta.memory_bytes}")
     state = (folder / "state").read_bytes()
     if hashlib.sha256(state).hexdigest() != meta.state_sha256:
         raise Internal("its device state is damaged: the checksum differs")
-    return pages.sealed_file(), state
+    with contextlib.closing(Pages.load(folder / "pages")) as pages:
+        if pages.size != meta.memory_bytes:
+            raise Internal(f"its memory is {pages.size} bytes, not {meta.memory_bytes}")
+        return pages.sealed_file(), state

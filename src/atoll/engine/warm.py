@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from atoll.base import ids, log
-from atoll.base.aio import poll
+from atoll.base.aio import poll, shielded
 from atoll.base.errors import AtollError, Internal
 from atoll.base.units import parse_size
 from atoll.config import Config
@@ -32,7 +32,7 @@ from atoll.engine.qemu.argv import shape_key
 from atoll.engine.qemu.machine import Machine, Saved, save
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
-from atoll.engine.service import Service
+from atoll.engine.service import UNDO_S, Service
 from atoll.engine.templates import Loaded, Meta, Templates
 from atoll.rpc.messages import Identity, Spec, VmState
 
@@ -79,7 +79,8 @@ class Warm:
                 image=image,
                 cpus=cpus,
                 memory_bytes=memory_bytes,
-                disk_bytes=parse_size(self._config.vms.disk),
+                # No VM of an image is smaller than the image.
+                disk_bytes=max(parse_size(self._config.vms.disk), built.virtual_bytes),
             )
             key = shape_key(self._boot.shape_of(built, spec))
             meta = self._templates.find(key, built.digest)
@@ -172,7 +173,7 @@ class Warm:
                 await self._rebooted(machine, before.boot_id)
         except BaseException:
             self._templates.set_aside(meta.id, "self-test failed")
-            await asyncio.shield(self._disks.drop_layer(meta.id))
+            await shielded(self._disks.drop_layer(meta.id), seconds=UNDO_S)
             raise
 
     async def _rebooted(self, machine: Machine, boot_id: str) -> None:
@@ -214,7 +215,7 @@ class Warm:
             await self._disks.create(vm, OWNER, parent=parent, size_bytes=spec.disk_bytes)
             yield record
         finally:
-            await asyncio.shield(self._service.discard(vm))
+            await shielded(self._service.discard(vm), seconds=UNDO_S)
 
     # -- the cache
 

@@ -102,6 +102,7 @@ _BASE = (
     "initramfs-tools",
     "kmod",
     "libpam-systemd",
+    "linux-sysctl-defaults",  # without it only root can ping
     "lz4",
     "systemd-sysv",
     "udev",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from atoll.base.aio import deadline
+from atoll.base.aio import deadline, shielded
 from atoll.base.errors import Conflict, Internal, Unavailable
 from atoll.engine.agent import GuestAgent
 from atoll.engine.disk.openings import OpenChain
@@ -25,12 +25,17 @@ from atoll.engine.launch import Process
 from atoll.engine.launcher import Launcher
 from atoll.engine.qemu.argv import Handles, Shape, render
 from atoll.engine.qemu.memory import GuestMemory, Pages
-from atoll.engine.qemu.qmp import Qmp
+from atoll.engine.qemu.qmp import Qmp, QmpFailed
 from atoll.engine.qemu.state import splice
 
 MONITOR_S = 20.0  # QEMU starts in 50 ms; a host busy with 30 others has been seen to take seconds
 LOAD_S = 30.0
 POLL_S = 0.002
+END_S = 30.0  # killing takes moments; a process stuck in the kernel is reported, not awaited
+
+
+class Refused(Internal):
+    """A saved machine that QEMU does not take, now or later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,7 @@ class Machine:
     qmp: Qmp
     agent: GuestAgent
     memory_bytes: int
+    closed: bool = False  # the process's handle is let go: its number may be another's by now
     ended: str = ""  # why the guest stopped, as QEMU's SHUTDOWN event says
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -108,24 +114,53 @@ class Machine:
                 )
             finally:
                 await self.qmp.execute("remove-fd", {"fdset-id": DEVICE_FDSET})
+            # A hostile QEMU writes what it likes.
+            if (size := os.fstat(file.fileno()).st_size) > STATE_BYTES:
+                raise Internal(f"device state of {self.vm} has {size} bytes; that is none")
             file.seek(0)
             return file.read()
 
     async def end(self) -> None:
         """Kill the process and wait until it is gone; the sockets go with it."""
-        await self.qmp.close()
-        await self.agent.close()
-        self.process.kill()
-        await self.launcher.end(self.vm)
-        await self.process.wait_exit(seconds=10)
-        remove_sockets(self.run)
+        if self.closed:
+            return
+        try:
+            await self.qmp.close()  # first, or the library takes the end for an error
+            await self.agent.close()
+        finally:
+            self.process.kill()
+        try:
+            await self.launcher.end(self.vm)
+            await self.process.wait_exit(seconds=10)
+            remove_sockets(self.run)
+        finally:
+            self._close()
 
     async def detach(self) -> None:
         """Close our connections and leave the process running."""
-        await self.agent.close()
-        await self.qmp.close()
+        if self.closed:
+            return
+        try:
+            await self.agent.close()
+            await self.qmp.close()
+        finally:
+            self._close()
+
+    def memory(self) -> GuestMemory:
+        """Its memory, for one thread to open, use and close. Raises Conflict when it ended."""
+        memory = GuestMemory(self.process.pid, self.memory_bytes)
+        if self.closed or not self.process.alive():  # the pid may be another's
+            memory.close()
+            raise Conflict(f"the process of {self.vm} ended")
+        return memory
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.process.close()
 
 
+STATE_BYTES = 64 << 20  # device state is under 1 MiB
 DEVICE_FDSET = 900  # above the fd sets of the disk chain
 
 
@@ -135,14 +170,14 @@ async def start(launcher: Launcher, plan: Start) -> Machine:
     On any failure the process is gone when this raises.
     """
     clock = _Clock()
-    plan.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-    remove_sockets(plan.run)
     with contextlib.ExitStack() as ours:
+        ours.callback(plan.drive.close)
+        plan.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        remove_sockets(plan.run)
         qmp_socket = ours.enter_context(_listen(plan.run / "qmp.sock"))
         agent_socket = ours.enter_context(_listen(plan.run / "agent.sock"))
         kernel = _open(ours, plan.kernel)
         initrd = _open(ours, plan.initrd)
-        ours.callback(plan.drive.close)
         handles = Handles(
             name=plan.vm,
             qmp=qmp_socket.fileno(),
@@ -186,7 +221,7 @@ async def start(launcher: Launcher, plan: Start) -> Machine:
             await _load(machine, plan.saved)
             clock.mark(machine, "load")
     except BaseException:
-        await asyncio.shield(machine.end())
+        await shielded(machine.end(), seconds=END_S)
         raise
     return machine
 
@@ -204,24 +239,46 @@ async def adopt(
         agent=GuestAgent(run / "agent.sock"),
         memory_bytes=memory_bytes,
     )
-    await machine.qmp.connect(seconds=5)
+    try:
+        await machine.qmp.connect(seconds=MONITOR_S)
+    except BaseException:
+        await shielded(machine.qmp.close(), seconds=5)
+        raise
     return machine
 
 
 async def save(machine: Machine, prologue: bytes, pages: Pages) -> Saved:
     """State of a stopped machine, exact at this instant. `pages` may hold a precopy."""
     devices = await machine.device_state()
-    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
-        await asyncio.to_thread(pages.settle, memory)
+    await asyncio.to_thread(_settle, machine, pages)
     return Saved(pages=pages, state=splice(prologue, devices))
 
 
 async def precopy(machine: Machine) -> Pages:
     """Copy private pages while the machine runs."""
     pages = Pages(machine.memory_bytes)
-    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
-        await asyncio.to_thread(pages.precopy, memory)
+    await asyncio.to_thread(_precopy, machine, pages)
     return pages
+
+
+# In threads, which go on when their caller is cancelled: each opens and closes what it uses.
+
+
+def _precopy(machine: Machine, pages: Pages) -> None:
+    with machine.memory() as memory:
+        pages.precopy(memory)
+
+
+def _settle(machine: Machine, pages: Pages) -> None:
+    with machine.memory() as memory:
+        pages.settle(memory)
+
+
+def _apply(machine: Machine, pages: Pages) -> None:
+    with machine.memory() as memory:
+        if memory.private_runs():
+            raise Internal(f"memory of {machine.vm} was written before its state was loaded")
+        pages.apply(memory)
 
 
 async def prologue(machine: Machine) -> bytes:
@@ -262,11 +319,21 @@ async def _connect(machine: Machine) -> None:
 
 
 async def _load(machine: Machine, saved: Saved) -> None:
+    """Bring a fresh process to `saved`. Raises Refused when QEMU does not take it."""
+    try:
+        await _load_state(machine, saved)
+    except QmpFailed as error:
+        raise Refused(f"{machine.vm}: {error.message}") from error
+    except (Unavailable, Conflict) as error:
+        said = machine.process.said()[-500:]
+        if machine.process.alive() or not said:
+            raise  # slow, or killed by a host out of memory: QEMU says what it does not like
+        raise Refused(f"qemu of {machine.vm} ended while loading: {said}") from error
+
+
+async def _load_state(machine: Machine, saved: Saved) -> None:
     """Pages first: devices look into guest memory while their state is loaded."""
-    with GuestMemory(machine.process.pid, machine.memory_bytes) as memory:
-        if memory.private_runs():
-            raise Internal(f"memory of {machine.vm} was written before its state was loaded")
-        await asyncio.to_thread(saved.pages.apply, memory)
+    await asyncio.to_thread(_apply, machine, saved.pages)
     await machine.qmp.execute("migrate-set-capabilities", IGNORE_SHARED)
     with _memory_file() as file:
         file.write(saved.state)
@@ -278,7 +345,7 @@ async def _load(machine: Machine, saved: Saved) -> None:
             while (status := await machine.status()) == "inmigrate":
                 await asyncio.sleep(POLL_S)
     if status not in ("paused", "prelaunch", "postmigrate"):
-        raise Conflict(f"{machine.vm} is {status} after loading: {machine.process.said()[-500:]}")
+        raise Refused(f"{machine.vm} is {status} after loading: {machine.process.said()[-500:]}")
 
 
 def remove_sockets(run: Path) -> None:

@@ -12,6 +12,7 @@ more than exist, so the plain file is read: 2 MiB per GiB of guest.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atoll.base.errors import Conflict, Internal
+from atoll.base.errors import AtollError, Conflict, Internal, Unavailable
 
 PAGE = 4096
 CHUNK = 1 << 20  # fits the second-level cache, so comparing costs one pass over main memory
@@ -45,16 +46,19 @@ class Run:
 class GuestMemory:
     """The memory of one running QEMU. Close it, or use it as a context manager.
 
-    Raises Conflict when the process is gone.
+    Raises Conflict when the process is gone. Threads that read or write must end before it is
+    closed: they would go on with whatever gets the numbers of its descriptors next.
     """
 
     def __init__(self, pid: int, size: int) -> None:
         self.size = size
         self._base = _find(pid, size)
+        self._mem = self._map = -1
         try:
             self._mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
             self._map = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            self.close()
             raise Conflict(f"process {pid} is gone: {error.strerror}") from error
 
     def __enter__(self) -> GuestMemory:
@@ -65,8 +69,10 @@ class GuestMemory:
 
     def close(self) -> None:
         """Let go of the process's files."""
-        os.close(self._mem)
-        os.close(self._map)
+        for fd in (self._mem, self._map):
+            if fd >= 0:
+                os.close(fd)
+        self._mem = self._map = -1
 
     def private_runs(self) -> list[Run]:
         """Pages that differ, or may differ, from the template. 4-12 ms per GiB."""
@@ -92,6 +98,8 @@ class GuestMemory:
         """Put `data` at byte `offset`; only this process sees it, its mapping being private."""
         while data:
             put = os.pwritev(self._mem, [data], self._base + offset)
+            if put <= 0:
+                raise Conflict("the process ended while its memory was written")
             data, offset = data[put:], offset + put
 
 
@@ -137,6 +145,13 @@ class Pages:
         for run in self.runs:
             memory.write(run.offset, self._view[run.offset : run.offset + run.length])
 
+    def close(self) -> None:
+        """Give the copy back to the system now; nothing may be using it. Closed already is fine."""
+        self.runs = []
+        self._view.release()
+        self._copy.close()
+        self._scratch.close()
+
     @property
     def bytes_held(self) -> int:
         """Sum of the runs."""
@@ -164,12 +179,16 @@ class Pages:
 
     @classmethod
     def load(cls, path: Path) -> Pages:
-        """Read what `save` wrote. Raises Internal when the file is missing, cut short or altered."""
+        """Read what `save` wrote.
+
+        Raises Internal when the file is missing, cut short or altered, Unavailable when this host
+        cannot read it now.
+        """
         try:
             with path.open("rb", buffering=0) as file:
                 return cls._load(file.fileno(), str(path))
         except OSError as error:
-            raise Internal(f"saved memory {path} cannot be read: {error.strerror}") from error
+            raise unreadable(f"saved memory {path}", error) from error
 
     @classmethod
     def _load(cls, fd: int, name: str) -> Pages:
@@ -180,9 +199,10 @@ class Pages:
         if magic != MAGIC or not 0 < size <= 1 << 44 or count > size // PAGE:
             raise Internal(f"{name} is not saved memory")
         index = _read_exactly(fd, count * 16, name)
+        runs = [Run(*struct.unpack_from("<QQ", index, i * 16)) for i in range(count)]
+        _check_runs(runs, size, name)
         pages = cls(size)
-        pages.runs = [Run(*struct.unpack_from("<QQ", index, i * 16)) for i in range(count)]
-        _check_runs(pages.runs, size, name)
+        pages.runs = runs
         seen = _digest(size, index)
         for chunk in pages._chunks():
             left = chunk
@@ -203,14 +223,30 @@ class Pages:
         opens no other way), from changing what all its siblings run on.
         """
         fd = os.memfd_create(RAM_NAME, os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-        os.ftruncate(fd, self.size)
-        for run in self.runs:
-            left, offset = self._view[run.offset : run.offset + run.length], run.offset
-            while left:
-                put = os.pwritev(fd, [left], offset)
-                left, offset = left[put:], offset + put
-        seal(fd)
+        try:
+            os.ftruncate(fd, self.size)
+            for run in self.runs:
+                left, offset = self._view[run.offset : run.offset + run.length], run.offset
+                while left:
+                    put = os.pwritev(fd, [left], offset)
+                    left, offset = left[put:], offset + put
+            seal(fd)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
+
+
+def unreadable(what: str, error: OSError) -> AtollError:
+    """Internal for a file that is damaged or gone, Unavailable for a host short of something.
+
+    Only the first is a reason to give the file up: what is out of memory now can be read later.
+    """
+    text = f"{what} cannot be read: {error.strerror}"
+    return Unavailable(text) if error.errno in _TRANSIENT else Internal(text)
+
+
+_TRANSIENT = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
 
 
 def seal(fd: int) -> None:
