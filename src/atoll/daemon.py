@@ -63,6 +63,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         language=language,
         keys=keys,
     )
+    cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
     edge = EdgeSync(
         config=config,
         keys=folder,

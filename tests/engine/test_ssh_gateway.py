@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
-import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +22,7 @@ from atoll.base.proc import run
 from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.client_config import client_config
 from atoll.doors.ssh.relay import ClientSide
+from framework.clients import Terminal, client, exists, listening, shout, shouter
 from framework.gateway import BOB, Ground, free_port, ground
 
 MB = 1_000_000
@@ -46,59 +43,6 @@ def blob(tmp_path: Path) -> Path:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@asynccontextmanager
-async def client(argv: list[str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A client that runs beside the test and is ended with it."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def listening(port: int, address: str = "127.0.0.1") -> None:
-    async def connects() -> bool | None:
-        try:
-            _, writer = await asyncio.open_connection(address, port)
-        except OSError:
-            return None
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-    await poll(connects, seconds=15, what=f"port {port}")
-
-
-@asynccontextmanager
-async def shouter(address: str = "127.0.0.1") -> AsyncIterator[int]:
-    """A TCP service that reads to the end of input, then answers in capitals: needs half-close."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read()).upper())
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, address, 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
-async def shout(port: int, text: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(text)
-    writer.write_eof()
-    try:
-        async with asyncio.timeout(15):
-            return await reader.read()
-    finally:
-        writer.close()
 
 
 # --- sessions in a VM
@@ -126,12 +70,14 @@ async def test_binary_input_through_a_half_close(here: Ground, blob: Path) -> No
 
 
 async def test_terminal_modes_and_window_changes(here: Ground) -> None:
-    with _Terminal(here.ssh_line("-tt", "web@gw", "bash --norc --noprofile -i"), 101, 37) as term:
+    with Terminal(
+        here.ssh_line("-tt", "web@gw", "bash --norc --noprofile -i"), columns=101, rows=37
+    ) as term:
         await term.until(rb"[#$] ")
         term.type("stty size; stty -a | grep -o ' -\\?echo '\n")
         await term.until(rb"37 101\r\n")
         await term.until(rb" echo ")
-        term.resize(77, 21)
+        term.resize(columns=77, rows=21)
         term.type("stty size\n")
         await term.until(rb"21 77\r\n")
         term.type("sleep 60\n")
@@ -200,7 +146,7 @@ async def test_remote_forward_on_a_port_of_the_vms_choice_and_its_cancel(here: G
         shouter() as port,
         client(here.ssh_line("-N", "-M", "-S", str(control), "web@gw")) as master,
     ):
-        await _exists(control)
+        await exists(control)
         forward = f"0:127.0.0.1:{port}"
         asked = await here.ssh("-S", str(control), "-O", "forward", "-R", forward, "web@gw")
         assert asked.code == 0, asked.err
@@ -259,14 +205,14 @@ async def test_unix_socket_forwards(here: Ground) -> None:
         ),
     ):
         await listening(local)
-        await _exists(remote)
+        await exists(remote)
         assert await shout(local, b"round trip") == b"ROUND TRIP"
 
 
 async def test_agent_forwarding(here: Ground) -> None:
     socket = here.folder / "agent"
     async with client(["ssh-agent", "-D", "-a", str(socket)]):
-        await _exists(socket)
+        await exists(socket)
         env = {**os.environ, "SSH_AUTH_SOCK": str(socket)}
         await run(["ssh-add", "-q", str(here.folder / "bob")], seconds=10, env=env)
         done = await run(
@@ -279,7 +225,7 @@ async def test_agent_forwarding(here: Ground) -> None:
 async def test_many_sessions_on_one_connection(here: Ground) -> None:
     control = here.folder / "ctl"
     async with client(here.ssh_line("-N", "-M", "-S", str(control), "web@gw")):
-        await _exists(control)
+        await exists(control)
         # What an editor does: long streams, short commands and a file transfer at once.
         jobs = [
             here.ssh("-S", str(control), "web@gw", f"head -c {n}00000 /dev/zero | wc -c; exit {n}")
@@ -296,7 +242,7 @@ async def test_an_endless_reader_does_not_hold_up_its_neighbour(here: Ground) ->
         client(here.ssh_line("-N", "-M", "-S", str(control), "web@gw")),
         client(here.ssh_line("-S", str(control), "web@gw", "cat /dev/zero")) as stuck,
     ):
-        await _exists(control)
+        await exists(control)
         assert stuck.stdout is not None  # its pipe is full soon and nobody reads on
         done = await here.ssh("-S", str(control), "web@gw", "echo through", seconds=20)
         assert done.out == b"through\n"
@@ -444,7 +390,7 @@ async def test_lobby_takes_lines_from_a_pipe(here: Ground) -> None:
 
 
 async def test_lobby_prompt_on_a_terminal(here: Ground) -> None:
-    with _Terminal(here.ssh_line("-tt", "gw"), 100, 30) as term:
+    with Terminal(here.ssh_line("-tt", "gw"), columns=100, rows=30) as term:
         await term.until(rb"no VM called 'ann'.*lobby")
         await term.until(rb"atoll> ")
         term.type("who\t")
@@ -749,13 +695,6 @@ async def test_noise_does_no_harm(here: Ground, noise: bytes) -> None:
 # --- small things the tests share
 
 
-async def _exists(path: Path) -> None:
-    async def there() -> bool | None:
-        return True if path.exists() else None
-
-    await poll(there, seconds=15, what=str(path))
-
-
 async def _nothing_left(here: Ground) -> None:
     """Every visitor is forgotten and no socket of the door is left."""
 
@@ -824,63 +763,3 @@ class _Sink(asyncssh.SSHClientSession[bytes]):
 
     async def has_some(self) -> bool | None:
         return True if self._received > MB else None
-
-
-class _Terminal:
-    """A client on a pseudo-terminal, as a person uses it."""
-
-    def __init__(self, argv: list[str], columns: int, rows: int) -> None:
-        self._master, slave = pty.openpty()
-        self._seen = b""
-        self.resize(columns, rows)
-        self._process = subprocess.Popen(
-            argv,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        os.set_blocking(self._master, False)
-
-    def __enter__(self) -> _Terminal:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    async def until(self, pattern: bytes) -> None:
-        """Read until the pattern came; what came before it is forgotten."""
-
-        async def found() -> bool | None:
-            self._read()
-            match = re.search(pattern, self._seen, re.DOTALL)
-            if match is None:
-                return None
-            self._seen = self._seen[match.end() :]
-            return True
-
-        try:
-            await poll(found, seconds=15, what=repr(pattern), every=0.01)
-        except Exception as error:
-            raise AssertionError(f"{pattern!r} not in {self._seen!r}") from error
-
-    async def ended(self) -> int:
-        async def done() -> int | None:
-            self._read()
-            return self._process.poll()
-
-        return await poll(done, seconds=15, what="end of the client")
-
-    def _read(self) -> None:
-        with suppress(OSError):  # nothing there, or the other end is closed
-            self._seen += os.read(self._master, 65536)

@@ -54,6 +54,8 @@ class New:
         "comment": "its comment",
         "created_at": "when, UTC",
         "egress_policy": "`all`: it may connect out",
+        "region": "`local`",
+        "region_display": "for people",
         "status": "`running`",
         "cold_booted": "`true` when it booted instead of starting from a warm template",
         "elapsed_s": "seconds from command to answer",

@@ -85,6 +85,11 @@ class Accounts:
         self._facts = facts
         self._journal = journal
         self._now = now
+        self._ends: list[Callable[[SshKey], None]] = []
+
+    def when_key_ends(self, tell: Callable[[SshKey], None]) -> None:
+        """Call `tell` with every key that is removed from now on."""
+        self._ends.append(tell)
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this key; None: a key nobody has added."""
@@ -182,6 +187,8 @@ class Accounts:
             await accounts.remove_key(tx, found[0].fingerprint)
             await self._tell_vms(tx, caller.account, act)
         self._journal.wake()
+        for tell in self._ends:
+            tell(found[0])
         return found[0]
 
     async def _insert(

@@ -28,6 +28,7 @@ from atoll.doors.ssh.vm import Certifier, VmLogin
 _log = get(__name__)
 _LOGIN_S = 60  # for a person to type the passphrase of a key
 _GOODBYE_S = 1.0  # for clients to read the reason
+_ANSWER_S = 1.0  # for whoever removes the key in use to read that it worked
 _BACKLOG = 512
 _WINDOW = 4 << 20  # per channel that ends here (jumps); more than a fast network has under way
 _REKEY_BYTES = 1 << 30  # RFC 4253 section 9
@@ -127,6 +128,11 @@ class SshDoor:
         """End every connection that matches all of the given; how many there were."""
         if account_id is None and fingerprint is None and vm_id is None:
             return 0
+        return self._dismiss(account_id, fingerprint, vm_id, reason)
+
+    def _dismiss(
+        self, account_id: str | None, fingerprint: str | None, vm_id: str | None, reason: str
+    ) -> int:
         matching = [
             visitor
             for visitor in self._visitors
@@ -138,6 +144,11 @@ class SshDoor:
         for visitor in matching:
             visitor.dismiss(asyncssh.DISC_BY_APPLICATION, reason)
         return len(matching)
+
+    def end_key(self, fingerprint: str) -> None:
+        """End the connections of a key that was removed, logins under way included."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(_ANSWER_S, self._dismiss, None, fingerprint, None, "its key was removed")
 
     async def open_vm(self, route: Route) -> VmSide:
         """Log in to a VM; raises Unavailable."""
