@@ -98,3 +98,17 @@ async def test_a_second_one_refuses(config: Config) -> None:
     assert supervision.status(config.paths.run).pid == first
     log = (config.paths.state / "log/supervise.log").read_text()
     assert "a supervisor already runs" in log
+
+
+async def test_it_holds_no_descriptor_of_its_caller(config: Config) -> None:
+    """`flock file atoll up` must give the lock back when `atoll up` ends."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        pid = start(config)
+        await running(config)
+        held = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        assert os.readlink(f"/proc/self/fd/{writing}") not in held
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -74,9 +74,20 @@ def start(argv: Sequence[str], *, log_path: Path, env: dict[str, str]) -> int:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log_path), flags, 0o640),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # Else a lock or a pipe of whoever called us would be held as long as we run.
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable() if fd > 2),
         ],
         setsid=True,
     )
+
+
+def _inheritable() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed again
+            if os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 async def stop(run_dir: Path, *, seconds: float) -> None:

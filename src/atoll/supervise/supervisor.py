@@ -28,7 +28,7 @@ from atoll.supervise.status import Watch, hold, status_path
 
 FIRST_PAUSE_S = 0.2  # before the first restart; doubled for each that follows at once
 LONGEST_PAUSE_S = 10.0
-STEADY_S = 30.0  # a child that lived this long starts with the first pause again
+STEADY_S = 5.0  # a child that lived this long starts with the first pause again
 STOP_S = 20.0  # SIGTERM to SIGKILL
 LOG_LIMIT_BYTES = 10 << 20  # a log is moved to `.1` beyond this; one old file is kept
 LOG_CHECK_S = 30.0
