@@ -20,6 +20,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from atoll.base.errors import AtollError, Conflict, Internal, Unavailable
 
 PAGE = 4096
 CHUNK = 1 << 20  # fits the second-level cache, so comparing costs one pass over main memory
+SETTLERS = 2
 MAGIC = b"ATOLLPG1"
 RAM_NAME = "atoll-ram"  # of the sealed memory file, as /proc/PID/maps shows it
 _HEAD = struct.Struct("<8sQQ32s")  # magic, memory size, number of runs, sha256 of all else
@@ -115,9 +117,7 @@ class Pages:
         self.runs: list[Run] = []
         self._copy = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE)
         self._view = memoryview(self._copy)
-        self._scratch = mmap.mmap(-1, CHUNK)
         self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._copy))
-        self._scratch_at = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
 
     def precopy(self, memory: GuestMemory) -> None:
         """Copy what is private now, so that little is left for the pause."""
@@ -129,16 +129,29 @@ class Pages:
 
         Reads every private page again: this kernel may lack soft-dirty tracking, and a page missed
         is a corrupt clone. Reading into a small buffer and comparing costs less than copying, as
-        most pages did not change.
+        most pages did not change. Two threads share the work: the VM stands still, so a core is free,
+        and the calls below let go of the interpreter.
         """
         self.runs = memory.private_runs()
-        scratch = memoryview(self._scratch)
-        for run in self.runs:
-            for offset in range(run.offset, run.offset + run.length, CHUNK):
-                length = min(CHUNK, run.offset + run.length - offset)
-                memory.read(offset, scratch[:length])
-                if _libc.memcmp(self._at + offset, self._scratch_at, length):
-                    ctypes.memmove(self._at + offset, self._scratch_at, length)
+        pieces = [
+            (offset, min(CHUNK, run.offset + run.length - offset))
+            for run in self.runs
+            for offset in range(run.offset, run.offset + run.length, CHUNK)
+        ]
+        with ThreadPoolExecutor(max_workers=SETTLERS, thread_name_prefix="settle") as threads:
+            parts = [pieces[first::SETTLERS] for first in range(SETTLERS)]
+            for done in threads.map(self._compare, [memory] * SETTLERS, parts):
+                assert done is None  # the map raises what a thread raised
+
+    def _compare(self, memory: GuestMemory, pieces: Sequence[tuple[int, int]]) -> None:
+        """Read each (offset, length) again and copy what differs."""
+        buffer = mmap.mmap(-1, CHUNK)
+        view = memoryview(buffer)
+        at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        for offset, length in pieces:
+            memory.read(offset, view[:length])
+            if _libc.memcmp(self._at + offset, at, length):
+                ctypes.memmove(self._at + offset, at, length)
 
     def apply(self, memory: GuestMemory) -> None:
         """Write the pages into a fresh mapping of the same template."""
@@ -150,7 +163,6 @@ class Pages:
         self.runs = []
         self._view.release()
         self._copy.close()
-        self._scratch.close()
 
     @property
     def bytes_held(self) -> int:
