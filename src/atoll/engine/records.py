@@ -48,6 +48,9 @@ class Record(BaseModel):
     base: str | None = None  # template whose memory is mapped; None is empty memory
     image: str = ""  # digest of the image: its kernel boots this VM
     warm: bool = False
+    newborn: bool = (
+        False  # a copy made at rest: its first start makes it another VM than its parent
+    )
     problem: str = ""
     intent: Intent | None = None
     done: dict[str, Outcome] = Field(default_factory=dict)

@@ -384,6 +384,8 @@ class Service:
             if cold:
                 await self._boot.wait_ready(machine)
                 clock.mark("boot")
+            if record.newborn:
+                identity = identity.model_copy(update={"fresh": True})
             await self._boot.identify(machine, record, identity)
             clock.mark("identity")
             await self._boot.open_port(record)
@@ -395,6 +397,7 @@ class Service:
                 update={
                     "state": VmState.RUNNING,
                     "hostname": identity.hostname,
+                    "newborn": False,
                     "warm": not cold,
                     "problem": "",
                 }
@@ -457,7 +460,7 @@ class Service:
             memory = self._memory(source.vm)
             await asyncio.to_thread(memory.copy_to, self._memory(child.vm))
         clock.mark("copy")
-        child = self._records.put(child.model_copy(update={"state": source.state}))
+        child = self._records.put(child.model_copy(update={"state": source.state, "newborn": True}))
         return self._finish(child, op, clock, cold=False)
 
     async def _give_up(self, vm: str) -> None:

@@ -78,7 +78,7 @@ class Effects:
                     Restart(op=op.id, vm=op.vm, identity=identity), Outcome, BOOT_S
                 )
             case OpKind.IDENTIFY:
-                _, identity = await self._identity(op.vm, fresh=False)
+                _, identity = await self._identity(op.vm, fresh=False, starts=False)
                 return await self._ask(
                     Identify(op=op.id, vm=op.vm, identity=identity), Outcome, SHORT_S
                 )
@@ -172,7 +172,9 @@ class Effects:
             return False
         return facts.state in ON
 
-    async def _identity(self, vm_id: str, *, fresh: bool) -> tuple[VmRecord, Identity]:
+    async def _identity(
+        self, vm_id: str, *, fresh: bool, starts: bool = True
+    ) -> tuple[VmRecord, Identity]:
         async with self.store.read() as tx:
             vm = await vms.get(tx, vm_id)
             if vm is None:
@@ -184,7 +186,8 @@ class Effects:
         return vm, Identity(
             hostname=name,
             fresh=fresh,
-            host_key=private if fresh else None,
+            # A copy of a paused VM has its parent's key until it first runs.
+            host_key=private if starts else None,
             host_certificate=self.keys.host_certificate(
                 public, (vm.id, name, f"{name}.{self.domain}")
             ),

@@ -219,6 +219,7 @@ async def start(launcher: Launcher, plan: Start) -> Machine:
         clock.mark(machine, "monitor")
         if plan.saved is not None:
             await _load(machine, plan.saved)
+            await _announce_size(machine, plan.drive.top_node)
             clock.mark(machine, "load")
     except BaseException:
         await shielded(machine.end(), seconds=END_S)
@@ -329,6 +330,17 @@ async def _load(machine: Machine, saved: Saved) -> None:
         if machine.process.alive() or not said:
             raise  # slow, or killed by a host out of memory: QEMU says what it does not like
         raise Refused(f"qemu of {machine.vm} ended while loading: {said}") from error
+
+
+async def _announce_size(machine: Machine, node: str) -> None:
+    """Make the guest read its disk's size: its memory may be a template's with a smaller disk.
+
+    Resizing to the size it has moves no data; the device then reports a change of configuration.
+    """
+    for each in await machine.qmp.execute("query-named-block-nodes", {"flat": True}):
+        if each.get("node-name") == node:
+            size = each["image"]["virtual-size"]
+            await machine.qmp.execute("block_resize", {"node-name": node, "size": size})
 
 
 async def _load_state(machine: Machine, saved: Saved) -> None:
