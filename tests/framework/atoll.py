@@ -60,12 +60,17 @@ class Atoll:
         return await self.local.data(f"{line} --json")
 
     async def ssh(
-        self, *arguments: str, user: str = "", stdin: bytes | None = None, check: bool = True
+        self,
+        *arguments: str,
+        user: str = "",
+        stdin: bytes | None = None,
+        check: bool = True,
+        seconds: float = SSH_S,
     ) -> Finished:
         """The real OpenSSH client; `user` a VM's name, or the lobby."""
         target = f"{user}@127.0.0.1" if user else "127.0.0.1"
         argv = ["ssh", *self.ssh_options(), target, *arguments]
-        return await run(argv, seconds=SSH_S, stdin=stdin, check=check)
+        return await run(argv, seconds=seconds, stdin=stdin, check=check)
 
     def ssh_options(self) -> list[str]:
         """For ssh and, with -P for the port, scp and sftp."""
@@ -201,7 +206,7 @@ def _settings(folder: Path) -> dict[str, dict[str, Any]]:
         },
         "network": {
             "instance": f"t{secrets.token_hex(2)[:3]}",
-            "block": str(ipaddress.IPv4Network((f"10.{220 + number % 10}.0.0", 16))),
+            "block": str(ipaddress.IPv4Network((f"10.{130 + number % 80}.0.0", 16))),
         },
         "vms": {"cpus": 1, "memory": "512M", "disk": "8G"},
         "engine": {"vm_uid_base": 800_000 + number * 10_000, "reserve": "64M"},

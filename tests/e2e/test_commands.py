@@ -1,0 +1,427 @@
+"""Every verb of `help` on real VMs, as people and as programs ask; and what must not work.
+
+Each JSON answer holds the keys its help promises and no others, each text no control character.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import unicodedata
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from atoll.base.aio import poll, together
+from atoll.base.proc import Finished, run
+from atoll.commands.verbs import REGISTRY
+from atoll.rpc.messages import ListVms, Vms
+from framework.atoll import Atoll
+from framework.clients import client, exists
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+
+VM = "shop"
+NDJSON = "application/x-ndjson"
+_used: set[str] = set()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def vm(atoll: Atoll) -> AsyncIterator[str]:
+    """One VM for the whole module."""
+    made = await asked(atoll, f"new --name {VM} --tag prod,front --comment 'since May'")
+    assert made["tags"] == ["front", "prod"]
+    assert made["comment"] == "since May"
+    assert made["status"] == "running"
+    yield VM
+    await atoll.ssh("rm", VM)
+
+
+async def asked(atoll: Atoll, line: str) -> dict[str, Any]:
+    """The JSON of a command over ssh, with exactly the keys that its help names."""
+    words = shlex.split(line)
+    matched = REGISTRY.match(words)
+    assert matched is not None, line
+    command = matched[0]
+    _used.add(command.name)
+    done = await atoll.ssh(line, "--json")
+    data = json.loads(done.out)
+    assert isinstance(data, dict)
+    if command.name not in ("help", "doc"):
+        optional = {"problem", "expires_at"}
+        assert set(data) - optional <= set(command.result), line
+        assert set(command.result) - optional <= set(data), line
+    return data
+
+
+async def told(atoll: Atoll, line: str) -> str:
+    """The text of a command over ssh, fit for a terminal."""
+    text = (await atoll.ssh(line)).out.decode()
+    assert text.endswith("\n")
+    assert not [char for char in text if char != "\n" and unicodedata.category(char) == "Cc"]
+    return text.rstrip("\n")
+
+
+async def inside(atoll: Atoll, command: str, vm: str = VM) -> str:
+    """What a command prints in the VM."""
+    return (await atoll.ssh(command, user=vm)).out.decode().strip()
+
+
+# --- VMs
+
+
+async def test_new_ls_and_stat(atoll: Atoll, vm: str) -> None:
+    listed = await asked(atoll, f"ls {vm}")
+    assert [entry["vm_name"] for entry in listed["vms"]] == [vm]
+    long = (await asked(atoll, "ls -l 'sh*'"))["vms"][0]
+    assert (long["cpus"], long["memory_bytes"], long["disk_bytes"]) == (1, 512 << 20, 8 << 30)
+    text = await told(atoll, "ls -l")
+    assert re.search(rf"^{vm} .*running.*512M.*8G.*private.*front,prod", text, re.MULTILINE), text
+
+    point = (await asked(atoll, f"stat {vm}"))["points"][0]
+    assert point["cpu_nominal"] == 1
+    assert 0 < point["mem_used_bytes"] < point["mem_total_bytes"]
+    assert 0 < point["fs_used_gb"] < point["fs_total_gb"] <= 8.0
+    assert point["uptime_seconds"] > 0
+    await inside(atoll, "systemd-run --user --unit site python3 -m http.server 8000")
+
+    async def seen() -> bool | None:
+        ports = (await asked(atoll, f"stat {vm}"))["points"][0]["ports"]
+        return True if 8000 in ports else None
+
+    await poll(seen, seconds=20, what="port 8000 in stat")
+    assert "8000" in await told(atoll, f"stat {vm}")
+
+
+async def test_labels(atoll: Atoll, vm: str) -> None:
+    assert (await asked(atoll, f"tag {vm} night"))["tags"] == ["front", "night", "prod"]
+    assert await told(atoll, f"tag -d {vm} night prod") == f"{vm}: front"
+    assert (await asked(atoll, f"tag {vm}"))["tags"] == ["front"]
+    note = "the shop, since März 🐚"
+    assert (await asked(atoll, f"comment {vm} '{note}'"))["comment"] == note
+    assert note in await told(atoll, "ls")
+    assert await told(atoll, f"comment {vm} ''") == f"{vm}: no comment"
+
+
+async def test_rename_is_seen_from_everywhere(atoll: Atoll, vm: str) -> None:
+    renamed = await asked(atoll, f"rename {vm} store")
+    assert (renamed["old_name"], renamed["vm_name"]) == (vm, "store")
+    assert "problem" not in renamed
+    assert await inside(atoll, "hostname; grep -c store /etc/hosts", "store") == "store\n1"
+    names = await inside(atoll, "ssh-keygen -L -f /etc/ssh/ssh_host_ed25519_key-cert.pub", "store")
+    assert f"store.{atoll.config.https.domain}" in names
+    assert vm not in names
+    gone = await atoll.ssh("stat", vm, check=False)
+    assert gone.code == 66
+    assert await told(atoll, f"rename store {vm}") == f"store is now {vm}"
+    assert await inside(atoll, "hostname") == vm
+
+
+async def test_share(atoll: Atoll, vm: str) -> None:
+    shown = await asked(atoll, f"share show {vm}")
+    assert (shown["status"], shown["port"]) == ("private", 8000)
+    assert shown["url"] in await told(atoll, f"share show {vm}")
+    assert (await asked(atoll, f"share port {vm} 3000"))["port"] == 3000
+    assert await told(atoll, f"share port {vm}") == "3000"
+    assert (await asked(atoll, f"share set-public {vm}"))["share"] == "public"
+    assert "is private, port 3000" in await told(atoll, f"share set-private {vm}")
+    assert "is public" in await told(atoll, f"share set-public {vm}")
+    assert (await asked(atoll, f"share set-private {vm}"))["share"] == "private"
+    assert "port 8000" in await told(atoll, f"share port {vm} 8000")
+
+
+async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:
+    await inside(atoll, "echo pearl > /dev/shm/kept")
+    copied = await asked(atoll, f"cp {vm} shop-next --copy-tags=false")
+    assert (copied["source"], copied["state"], copied["tags"]) == (vm, "running", [])
+    assert re.match(
+        r"shop-two is running .*a copy of shop\n", await told(atoll, "cp shop shop-two")
+    )
+    assert (await asked(atoll, "pause shop-next"))["status"] == "paused"
+    assert await told(atoll, "pause shop-two") == "shop-two is paused"
+    refused = await atoll.ssh("true", user="shop-two", check=False)
+    assert b"resume shop-two" in refused.err
+    assert (await asked(atoll, "resume shop-next"))["cold_booted"] == "false"
+    assert await told(atoll, "resume shop-two") == "shop-two is running"
+    removed = await asked(atoll, "rm shop-next")
+    assert (removed["deleted"], removed["failed"]) == (["shop-next"], [])
+    assert (await asked(atoll, "undo"))["restored"] == [
+        {"vm_name": "shop-next", "former_name": "shop-next", "status": "running"}
+    ]
+    assert (await told(atoll, "rm shop-next shop-two")).startswith("removed shop-next, shop-two")
+    assert "shop-two is back: running" in await told(atoll, "undo")
+    for name in ("shop-next", "shop-two"):
+        assert await inside(atoll, "cat /dev/shm/kept", name) == "pearl"
+    assert (await asked(atoll, "restart shop-two"))["status"] == "restarted"
+    assert await inside(atoll, "cat /dev/shm/kept || echo booted", "shop-two") == "booted"
+    await atoll.ssh("rm", "shop-next", "shop-two")
+
+
+async def test_a_random_name_and_words_for_people(atoll: Atoll, vm: str) -> None:
+    said = await told(atoll, "new")
+    name = said.split()[0]
+    assert re.fullmatch(r"[a-z]+-[a-z]+", name)
+    assert re.search(r" is running \([0-9.]+ s\): debian, 1 vCPU, 512M memory, 8G disk\n", said)
+    assert f"{name}@" in said
+    assert f"https://{name}." in said
+    await atoll.ssh("rm", name)
+
+
+async def test_ssh_inside_the_lobby(atoll: Atoll, vm: str) -> None:
+    _used.add("ssh")
+    done = await atoll.ssh(f"ssh {vm} 'echo $HOSTNAME; exit 6'", check=False)
+    assert (done.code, done.out) == (6, b"shop\n")
+
+
+# --- who
+
+
+async def test_whoami_browser_and_help(atoll: Atoll, vm: str) -> None:
+    _used.add("exit")
+    who = await asked(atoll, "whoami")
+    assert who["email"] == "owner@example.com"
+    assert [key["current"] for key in who["ssh_keys"]] == [True]
+    assert "this one" in await told(atoll, "whoami")
+    link = (await asked(atoll, "browser"))["url"]
+    assert link != await told(atoll, "browser"), "each link is a new one"
+    assert link.startswith(f"https://{atoll.config.https.domain}:{atoll.config.https.port}/login/")
+
+    commands = (await asked(atoll, "help"))["commands"]
+    overview = await told(atoll, "help")
+    for command in commands:
+        assert command["command"].split()[0] in overview
+    whole = await told(atoll, "doc")
+    assert all(command["usage"] in whole for command in commands)
+    assert (await asked(atoll, "doc new"))["markdown"] == await told(atoll, "doc new")
+    left = await atoll.ssh(stdin=b"whoami --json\nexit\nwhoami\n")
+    assert left.out.count(b'"email"') == 1, "nothing runs after exit"
+
+
+async def test_a_second_key_and_its_end(atoll: Atoll, vm: str, tmp_path: Path) -> None:
+    key = tmp_path / "laptop"
+    await run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", str(key)], seconds=20
+    )
+    public = Path(f"{key}.pub").read_bytes()
+    fingerprint = (await run(["ssh-keygen", "-lf", str(key)], seconds=10)).out.decode().split()[1]
+    _used.add("ssh-key add")
+    added = json.loads((await atoll.ssh("ssh-key add --name laptop --json -", stdin=public)).out)
+    assert (added["status"], added["name"], added["fingerprint"]) == (
+        "added",
+        "laptop",
+        fingerprint,
+    )
+    listed = await asked(atoll, "ssh-key list")
+    assert [entry["name"] for entry in listed["ssh_keys"] if not entry["current"]] == ["laptop"]
+    assert fingerprint in await told(atoll, "ssh-key list")
+    again = await atoll.ssh(f"ssh-key add '{public.decode().strip()}'", check=False)
+    assert again.code == 75
+
+    words = [str(key) if word == str(atoll.key) else word for word in atoll.ssh_options()]
+    laptop = _with_options(words, "BatchMode=yes")
+    # Straight to the VM's sshd with this key, whatever the gateway thinks of it.
+    proxy = shlex.join(["ssh", *atoll.ssh_options(), "-W", f"{vm}:22", "127.0.0.1"])
+    straight = [*laptop, "-o", f"ProxyCommand={proxy}", "-o", "HostKeyAlias=straight",
+                "-o", "BatchMode=yes", "atoll@straight", "echo straight"]  # fmt: skip
+
+    async def let_in() -> bool | None:
+        return True if (await run(straight, seconds=30, check=False)).code == 0 else None
+
+    await poll(let_in, seconds=20, what="the key inside the VM", every=0.3)
+    assert (await run([*laptop, "127.0.0.1", "whoami"], seconds=30)).code == 0
+    async with client([*laptop, f"{vm}@127.0.0.1", "echo in; sleep 600"]) as session:
+        assert session.stdout is not None
+        assert await session.stdout.readline() == b"in\n"
+        assert await told(atoll, "ssh-key remove laptop") == "removed laptop"
+        async with asyncio.timeout(15):
+            assert await session.wait() == 255, "an open session ends with its key"
+
+    async def kept_out() -> bool | None:
+        done = await run(straight, seconds=30, check=False)
+        return True if done.code == 255 and b"Permission denied" in done.err else None
+
+    await poll(kept_out, seconds=20, what="the key's end inside the VM", every=0.3)
+    for target in ("127.0.0.1", f"{vm}@127.0.0.1"):
+        refused = await run([*laptop, target, "whoami"], seconds=30, check=False)
+        assert (refused.code, refused.out) == (1, b"")
+        assert b"is not known here" in refused.err
+    last = await atoll.ssh("ssh-key remove test", check=False)
+    assert last.code == 75
+    assert b"last key" in last.err
+
+
+def _with_options(words: list[str], dropped: str) -> list[str]:
+    """The ssh line of `words` without the option `dropped`: strangers are told why in dialogue only."""
+    index = words.index(dropped)
+    return ["ssh", *words[: index - 1], *words[index + 1 :]]
+
+
+async def test_removing_the_key_in_use_is_still_answered(
+    atoll: Atoll, vm: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "spare"
+    await run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], seconds=20)
+    await atoll.ssh("ssh-key add --name spare -", stdin=Path(f"{key}.pub").read_bytes())
+    words = [str(key) if word == str(atoll.key) else word for word in atoll.ssh_options()]
+    done = await run(["ssh", *words, "127.0.0.1", "ssh-key remove spare --json"], seconds=30)
+    _used.add("ssh-key remove")
+    assert json.loads(done.out)["status"] == "removed"
+
+
+# --- POST /exec
+
+
+async def post(
+    atoll: Atoll, body: bytes, *, token: str = "", accept: str = "application/json"
+) -> tuple[int, bytes, bytes]:
+    """Status, head and body of one call by curl."""
+    done = await run(exec_line(atoll, token, accept), seconds=60, stdin=body)
+    head, _, rest = done.out.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head.lower(), rest
+
+
+def exec_line(atoll: Atoll, token: str, accept: str) -> list[str]:
+    https = atoll.config.https
+    ca = atoll.config.control_state / "keys" / "ca.pem"
+    headers = ["-H", f"accept: {accept}", "-H", "expect:", "-H", "content-type: text/plain"]
+    if token:
+        headers += ["-H", f"authorization: Bearer {token}"]
+    return ["curl", "-sSiN", "--http1.1", "--cacert", str(ca), *headers, "--data-binary", "@-",
+            f"https://{https.domain}:{https.port}/exec"]  # fmt: skip
+
+
+async def test_exec_by_curl(atoll: Atoll, vm: str) -> None:
+    cmds = f"ls,whoami,stat,ssh {vm}"
+    made = await asked(atoll, f"ssh-key generate-api-key --label ci --cmds '{cmds}' --exp 30d")
+    token = made["token"]
+    assert made["cmds"] == cmds.split(",")
+
+    status, _, body = await post(atoll, b"ls", token=token)
+    assert (status, [entry["vm_name"] for entry in json.loads(body)["vms"]]) == (200, [vm])
+    status, head, body = await post(atoll, b"ssh shop 'echo out; exit 3'", token=token)
+    assert (status, body) == (200, b"out\n")
+    assert b"x-atoll-exit: 3" in head
+    for expected, line, code in (
+        (400, b"", "invalid"),
+        (400, b"ls 'open", "invalid"),
+        (400, b"ls \xff", "invalid"),
+        (403, b"rm shop", "denied"),
+        (403, b"ssh other ls", "denied"),
+        (403, b"ssh-key generate-api-key", "denied"),
+        (404, b"frobnicate", "unknown-command"),
+        (413, b"comment shop " + b"x" * 70_000, "invalid"),
+        (422, b"stat nowhere", "not-found"),
+    ):
+        status, _, body = await post(atoll, line, token=token)
+        assert (status, json.loads(body)["code"]) == (expected, code), line[:40]
+    for wrong in ("", "x", token[:-1], token + "x"):
+        status, head, body = await post(atoll, b"ls", token=wrong)
+        assert (status, json.loads(body)["code"]) == (401, "denied")
+        assert b"www-authenticate: bearer" in head
+
+    assert token not in await told(atoll, "ssh-key list")
+    assert await told(atoll, "ssh-key remove ci") == "removed ci"
+    assert (await post(atoll, b"ls", token=token))[0] == 401
+
+
+async def test_exec_streams_while_the_command_runs(atoll: Atoll, vm: str) -> None:
+    token = await told(atoll, "ssh-key generate-api-key --label stream --vm shop --cmds ssh")
+    waits = "echo one; until [ -e go ]; do sleep 0.1; done; echo two >&2; exit 5"
+    argv = exec_line(atoll, token, NDJSON)
+    async with client(argv) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"ssh {vm} {shlex.quote(waits)}".encode())
+        process.stdin.write_eof()
+        async with asyncio.timeout(60):
+            head = await process.stdout.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert NDJSON.encode() in head
+            assert json.loads(await process.stdout.readline()) == {"stdout": "b25lCg=="}
+            assert process.returncode is None
+            await atoll.ssh("touch go", user=vm)
+            rest = [json.loads(line) for line in (await process.stdout.read()).splitlines() if line]
+    assert rest == [{"stderr": "dHdvCg=="}, {"exit_code": 5}]
+    account = await post(atoll, b"whoami", token=token)
+    assert account[0] == 403, "a token for one VM says nothing of the account"
+    await atoll.ssh("ssh-key", "remove", "stream")
+
+
+# --- what must not work
+
+SIZES = ["-1", "0", "-5G", "1e9G", "inf", "nan", "0x10G", "1G1G", "1K", "999999999999T",
+         "999999999999999999999G", "١G", " ", "1,5G", "G"]  # fmt: skip
+NAMES = ["''", "-web", "../etc", "WEB", "web.x", "a" * 53, "web-1", "8000-web", "root", "lobby",
+         "wéb", "ＷＥＢ", "'\u202egnp'", "'web;reboot'", "'$(reboot)'", "'a b'", "'a\nls'",
+         "'\x1b[2J'"]  # fmt: skip
+HOSTILE = [
+    *(f"new --memory '{size}'" for size in SIZES),
+    *(f"new --disk '{size}'" for size in SIZES),
+    "new --memory 900G",
+    *(f"new --cpu '{number}'" for number in ("-1", "0", "1e9", "1000000000000", "two", "1.5", "٣")),
+    *(f"new --name={name}" for name in NAMES),
+    *(f"cp shop -- {name}" for name in NAMES),
+    *(f"rename shop -- {name}" for name in NAMES),
+    "new --image nowhere", "new --image ../../etc/passwd", "new --tag 'BAD TAG'",
+    f"new --comment '{'x' * 201}'", "new --comment 'two\nlines'", "new --nmae web", "new web",
+    "new --name a --name b", "new --memory", "new --json=yes", "cp shop shop", "cp nowhere x",
+    "cp shop a b", "cp", "rm", "rm nowhere", "rm '*'", "rename shop",
+    "tag shop BAD", "comment shop '\x1b[2J'", "share port shop 0", "share port shop 70000",
+    "share port shop -1", "share port shop 1e3", "share", "share show", "share frobnicate shop",
+    "pause nowhere", "resume nowhere", "stat", "stat shop shop", "ssh", "ssh nowhere ls",
+    "ssh-key add garbage", "ssh-key add ssh-ed25519 AAAA", "ssh-key remove nowhere",
+    "ssh-key generate-api-key --exp 0d", "ssh-key generate-api-key --exp 99999d",
+    "ssh-key generate-api-key --cmds nowhere", "ssh-key generate-api-key --vm nowhere",
+    "frobnicate", "'open", "help nowhere", "doc nowhere", "ls nowhere", " --json", "x" * 70_000,
+]  # fmt: skip
+
+
+async def test_nonsense_is_answered_in_a_line_and_leaves_nothing(atoll: Atoll, vm: str) -> None:
+    async def on_engine() -> list[str]:
+        return sorted(one.vm for one in (await atoll.engine.call(ListVms(), Vms, seconds=20)).vms)
+
+    before = await asked(atoll, "ls -l"), await on_engine(), await asked(atoll, "ssh-key list")
+    control = atoll.folder / "ctl"
+    via = ["ssh", *atoll.ssh_options(), "-S", str(control)]
+    master = [*via, "-N", "-M", "-o", "ControlPersist=no", "127.0.0.1"]
+
+    async def said(line: str) -> tuple[str, Finished]:
+        return line, await run([*via, "127.0.0.1", line], seconds=60, check=False)
+
+    bad: list[str] = []
+    async with client(master):
+        await exists(control)
+        for start in range(0, len(HOSTILE), 8):
+            answers = await together(*(said(line) for line in HOSTILE[start : start + 8]))
+            bad += [f"{line[:80]!r}: {wrong}" for line, done in answers for wrong in _wrong(done)]
+    assert not bad, "\n".join(bad)
+    after = await asked(atoll, "ls -l"), await on_engine(), await asked(atoll, "ssh-key list")
+    assert after == before
+
+
+def _wrong(done: Finished) -> list[str]:
+    """What is not as it should be: a failure said in one line, perhaps with one of advice."""
+    text = (done.out + done.err).decode()
+    found = []
+    if done.code not in (64, 66, 69, 75):
+        found.append(f"exit code {done.code}")
+    if not 1 <= len(text.splitlines()) <= 2:
+        found.append(f"{len(text.splitlines())} lines")
+    if len(text) > 400:
+        found.append(f"{len(text)} characters")
+    if [char for char in text if char != "\n" and unicodedata.category(char) in ("Cc", "Cf")]:
+        found.append("control characters")
+    if "defect" in text or "Traceback" in text:
+        found.append("a defect")
+    return [f"{what}: {text[:300]!r}" for what in found]
+
+
+async def test_every_verb_was_run(atoll: Atoll, vm: str) -> None:
+    """The last of the module: help and this file name the same verbs."""
+    commands = json.loads((await atoll.ssh("help", "--json")).out)["commands"]
+    assert {command["command"] for command in commands} == _used
