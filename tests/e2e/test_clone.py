@@ -95,10 +95,11 @@ async def test_twenty_clones_five_generations_deep(atoll: Atoll) -> None:
             float((await atoll.ssh("cat /dev/shm/worst; echo 0 > /dev/shm/worst", user=parent)).out)
         )
         if number % (CLONES // GENERATIONS) == 0 and number:
-            await atoll.command(f"rm {parent}") if parent != "gen" else None
+            await atoll.command(f"rm {parent}")
             parent = child
         else:
             await atoll.command(f"rm {child}")
+    await atoll.command(f"rm {parent}")
     assert max(pauses) < 5.0
 
 

@@ -1,0 +1,198 @@
+"""Every measurement in one run: `make bench` (root, about ten minutes).
+
+    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [disk_chain]
+
+Writes bench/results/<date>.json and docs/benchmarks.md. With names, only these subjects are measured
+and the others of today are kept. A subject that fails is named on the page, with the reason, and the
+exit code is 1; a goal that is missed is a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
+
+from bench import clone, listing, vms  # noqa: E402
+from bench.peer import WITHOUT_BASHRC  # noqa: E402
+from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
+
+from atoll.rpc.messages import Node, NodeInfo  # noqa: E402
+from framework.atoll import Atoll, running_atoll  # noqa: E402
+
+SETTINGS = {
+    "vms": {"cpus": 1, "memory": "1G", "disk": "8G"},
+    "network": {"block": "10.211.0.0/16"},  # not one of those that tests draw from
+}
+IN_A_CLOUD: dict[str, Callable[[Atoll], Awaitable[list[Row]]]] = {
+    "vms": vms.measure,
+    "listing": listing.measure,
+    "clone": clone.measure,
+}
+SCRIPT_S = 400
+
+
+async def main(names: list[str]) -> int:
+    """Measure, write, print the page."""
+    wanted = names or list(ORDER)
+    if unknown := set(wanted) - set(ORDER):
+        raise SystemExit(f"no such subject: {', '.join(sorted(unknown))}")
+    facts, found = host_facts(), {}
+    inside = [name for name in IN_A_CLOUD if name in wanted]
+    if inside:
+        async with running_atoll(prepare_image=False, **SETTINGS) as atoll:
+            node = await atoll.engine.call(NodeInfo(), Node, seconds=60)
+            facts["accelerator"] = f"{node.accel} ({node.accel_reason})"
+            for name in inside:
+                found[name] = await _section(name, partial(IN_A_CLOUD[name], atoll))
+    for name, script in SCRIPTS.items():
+        if name in wanted:
+            found[name] = await _section(name, partial(asyncio.to_thread, script))
+    path = write(found, facts)
+    print(f"wrote {path}")
+    for name, section in found.items():
+        for row in section.rows:
+            verdict = {None: "", True: "met", False: "MISSED"}[row.met]
+            print(f"{row.what}: {row.measured}; goal {row.goal} {verdict}")
+        if section.failed:
+            print(f"{name}: not measured: {section.failed}", file=sys.stderr)
+    return 1 if any(section.failed for section in found.values()) else 0
+
+
+async def _section(name: str, measure: Callable[[], Awaitable[list[Row]]]) -> Section:
+    print(f"measuring {name} …", file=sys.stderr, flush=True)
+    rows: list[Row] = []
+    failed, before, began = "", os.getloadavg()[0], time.monotonic()
+    try:
+        rows = await measure()
+    except Exception as error:  # noqa: BLE001  the page says it; the other subjects are still measured
+        failed = f"{type(error).__name__}: {error}"[:500]
+    return Section(
+        rows=rows,
+        at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+        seconds=round(time.monotonic() - began, 1),
+        load_before=before,
+        load_after=os.getloadavg()[0],
+        failed=failed,
+    )
+
+
+# -- the subjects that need no cloud are programs of their own
+
+
+def _script(name: str, *arguments: str, wrapper: Sequence[str] = ()) -> Any:
+    argv = [*wrapper, sys.executable, str(ROOT / "bench" / name), *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=SCRIPT_S, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-300:]}")
+    return json.loads(done.stdout)
+
+
+def _edge() -> list[Row]:
+    said = _script("edge.py", "2")
+    ratio = said["ratio_cpu"]
+    return [
+        Row(
+            what="HTTPS, authenticated, beside plain HAProxy to the same upstream, one thread each",
+            goal="≥ 0.55",
+            measured=f"{said['ratio_requests']:.2f} by requests, {ratio:.2f} by CPU per request",
+            met=min(said["ratio_requests"], ratio) >= said["goal"],
+            runs=f"{said['rounds']} of {said['seconds_each']} s each, in turns",
+            remarks=f"{said['edge_cpu_us_per_request']:.0f} µs of CPU per request, plain "
+            f"{said['plain_cpu_us_per_request']:.0f} µs; HAProxy {said['host']['haproxy']}",
+            raw=said,
+        )
+    ]
+
+
+def _gateway() -> list[Row]:
+    megabytes, rounds, copies = 200, 10, 3
+    said = _script("gateway.py", "--megabytes", str(megabytes), "--rounds", str(rounds),
+                   "--copies", str(copies), wrapper=WITHOUT_BASHRC)  # fmt: skip
+    true, up, down = said["true_ratio"], said["scp_up_ratio"], said["scp_down_ratio"]
+    through = min(up["gateway"], down["gateway"])
+    jump = min(up["jump"], down["jump"])
+    speeds = f"MB/s up {said['scp_up_mb_s']}, down {said['scp_down_mb_s']}"
+    copy = f"{copies} copies of {megabytes} MB each way, in turns"
+    ms = said["true_ms"]
+    return [
+        Row(
+            what="`ssh vm@host true` through the gateway, beside the same sshd directly",
+            goal="≤ 1.5",
+            measured=f"{true['gateway']:.2f} ({ms['gateway']:.0f} ms; direct {ms['direct']:.0f} ms)",
+            met=true["gateway"] <= 1.5,
+            runs=f"{rounds} of each, in turns",
+            remarks="not the same key exchange: OpenSSH directly uses sntrup761, "
+            f"the gateway goes on to the "
+            f"VM by X25519; see `ls` for its worth. ProxyJump {true['jump']:.2f}",
+            raw=said,
+        ),
+        Row(
+            what="scp through the gateway, throughput beside direct",
+            goal="≥ 0.5",
+            measured=f"{up['gateway']:.2f} up, {down['gateway']:.2f} down",
+            met=through >= 0.5,
+            runs=copy,
+            remarks=f"{speeds}. Client, gateway and sshd share {os.cpu_count()} cores, and the gateway "
+            "deciphers and enciphers every byte in one process",
+        ),
+        Row(
+            what="scp by ProxyJump, throughput beside direct",
+            goal="≥ 0.8",
+            measured=f"{up['jump']:.2f} up, {down['jump']:.2f} down",
+            met=jump >= 0.8,
+            runs=copy,
+            remarks="every byte is enciphered twice by the client; with two cores for three processes "
+            "that is paid in time",
+        ),
+    ]
+
+
+def _disk_chain() -> list[Row]:
+    said = _script("disk_chain.py", "/var/tmp")
+    rows = [
+        Row(
+            what=f"disk at chain depth 1, 8, 16 beside a raw file: {name}",
+            goal=f"≥ {pattern['goal']}" if pattern["goal"] else "–",
+            measured=", ".join(f"{ratio:.2f}" for ratio in pattern["ratio"].values()),
+            met=min(pattern["ratio"].values()) >= pattern["goal"] if pattern["goal"] else None,
+            runs="5, in turns",
+            remarks=f"raw: {pattern['raw_per_second']} requests per second",
+            raw=pattern,
+        )
+        for name, pattern in said["depth"].items()
+    ]
+    live = said["live"]
+    worst = live["cloning"]["max_ms"]
+    rows.append(
+        Row(
+            what="live clone of a disk under full write load: longest stall of a write",
+            goal=f"≤ {live['goal_stall_ms']} ms",
+            measured=f"{worst:.0f} ms",
+            met=worst <= live["goal_stall_ms"],
+            runs="8 clones",
+            remarks=f"longest write without a clone {live['alone']['max_ms']:.0f} ms; the switch itself "
+            f"{live['switch_ms']['median']} ms, at most {live['switch_ms']['max']} ms; while merging "
+            f"{live['merging']['max_ms']:.0f} ms",
+            raw=live,
+        )
+    )
+    return rows
+
+
+SCRIPTS = {"edge": _edge, "gateway": _gateway, "disk_chain": _disk_chain}
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))
