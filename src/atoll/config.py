@@ -102,10 +102,6 @@ class Engine(Section):
         ge=1,
         description="VMs started or cloned at the same moment; more wait, so a burst does not thrash",
     )
-    warm_sizes: tuple[str, ...] = Field(
-        (),
-        description="extra warm templates to keep, `image:cpus:memory`; the default size always is",
-    )
     merge_depth: int = Field(
         12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"
     )
