@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atoll.base import atomic, ids, log
 from atoll.base.errors import Internal
-from atoll.engine.images.installed import link
+from atoll.engine.disk.copy import link_or_copy
 from atoll.engine.qemu.machine import Saved
 from atoll.engine.qemu.memory import Pages, unreadable
 
@@ -133,7 +133,7 @@ class Templates:
     def link_out(self, template: str, folder: Path) -> None:
         """Hard links to the template's files in `folder`; they never change, so sharing is safe."""
         for name in FILES:
-            link(self._root / template / name, folder / name)
+            link_or_copy(self._root / template / name, folder / name)
 
     def link_in(self, folder: Path, template: str, layer: str) -> Meta:
         """A template from files that `link_out` left in `folder`, under a new id."""
@@ -142,7 +142,7 @@ class Templates:
         fresh = self._root / f".{template}"
         fresh.mkdir(mode=0o700)
         for name in ("pages", "state"):
-            link(folder / name, fresh / name)
+            link_or_copy(folder / name, fresh / name)
         atomic.write(fresh / "meta.json", meta.model_dump_json(indent=1).encode(), mode=0o400)
         os.rename(fresh, self._root / template)
         atomic.sync_folder(self._root)

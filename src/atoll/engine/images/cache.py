@@ -59,7 +59,7 @@ class Images:
         """The image if it is built for today's recipe and its files have their sizes."""
         try:
             folder = self._place(find(name))
-            return _image(folder, manifest.check_quick(folder))
+            return image_in(folder, manifest.check_quick(folder))
         except Damaged:
             return None
 
@@ -147,7 +147,8 @@ async def _remove(path: Path) -> None:
     await proc.run(["rm", "-rf", "--one-file-system", "--", str(path)], seconds=_REMOVE_SECONDS)
 
 
-def _image(folder: Path, facts: Manifest) -> BuiltImage:
+def image_in(folder: Path, facts: Manifest) -> BuiltImage:
+    """The image whose files lie in `folder`; a pool keeps its disk elsewhere, as a base layer."""
     return BuiltImage(
         name=facts.name,
         digest=facts.digest,

@@ -7,19 +7,18 @@ pool: `<pool>/images/<name>-<digest>/` here, the disk as a base layer by `disks`
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from atoll.base import atomic
 from atoll.base.errors import Internal, Unavailable
+from atoll.engine.disk.copy import link_or_copy
 from atoll.engine.disks import Disks
 from atoll.engine.images import manifest
 from atoll.engine.images.build import Progress
-from atoll.engine.images.cache import BuiltImage, Images
-from atoll.engine.images.manifest import DISK, INITRD, KERNEL, Damaged
+from atoll.engine.images.cache import BuiltImage, Images, image_in
+from atoll.engine.images.manifest import INITRD, KERNEL, Damaged
 from atoll.engine.images.recipe import architecture, find
 
 
@@ -42,7 +41,7 @@ class Installed:
             except Damaged:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            self._known[facts.digest] = _image(folder, facts)
+            self._known[facts.digest] = image_in(folder, facts)
 
     def names(self) -> tuple[str, ...]:
         """Names that `current` knows."""
@@ -87,33 +86,7 @@ class Installed:
         shutil.rmtree(place, ignore_errors=True)
         new.mkdir(mode=0o700)
         for name in (KERNEL, INITRD, manifest.NAME):
-            link(built.disk.parent / name, new / name)
+            link_or_copy(built.disk.parent / name, new / name)
         os.rename(new, place)
         atomic.sync_folder(self._folder)
-        return replace(built, disk=Path(), kernel=place / KERNEL, initrd=place / INITRD)
-
-
-def link(source: Path, target: Path) -> None:
-    """A hard link to a file that never changes, or a copy where the file systems differ."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copyfile(source, target)
-
-
-def _image(folder: Path, facts: manifest.Manifest) -> BuiltImage:
-    return BuiltImage(
-        name=facts.name,
-        digest=facts.digest,
-        disk=Path(),
-        kernel=folder / KERNEL,
-        initrd=folder / INITRD,
-        cmdline=facts.cmdline,
-        cmdline_tcg=facts.cmdline_tcg,
-        default_port=facts.default_port,
-        login_user=facts.login_user,
-        size_bytes=facts.files[DISK].size,
-        virtual_bytes=facts.virtual_bytes,
-    )
+        return image_in(place, manifest.read(place))
