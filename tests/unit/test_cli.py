@@ -24,7 +24,9 @@ def config_path(tmp_path: Path) -> Path:
 
 
 async def atoll(config_path: Path, *arguments: str) -> Finished:
-    environment = {**os.environ, "ATOLL_CONFIG": str(config_path)}
+    # This checkout, not a copy that `make up` may have installed earlier.
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "ATOLL_CONFIG": str(config_path), "PYTHONPATH": source}
     argv = [sys.executable, "-m", "atoll", *arguments]
     return await run(argv, seconds=50, check=False, env=environment)
 
