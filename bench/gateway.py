@@ -1,11 +1,12 @@
 """The SSH gateway beside the sshd it leads to: latency of `true`, throughput of a big copy.
 
-    python bench/gateway.py [--megabytes 200] [--rounds 15] [--only true,copy]
+    python bench/gateway.py [--megabytes 200] [--rounds 15] [--copies 3]
 
 One sshd on loopback plays the VM; the client goes to it straight, through the gateway
 (`ssh web@gateway`) and by ProxyJump (`ssh -J gateway web.atoll`), turn by turn, so that a busy
-machine is busy for all. Prints JSON: medians, and ratios to the direct way. The gateway runs in a
-process of its own, as in production. Everything shares this machine's cores.
+machine is busy for all. The jump uses the ciphers that `atoll ssh-config` prints for it. Prints JSON:
+medians, and ratios to the direct way. The gateway runs in a process of its own, as in production.
+Everything shares this machine's cores.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from atoll.base import log  # noqa: E402
+from atoll.doors.ssh.client_config import JUMP_CIPHERS  # noqa: E402
 from framework.gateway import Ground, ground  # noqa: E402
 
 WAYS = ("direct", "gateway", "jump")
@@ -101,6 +103,7 @@ Host jump
     HostName web.atoll
     User {user}
     ProxyJump gw
+    Ciphers {JUMP_CIPHERS}
     {verified}
 """
         + here.config.read_text()
