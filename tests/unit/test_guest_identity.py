@@ -130,3 +130,17 @@ def test_hooks_are_the_executables_in_order(root: Path) -> None:
         (folder / name).write_text("#!/bin/sh\n")
         (folder / name).chmod(bits)
     assert [Path(path).name for path in Identity(str(root)).hooks()] == ["10-a", "20-b"]
+
+
+def test_what_is_there_already_is_not_written_again(root: Path) -> None:
+    def commit() -> list[int]:
+        identity = Identity(str(root))
+        identity.hostname("web")
+        identity.host_key(PEM)
+        identity.commit()
+        return [(root / name).stat().st_ino for name in ("etc/hostname", "etc/hosts")]
+
+    first = commit()
+    (root / "etc/ssh/ssh_host_ed25519_key").chmod(0o644)
+    assert commit() == first
+    assert mode(root / "etc/ssh/ssh_host_ed25519_key") == 0o600

@@ -52,11 +52,9 @@ class Hello(Answer):
 
 
 class Identified(Answer):
-    """The VM is who it should be; `problems` are what it could not do besides."""
+    """The VM is who it should be."""
 
     machine_id: Line
-    clock_moved_ns: int
-    problems: list[Line] = Field(max_length=16)
 
 
 class Frozen(Answer):
@@ -171,13 +169,12 @@ class GuestAgent:
         *,
         login_user: str,
         epoch: str,
-        unix_time_ns: int,
         seconds: float,
         machine_id: str | None = None,
     ) -> Identified:
         """Make the VM be `identity`; `epoch` names this life of it, so a repeat acts once.
 
-        `unix_time_ns` should be read just before the call. Entropy is drawn here, each time anew.
+        Entropy is drawn here, each time anew.
         """
         args: dict[str, object] = {
             "hostname": identity.hostname,
@@ -188,7 +185,6 @@ class GuestAgent:
             "user_ca": identity.user_ca,
             "authorized_keys": list(identity.authorized_keys),
             "login_user": login_user,
-            "unix_time_ns": unix_time_ns,
             "entropy": b64encode(secrets.token_bytes(ENTROPY_BYTES)).decode(),
             "epoch": epoch,
         }

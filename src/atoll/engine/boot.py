@@ -20,6 +20,7 @@ from atoll.base import atomic, log
 from atoll.base.aio import TaskGroup, shielded, unless
 from atoll.base.errors import AtollError, Internal, Unavailable
 from atoll.config import Config
+from atoll.engine.agent import GuestFailed
 from atoll.engine.disk.openings import OpenChain
 from atoll.engine.disks import Disks
 from atoll.engine.images.cache import BuiltImage
@@ -162,11 +163,13 @@ class Boot:
         slot = await self._take_slot(record, hold)
         image, shape = self._images.by_digest(record.image), self.shape(record)
         with contextlib.ExitStack() as ours:
-            ram = None
+            ram, resized = None, False
             if saved is not None and record.base is not None:
+                template = await self._templates.load(record.base)
                 # Our own: a template that is set aside meanwhile closes its descriptor.
-                ram = os.dup((await self._templates.load(record.base)).ram)
+                ram = os.dup(template.ram)
                 ours.callback(os.close, ram)
+                resized = template.meta.disk_bytes != record.spec.disk_bytes
             tap = await self._network.open_tap(slot)
             ours.callback(os.close, tap)
             plan = qemu.Start(
@@ -181,6 +184,7 @@ class Boot:
                 uid=self._config.engine.vm_uid_base + slot.number,
                 tb_size_mib=self._config.engine.tb_size_mib,
                 saved=saved,
+                resized=resized,
             )
             return await qemu.start(self._launcher, plan)
 
@@ -257,20 +261,30 @@ class Boot:
     async def identify(self, machine: Machine, record: Record, identity: Identity) -> None:
         """Clock, entropy, name, keys: sent by us, acknowledged by the guest.
 
-        Raises Unavailable when the guest does not acknowledge.
+        The clock is stepped once: each step wakes every timer in the guest. So a first message, whose
+        way into a guest that just woke is long, goes before it. Raises Unavailable when the guest
+        does not acknowledge.
         """
+        agent = machine.agent
         if identity.fresh:
-            # A clone is born with its file systems frozen: whatever writes would wait for the
-            # guest's watchdog, `identify` too.
-            await machine.agent.thaw(seconds=ACK_S)
-        await machine.agent.identify(
+            await agent.thaw(seconds=ACK_S)  # a clone is born with its file systems frozen
+            if machine.resized:
+                await self._grow(machine)
+        else:
+            await agent.ping(seconds=ACK_S)
+        await set_clock(machine)
+        await agent.identify(
             identity,
             login_user=record.login_user,
             epoch=secrets.token_hex(16),
-            unix_time_ns=time.time_ns(),
             seconds=ACK_S,
         )
-        await set_clock(machine)
+
+    async def _grow(self, machine: Machine) -> None:
+        try:
+            await machine.agent.grow(seconds=ACK_S)
+        except GuestFailed as error:  # it works at its old size
+            _log.warning("file system does not grow", vm=machine.vm, reason=error.message)
 
     # -- the port
 

@@ -118,7 +118,7 @@ def find_port(name: str = PORT) -> str | None:
 def main() -> None:
     """Serve for ever; a port that is missing, busy or gone is tried again."""
     verbs = Verbs(Kernel())
-    for problem in verbs.start():
+    if problem := verbs.start():
         say(problem)
     agent = Agent(verbs)
     while True:

@@ -1,8 +1,8 @@
 """Who this VM is, on its disk: name, machine id, ssh host key, and whose keys may log in.
 
-Changes are staged and then committed together: every file is written beside its place, all are made
-durable, then all are renamed. A VM cut off at any moment has old files or new ones, never half a
-key. Programs that read the machine id once at their start
+Changes are staged and then committed together: every file is written beside its place, all are
+renamed, then all are made durable at once. A VM cut off at any moment has old files or new ones,
+never half a key. Programs that read the machine id once at their start
 (the init system, the bus, the journal daemon) keep the parent's until the next reboot; for the
 journal a link from the new id to the directory in use lets `journalctl` find it at once.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+import stat
+from contextlib import ExitStack, suppress
 
 _NEW = ".atoll-new"
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
@@ -37,18 +38,21 @@ class Identity:
 
     def commit(self) -> None:
         """Make everything staged so far true on disk."""
-        staged = [(self._stage(name, text, mode), name) for name, text, mode in self._files]
-        for fd, _ in staged:  # start all writes, so that the first fsync below carries the rest
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        for fd, name in staged:
-            os.fsync(fd)
-            os.close(fd)
-            os.rename(self._path(name) + _NEW, self._path(name))
-        for target, link in self._links:
-            os.symlink(target, link)
-        for name in self._forget:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(name))
+        files = [file for file in self._files if not self._is_there(*file)]
+        with ExitStack() as opened:
+            fds = [self._stage(opened, *file) for file in files]
+            for fd in fds:  # gives each its blocks: no rename becomes durable before its data
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            for name, _, _ in files:
+                os.rename(self._path(name) + _NEW, self._path(name))
+            for target, link in self._links:
+                os.symlink(target, link)
+            for name in self._forget:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(name))
+            for fd in fds[-1:]:
+                # One commit of ext4's journal holds all of it, in ordered mode after all data.
+                os.fsync(fd)
         self._files, self._links, self._forget = [], [], []
 
     def hostname(self, name: str) -> None:
@@ -132,18 +136,23 @@ class Identity:
     def _write(self, name: str, text: str, mode: int) -> None:
         self._files.append((name, text, mode))
 
-    def _stage(self, name: str, text: str, mode: int) -> int:
-        """Write `name`'s new content beside it; returns the open file."""
+    def _is_there(self, name: str, text: str, mode: int) -> bool:
+        """A start with the keys it had writes nothing."""
+        with suppress(FileNotFoundError):
+            status = os.lstat(self._path(name))
+            if stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == mode:
+                return self._read(name) == text
+        return False
+
+    def _stage(self, opened: ExitStack, name: str, text: str, mode: int) -> int:
+        """Write `name`'s new content beside it; returns the file, open until `opened` ends."""
         path = self._path(name) + _NEW
         with suppress(FileNotFoundError):
             os.unlink(path)  # left by a cut; O_EXCL below then never follows a planted link
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(fd, mode)
-            os.write(fd, text.encode("utf-8", "surrogateescape"))
-        except BaseException:
-            os.close(fd)
-            raise
+        opened.callback(os.close, fd)
+        os.fchmod(fd, mode)
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
         return fd
 
 

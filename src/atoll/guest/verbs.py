@@ -44,10 +44,14 @@ class Verbs:
             "shutdown": self._shutdown,
         }
 
-    def start(self) -> list[str]:
-        """Before the first request: undo a dead agent's freeze, take a grown disk. -> problems."""
+    def start(self) -> str:
+        """Before the first request: undo a dead agent's freeze, take a grown disk. -> problem."""
         self._freezing.recover()
-        return self._grow()
+        try:
+            self._kernel.grow_root()
+        except OSError as error:  # the VM works at its old size
+            return f"the root file system could not grow to its disk: {error.strerror}"
+        return ""
 
     def run(self, verb: str, args: Args) -> Args:
         """The verb's result. Raises Refused for what may not be asked, OSError from the kernel."""
@@ -71,6 +75,7 @@ class Verbs:
 
     def _identify(self, args: Args) -> Args:
         """Become another VM. Thaw comes first: a clone is born frozen, and writing would wait."""
+        self._freezing.thaw()
         hostname, epoch = _text(args, "hostname"), _text(args, "epoch", "")
         entropy = b64decode(_text(args, "entropy"), validate=True)
         if not 16 <= len(entropy) <= _ENTROPY_LIMIT:
@@ -78,22 +83,15 @@ class Verbs:
         again = bool(epoch) and epoch == self._epoch
         fresh = _flag(args, "fresh") and not again
         identity = self._stage(args, hostname)
-        self._freezing.thaw()
         self._kernel.add_entropy(entropy)
         if fresh:
             self._machine_id = identity.machine_id(_text(args, "machine_id", ""))
-        moved = self._kernel.set_clock(_number(args, "unix_time_ns"))
-        self._kernel.set_hostname(hostname)
         identity.commit()
-        problems = self._grow()
+        self._kernel.set_hostname(hostname)  # last: half the system wakes up to read it
         self._epoch = epoch
         if fresh:
             self._run_hooks(identity.hooks(), hostname)
-        return {
-            "machine_id": self._machine_id or self._read("etc/machine-id"),
-            "clock_moved_ns": moved,
-            "problems": problems,
-        }
+        return {"machine_id": self._machine_id or self._read("etc/machine-id")}
 
     def _stage(self, args: Args, hostname: str) -> Identity:
         """Check every value before anything changes."""
@@ -129,14 +127,6 @@ class Verbs:
         self._freezing.thaw()
         self._kernel.power(mode)
         return {}
-
-    def _grow(self) -> list[str]:
-        """A file system that cannot grow is reported, not fatal: the VM works at its old size."""
-        try:
-            self._kernel.grow_root()
-        except OSError as error:
-            return [f"the root file system could not grow to its disk: {error.strerror}"]
-        return []
 
     def _run_hooks(self, paths: list[str], hostname: str) -> None:
         """In the background and at idle priority: the user's first login comes first."""

@@ -61,6 +61,7 @@ class Start:
     uid: int
     tb_size_mib: int
     saved: Saved | None = None
+    resized: bool = False  # the disk is not as large as `saved` remembers it
     for_prologue: bool = False
 
 
@@ -75,6 +76,7 @@ class Machine:
     qmp: Qmp
     agent: GuestAgent
     memory_bytes: int
+    resized: bool = False  # its guest was told of another disk size and may grow into it
     closed: bool = False  # the process's handle is let go: its number may be another's by now
     ended: str = ""  # why the guest stopped, as QEMU's SHUTDOWN event says
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -212,6 +214,7 @@ async def start(launcher: Launcher, plan: Start) -> Machine:
         qmp=Qmp(plan.run / "qmp.sock"),
         agent=GuestAgent(plan.run / "agent.sock"),
         memory_bytes=plan.shape.memory_bytes,
+        resized=plan.resized,
     )
     clock.mark(machine, "spawn")
     try:
@@ -219,7 +222,8 @@ async def start(launcher: Launcher, plan: Start) -> Machine:
         clock.mark(machine, "monitor")
         if plan.saved is not None:
             await _load(machine, plan.saved)
-            await _announce_size(machine, plan.drive.top_node)
+            if plan.resized:
+                await _announce_size(machine, plan.drive.top_node)
             clock.mark(machine, "load")
     except BaseException:
         await shielded(machine.end(), seconds=END_S)
@@ -333,7 +337,7 @@ async def _load(machine: Machine, saved: Saved) -> None:
 
 
 async def _announce_size(machine: Machine, node: str) -> None:
-    """Make the guest read its disk's size: its memory may be a template's with a smaller disk.
+    """Make the guest read its disk's size: its memory is a template's with a smaller disk.
 
     Resizing to the size it has moves no data; the device then reports a change of configuration.
     """
