@@ -57,6 +57,7 @@ bench: dev ## measure; ratios of one run, with facts of the machine (root)
 
 docs: dev ## write the generated pages
 	$(BIN)/python scripts/config_reference.py > docs/configuration.md
+	$(BIN)/python -m atoll.commands.reference
 
 lock: ## pin dependencies anew from pyproject.toml (needs uv)
 	scripts/lock.sh

@@ -154,13 +154,26 @@ class FakeEngine:
                 return self._start(request.vm, request.identity, cold=not is_warm)
             case Clone():
                 source = self._get(request.source)
+                spec = request.spec or source.spec
+                if spec.image != source.spec.image or spec.disk_bytes < source.spec.disk_bytes:
+                    raise Invalid(f"{request.source} cannot be copied as {spec}")
                 child = source.model_copy(
-                    update={"vm": request.vm, "owner": request.owner, "depth": source.depth + 1}
+                    update={
+                        "vm": request.vm,
+                        "owner": request.owner,
+                        "spec": spec,
+                        "depth": source.depth + 1,
+                    }
                 )
                 self._make(child, request.identity)
+                fits = (spec.cpus, spec.memory_bytes) == (
+                    source.spec.cpus,
+                    source.spec.memory_bytes,
+                )
                 if source.state in ON:
-                    return self._start(request.vm, request.identity, cold=False)
-                return self._put(request.vm, state=source.state, address=None, pid=None)
+                    return self._start(request.vm, request.identity, cold=not fits)
+                state = source.state if fits else VmState.STOPPED
+                return self._put(request.vm, state=state, address=None, pid=None)
             case Pause():
                 if self._get(request.vm).state not in ON:
                     raise Conflict(f"{request.vm} does not run")

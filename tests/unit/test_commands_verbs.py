@@ -382,12 +382,32 @@ async def test_cp_clones_a_running_vm(cloud: Control) -> None:
         "comment": "hi",
         "created_at": "2027-01-15T08:00:00Z",
         "egress_policy": "all",
+        "cold_booted": False,
     }
     asked = next(request for request in cloud.engine.asked if isinstance(request, Clone))
     assert asked.source == on_engine(cloud, "web").vm
     assert asked.identity.fresh
     shared = await cloud.data("share show web-next")
     assert (shared["port"], shared["status"]) == (3000, "private")  # a copy is never public
+
+
+async def test_cp_with_another_size(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    before = on_engine(cloud, "web").spec
+    larger = await cloud.data("cp web larger --disk 50G")
+    assert larger["cold_booted"] is False
+    assert on_engine(cloud, "larger").spec == before.model_copy(update={"disk_bytes": 50 << 30})
+    reply = await cloud.run("cp web other --cpu 2 --memory 2G")
+    assert "cold boot: another size" in reply.text
+    assert reply.data["cold_booted"] is True
+    wanted = {"cpus": 2, "memory_bytes": 2 << 30}
+    assert on_engine(cloud, "other").spec == before.model_copy(update=wanted)
+    await cloud.run("pause web")
+    assert (await cloud.data("cp web quiet --memory 2G"))["state"] == "stopped"
+    await fails(cloud, "cp web x --disk 1G", Invalid)
+    await fails(cloud, "cp web x --cpu 0", Invalid)
+    await fails(cloud, "cp web x --memory 1000G", Exhausted)
+    assert on_engine(cloud, "web").spec == before
 
 
 async def test_cp_without_tags_or_name_and_of_a_paused_vm(cloud: Control) -> None:

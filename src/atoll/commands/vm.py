@@ -14,9 +14,10 @@ from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.view import REGION, VmView, head
 from atoll.domain.vm import VmRecord
-from atoll.services.vms import Made, NewVm
+from atoll.services.vms import Copy, Made, NewVm
 
 VERBS = Registry()
+RESIZED = "cold boot: another size than the original's"
 COLD = "cold boot: no warm template of this size yet"
 
 
@@ -80,15 +81,21 @@ async def new(ctx: Context, args: New) -> Reply:
 class Cp:
     vm: str = argument("source", "VM to copy", source=Source.VM)
     name: str | None = argument("new", "name of the copy; random if not given", default=None)
+    cpus: int | None = flag(
+        "--cpu", "vCPUs, if not as many", value="N", convert=whole_number("--cpu")
+    )
+    memory: str | None = flag("--memory", "memory, if not as much", value="SIZE")
+    disk: str | None = flag("--disk", "a larger disk", value="SIZE")
     copy_tags: bool = flag("--copy-tags", "give the copy the same tags", default=True, shown="true")
 
 
 @VERBS.command(
     "cp",
-    help="Clone a VM. A running one with its memory and processes, and it goes on running.",
+    help="Clone a VM. A running one with its memory and processes, and it goes on running. A copy with"
+    " other vCPUs or memory has the disk alone, and boots.",
     reach=Reach.ACCOUNT,
     mutates=True,
-    examples=("cp web web-next", "cp web --copy-tags=false"),
+    examples=("cp web web-next", "cp web --copy-tags=false", "cp web big --memory 4G --disk 50G"),
     result={
         "name": "the copy's name",
         "vm_name": "the same",
@@ -104,13 +111,21 @@ class Cp:
         "comment": "its comment",
         "created_at": "when, UTC",
         "egress_policy": "`all`: it may connect out",
+        "cold_booted": "`true` when it has the disk alone and booted",
         "elapsed": "seconds from command to answer",
     },
 )
 async def cp(ctx: Context, args: Cp) -> Reply:
     started = time.monotonic()
+    request = Copy(
+        name=args.name,
+        cpus=args.cpus,
+        memory=args.memory,
+        disk=args.disk,
+        copy_tags=args.copy_tags,
+    )
     made = await ctx.cloud.vms.clone(
-        ctx.caller, args.vm, args.name, copy_tags=args.copy_tags, act=ctx.act
+        ctx.caller, args.vm, request, act=ctx.act, progress=ctx.progress
     )
     elapsed_s = time.monotonic() - started
     view = VmView.of(ctx.cloud, made.vm)
@@ -127,9 +142,11 @@ async def cp(ctx: Context, args: Cp) -> Reply:
         "comment": made.vm.comment,
         "created_at": instant(made.vm.created_at),
         "egress_policy": "all",
+        "cold_booted": made.outcome is not None and made.outcome.cold_booted,
         "elapsed": round(elapsed_s, 3),
     }
-    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f", a copy of {args.vm}"))
+    text = _summary(ctx, made, elapsed_s, f", a copy of {args.vm}", why_cold=RESIZED)
+    return Reply(data=data, text=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +201,12 @@ def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:
         "cold_booted": made.outcome is not None and made.outcome.cold_booted,
         "elapsed_s": round(elapsed_s, 3),
     }
-    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f": {_shape(vm)}"))
+    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f": {_shape(vm)}", why_cold=COLD))
 
 
-def _summary(ctx: Context, made: Made, elapsed_s: float, more: str) -> str:
+def _summary(ctx: Context, made: Made, elapsed_s: float, more: str, *, why_cold: str) -> str:
     name = made.vm.label
-    cold = f", {COLD}" if made.outcome is not None and made.outcome.cold_booted else ""
+    cold = f", {why_cold}" if made.outcome is not None and made.outcome.cold_booted else ""
     return "\n".join(
         (
             f"{name} is {VmView.of(ctx.cloud, made.vm).status} ({elapsed_s:.2f} s{cold}){more}",

@@ -126,10 +126,21 @@ class Disks:
         plan = plans.plan_delete(self._pool.graph, vm=vm)
         await asyncio.to_thread(self._pool.apply_all, plan)
 
-    async def fork(self, source: str, child: str, owner: str, qmp: Qmp | None) -> Fork:
-        """Begin a clone of the disk of `source`, whose QEMU `qmp` speaks to; see Fork."""
-        graph = self._pool.graph
-        plan = plans.plan_clone(graph, source=source, vm=child, owner=owner, now=time.time())
+    async def fork(
+        self, source: str, child: str, owner: str, qmp: Qmp | None, *, size_bytes: int
+    ) -> Fork:
+        """Begin a clone of the disk of `source`, whose QEMU `qmp` speaks to; see Fork.
+
+        `size_bytes` is the child's, at least that of the source.
+        """
+        plan = plans.plan_clone(
+            self._pool.graph,
+            source=source,
+            vm=child,
+            owner=owner,
+            now=time.time(),
+            size_bytes=size_bytes,
+        )
         return Fork(self._pool, plan, self._live(source, qmp) if qmp else None)
 
     # -- keeping chains short

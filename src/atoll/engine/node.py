@@ -17,6 +17,7 @@ from atoll.base.aio import TaskGroup, shielded
 from atoll.base.units import parse_size
 from atoll.config import Config
 from atoll.engine.boot import Boot, Host
+from atoll.engine.capture import Capture
 from atoll.engine.cgroup import Cgroups
 from atoll.engine.disk.reserve import Reserve
 from atoll.engine.disks import Disks
@@ -130,6 +131,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         records=records,
         disks=disks,
         boot=boot,
+        capture=Capture(records=records, disks=disks, boot=boot),
         operations=operations,
         space=space,
         publish=lambda event: server.publish(event),

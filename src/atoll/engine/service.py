@@ -12,19 +12,28 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from atoll.base import log
 from atoll.base.aio import shielded
-from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFound, Unavailable
+from atoll.base.errors import (
+    AtollError,
+    Conflict,
+    Exhausted,
+    Internal,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
+from atoll.base.units import show_size
 from atoll.config import Config
 from atoll.domain.layers import LayerId
-from atoll.engine.agent import FrozenGuest
 from atoll.engine.boot import Boot
+from atoll.engine.capture import Capture
 from atoll.engine.clock import Clock
-from atoll.engine.disks import Disks, Fork
+from atoll.engine.disks import Disks
 from atoll.engine.operations import Operations
-from atoll.engine.qemu.machine import Machine, Saved, precopy, save
+from atoll.engine.qemu.machine import Machine, Saved, save
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
 from atoll.engine.saved import SavedMemory
@@ -47,9 +56,7 @@ from atoll.rpc.messages import (
 )
 
 MAX_VMS = 10_000  # records are held in memory, about 2 kB each
-FREEZE_S = 10.0  # guest file systems; the guest's own watchdog thaws after this
 SHUTDOWN_S = 60.0
-RESUME_S = 10.0
 UNDO_S = 60.0  # undoing a start; under a second unless the host is stuck
 _log = log.get("service")
 
@@ -64,6 +71,7 @@ class Service:
         records: Records,
         disks: Disks,
         boot: Boot,
+        capture: Capture,
         operations: Operations,
         space: Space,
         publish: Callable[[Event], None],
@@ -73,6 +81,7 @@ class Service:
         self._records = records
         self._disks = disks
         self._boot = boot
+        self._capture = capture
         self._operations = operations
         self.space = space
         self._publish = publish
@@ -161,7 +170,10 @@ class Service:
                 raise
 
     async def clone(self, request: Clone) -> Outcome:
-        """A copy of `source`: of the running machine, or of what is on disk."""
+        """A copy of `source`: of the running machine, or of what is on disk.
+
+        With another number of vCPUs or amount of memory only the disk is copied, and boots.
+        """
         return await self._once(request.op, request.vm, lambda: self._clone(request))
 
     async def _clone(self, request: Clone) -> Outcome:
@@ -177,7 +189,12 @@ class Service:
                     child = self._records.put(_child(source, request))
                     match source.state:
                         case VmState.RUNNING:
-                            saved = await self._fork(source, child, clock)
+                            machine = self._machine(source)
+                            if _same_machine(source, child):
+                                saved = await self._capture.machine(source, child, machine, clock)
+                            else:
+                                saved = None
+                                await self._capture.disk(source, child, machine, clock)
                         case VmState.PAUSED | VmState.STOPPED:
                             return await self._copy_at_rest(source, child, request.op, clock)
                         case _:
@@ -185,7 +202,7 @@ class Service:
                                 f"{source.vm} is {source.state}, it cannot be cloned now"
                             )
                 return await self._bring_up(
-                    child, request.op, request.identity, saved, clock, cold=False
+                    child, request.op, request.identity, saved, clock, cold=saved is None
                 )
             except BaseException:
                 await shielded(self.discard(request.vm), seconds=UNDO_S)
@@ -207,7 +224,7 @@ class Service:
             machine = self._machine(record)
             memory = self._memory(record.vm)
             prologue = await self._boot.prologue_of(record)  # the first of its shape takes a second
-            async with self._resume_on_failure(machine, record):
+            async with self._capture.resume_on_failure(machine, record):
                 await self._boot.close_port(record)
                 await machine.stop()
                 pages = Pages(machine.memory_bytes)
@@ -406,61 +423,17 @@ class Service:
         self._boot.watch(machine, died=self.died, heard=self.heard)
         return self._finish(record, op, clock, cold=cold)
 
-    async def _fork(self, source: Record, child: Record, clock: Clock) -> Saved:
-        """Capture a running machine, memory and disk of one instant; the source runs on."""
-        machine = self._machine(source)
-        prologue = await self._boot.prologue_of(source)
-        pages = await precopy(machine)
-        clock.mark("precopy")
-        fork = await self._disks.fork(source.vm, child.vm, child.owner, machine.qmp)
-        guest = FrozenGuest(machine.agent, held_seconds=FREEZE_S, seconds=FREEZE_S)
-        try:
-            await fork.prepare()
-            clock.mark("prepare")
-            async with guest:
-                clock.mark("freeze")
-                saved = await self._halted_copy(source, machine, prologue, pages, fork, clock)
-            await fork.finish()
-        except BaseException:
-            await shielded(fork.abandon(), seconds=UNDO_S)
-            raise
-        clock.mark("fork")
-        if not guest.held:
-            raise Unavailable(
-                f"{source.vm} did not hold its file systems still for the copy",
-                hint="Try again; a VM under heavy load may need a second try",
-            )
-        return saved
-
-    async def _halted_copy(
-        self,
-        source: Record,
-        machine: Machine,
-        prologue: bytes,
-        pages: Pages,
-        fork: Fork,
-        clock: Clock,
-    ) -> Saved:
-        """The only part in which the source stands still."""
-        async with self._resume_on_failure(machine, source):
-            started = time.monotonic()
-            await machine.stop()
-            saved = await save(machine, prologue, pages)
-            await fork.switch()
-            await machine.resume()
-            clock.note("pause", (time.monotonic() - started) * 1000)
-        return saved
-
     async def _copy_at_rest(self, source: Record, child: Record, op: str, clock: Clock) -> Outcome:
-        """Copy a VM without a process: its disk layers, and its saved memory if it is paused."""
-        fork = await self._disks.fork(source.vm, child.vm, child.owner, None)
-        await fork.prepare()
-        await fork.finish()
-        if source.state is VmState.PAUSED:
+        """Copy a VM without a process: its disk layers, and its saved memory if that still fits."""
+        await self._capture.disk_at_rest(source, child)
+        state = source.state
+        if state is VmState.PAUSED and _same_machine(source, child):
             memory = self._memory(source.vm)
             await asyncio.to_thread(memory.copy_to, self._memory(child.vm))
+        else:
+            state = VmState.STOPPED
         clock.mark("copy")
-        child = self._records.put(child.model_copy(update={"state": source.state, "newborn": True}))
+        child = self._records.put(child.model_copy(update={"state": state, "newborn": True}))
         return self._finish(child, op, clock, cold=False)
 
     async def _give_up(self, vm: str) -> None:
@@ -591,19 +564,6 @@ class Service:
     def _memory(self, vm: str) -> SavedMemory:
         return SavedMemory(self._records.folder(vm))
 
-    @contextlib.asynccontextmanager
-    async def _resume_on_failure(self, machine: Machine, record: Record) -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException:
-            # From its next instruction on, whatever was saved of it is out of date.
-            self._memory(record.vm).forget()
-            with contextlib.suppress(AtollError, TimeoutError):
-                await shielded(machine.resume(), seconds=RESUME_S)
-            with contextlib.suppress(AtollError):
-                await self._boot.open_port(record)
-            raise
-
     def _tell(self, kind: str, vm: str) -> None:
         record = self._records.get(vm)
         self._publish(
@@ -618,12 +578,26 @@ class Service:
         )
 
 
+def _same_machine(one: Record, other: Record) -> bool:
+    """Whether the memory of one fits the other."""
+    return (one.spec.cpus, one.spec.memory_bytes) == (other.spec.cpus, other.spec.memory_bytes)
+
+
 def _child(source: Record, request: Clone) -> Record:
-    """The record of a clone in the making."""
+    """The record of a clone in the making. Raises Invalid for a spec that a copy cannot have."""
+    spec = request.spec or source.spec
+    if spec.image != source.spec.image:
+        raise Invalid(f"a copy of {source.vm} has its image, {source.spec.image}")
+    if spec.disk_bytes < source.spec.disk_bytes:
+        raise Invalid(
+            f"a disk of {show_size(spec.disk_bytes)} is smaller than that of the VM to copy",
+            hint=f"Disks only grow; it has {show_size(source.spec.disk_bytes)}",
+        )
     return source.model_copy(
         update={
             "vm": request.vm,
             "owner": request.owner,
+            "spec": spec,
             "hostname": request.identity.hostname,
             "created_at": time.time(),
             "state": VmState.STARTING,

@@ -164,13 +164,18 @@ class Create(Message):
 
 
 class Clone(Message):
-    """-> Outcome of the child. A running source keeps running; else its disk and memory are copied."""
+    """-> Outcome of the child. A running source keeps running; else its disk and memory are copied.
+
+    `spec` (None: the source's) may have another size: a larger disk the child grows into; with other
+    vCPUs or memory it gets the disk alone, and boots cold (a source at rest: is stopped).
+    """
 
     op: OpId
     source: VmId
     vm: VmId
     owner: OwnerId
     identity: Identity
+    spec: Spec | None = None
 
 
 class Pause(Message):

@@ -135,16 +135,15 @@ class Effects:
 
     async def _create(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)
-        spec = Spec(
-            image=vm.image, cpus=vm.cpus, memory_bytes=vm.memory_bytes, disk_bytes=vm.disk_bytes
-        )
-        request = Create(op=op.id, vm=vm.id, owner=vm.owner, spec=spec, identity=identity)
+        request = Create(op=op.id, vm=vm.id, owner=vm.owner, spec=_spec(vm), identity=identity)
         return await self._ask(request, Outcome, BOOT_S)
 
     async def _clone(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)
         source = str(op.payload["source"])
-        request = Clone(op=op.id, source=source, vm=vm.id, owner=vm.owner, identity=identity)
+        request = Clone(
+            op=op.id, source=source, vm=vm.id, owner=vm.owner, identity=identity, spec=_spec(vm)
+        )
         return await self._ask(request, Outcome, CLONE_S)
 
     async def _put_away(self, op: Operation) -> Outcome | None:
@@ -207,3 +206,9 @@ class Effects:
                     raise
                 await asyncio.sleep(pause)
         return await self.engine.call(request, answer, seconds=max(end - clock(), 0.1))
+
+
+def _spec(vm: VmRecord) -> Spec:
+    return Spec(
+        image=vm.image, cpus=vm.cpus, memory_bytes=vm.memory_bytes, disk_bytes=vm.disk_bytes
+    )

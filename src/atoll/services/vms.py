@@ -47,6 +47,17 @@ class NewVm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What `cp` was asked for; None: as the VM that is copied."""
+
+    name: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    disk: str | None = None
+    copy_tags: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """A VM after a change; `outcome` is what the engine said, None when there was nothing to do."""
 
@@ -90,27 +101,36 @@ class Vms:
         return await self._bring_up(vm, OpKind.CREATE, {}, wish=request.name, act=act)
 
     async def clone(
-        self, caller: Caller, source: str, name: str | None, *, copy_tags: bool, act: str
+        self,
+        caller: Caller,
+        source: str,
+        request: Copy,
+        *,
+        act: str,
+        progress: Callable[[str], None],
     ) -> Made:
         """Copy a VM: running with its memory and processes, else its disk as it is.
 
         Raises as `create`; a source that is being changed is a Conflict.
         """
+        name = request.name
         if name is not None:
             check_vm(name)
-        await self._facts.node()
+        node = await self._facts.node()
         async with self._access.exclusively(caller, source, doing="cp") as parent:
             if parent.phase is not Phase.LIVE:
                 raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
             child = self._named(
                 replace(
-                    parent,
+                    _resized(parent, request, node),
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
-                    tags=parent.tags if copy_tags else (),
+                    tags=parent.tags if request.copy_tags else (),
                 )
             )
+            if (child.cpus, child.memory_bytes) != (parent.cpus, parent.memory_bytes):
+                progress("another size: the copy is of the disk alone, and boots")
             payload: dict[str, Json] = {"source": parent.id}
             return await self._bring_up(child, OpKind.CLONE, payload, wish=name, act=act)
 
@@ -154,9 +174,7 @@ class Vms:
         """Everything that can be checked without asking anybody."""
         if request.name is not None:
             check_vm(request.name)
-        cpus = self._defaults.cpus if request.cpus is None else request.cpus
-        if request.cpus is not None and not 1 <= cpus <= MAX_CPUS:
-            raise Invalid(f"--cpu {cpus} is not within 1 to {MAX_CPUS}", hint="Try: --cpu 2")
+        cpus = self._defaults.cpus if request.cpus is None else _cpus(request.cpus)
         return self._named(
             VmRecord(
                 id="",
@@ -188,16 +206,43 @@ class Vms:
         if image is None:
             known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
             raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
-        if vm.memory_bytes > node.memory_bytes:
-            raise Exhausted(
-                f"--memory {show_size(vm.memory_bytes)} is more than this machine has"
-                f" ({show_size(node.memory_bytes)})",
-                hint=f"Try: --memory {self._defaults.memory}",
-            )
+        _check_memory(vm.memory_bytes, node)
         cpus = vm.cpus or (2 if node.accel == "kvm" else 1)
         if (cpus, vm.memory_bytes) not in image.warm_sizes:
             progress("no warm template of this size yet: this one boots, which takes longer")
         return replace(vm, cpus=cpus, port=image.default_port)
+
+
+def _resized(parent: VmRecord, request: Copy, node: Node) -> VmRecord:
+    """`parent` with the sizes asked for. Raises Invalid or Exhausted for one it cannot have."""
+    memory_bytes, disk_bytes = parent.memory_bytes, parent.disk_bytes
+    if request.memory is not None:
+        memory_bytes = _size(request.memory, "--memory", MEMORY_BYTES)
+        _check_memory(memory_bytes, node)
+    if request.disk is not None:
+        disk_bytes = _size(request.disk, "--disk", DISK_BYTES)
+    if disk_bytes < parent.disk_bytes:
+        raise Invalid(
+            f"--disk {request.disk} is smaller than the disk of {parent.label}",
+            hint=f"A disk only grows; it has {show_size(parent.disk_bytes)}",
+        )
+    cpus = parent.cpus if request.cpus is None else _cpus(request.cpus)
+    return replace(parent, cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
+
+
+def _cpus(count: int) -> int:
+    if not 1 <= count <= MAX_CPUS:
+        raise Invalid(f"--cpu {count} is not within 1 to {MAX_CPUS}", hint="Try: --cpu 2")
+    return count
+
+
+def _check_memory(memory_bytes: int, node: Node) -> None:
+    if memory_bytes > node.memory_bytes:
+        raise Exhausted(
+            f"--memory {show_size(memory_bytes)} is more than this machine has"
+            f" ({show_size(node.memory_bytes)})",
+            hint="Try: --memory 1G",
+        )
 
 
 def _size(text: str, flag: str, bounds: tuple[int, int]) -> int:

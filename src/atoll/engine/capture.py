@@ -1,0 +1,110 @@
+"""Taking a copy of a VM for another one: its disk, and of a running machine also its memory.
+
+Invariant: memory and disk are of one instant, in which the guest's file systems were held still, and
+the source goes on whatever happens: an error or a cancelled task leaves it running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from atoll.base.aio import shielded
+from atoll.base.errors import AtollError, Unavailable
+from atoll.engine.agent import FrozenGuest
+from atoll.engine.boot import Boot
+from atoll.engine.clock import Clock
+from atoll.engine.disks import Disks, Fork
+from atoll.engine.qemu.machine import Machine, Saved, precopy, save
+from atoll.engine.records import Record, Records
+from atoll.engine.saved import SavedMemory
+
+FREEZE_S = 10.0  # guest file systems; the guest's own watchdog thaws after this
+RESUME_S = 10.0
+UNDO_S = 60.0  # taking a layer back; under a second unless the host is stuck
+
+
+class Capture:
+    """Copies of VMs."""
+
+    def __init__(self, *, records: Records, disks: Disks, boot: Boot) -> None:
+        self._records = records
+        self._disks = disks
+        self._boot = boot
+
+    async def machine(self, source: Record, child: Record, machine: Machine, clock: Clock) -> Saved:
+        """A running machine, memory and disk of one instant; it runs on.
+
+        Raises Unavailable when its file systems were not held still.
+        """
+        prologue = await self._boot.prologue_of(source)
+        pages = await precopy(machine)
+        clock.mark("precopy")
+        async with self._forked(source, child, machine, clock) as fork:
+            async with self.resume_on_failure(machine, source):
+                started = time.monotonic()
+                await machine.stop()  # the only part in which the source stands still
+                saved = await save(machine, prologue, pages)
+                await fork.switch()
+                await machine.resume()
+                clock.note("pause", (time.monotonic() - started) * 1000)
+        return saved
+
+    async def disk(self, source: Record, child: Record, machine: Machine, clock: Clock) -> None:
+        """The disk of a running machine, as a clean shutdown's but for open files; it runs on."""
+        async with self._forked(source, child, machine, clock) as fork:
+            await fork.switch()
+
+    async def disk_at_rest(self, source: Record, child: Record) -> None:
+        """The disk of a VM without a process."""
+        fork = await self._fork(source, child, None)
+        await fork.prepare()
+        await fork.finish()
+
+    @contextlib.asynccontextmanager
+    async def resume_on_failure(self, machine: Machine, record: Record) -> AsyncIterator[None]:
+        """Let a machine that the body stopped run again when the body fails."""
+        try:
+            yield
+        except BaseException:
+            # From its next instruction on, whatever was saved of it is out of date.
+            SavedMemory(self._records.folder(record.vm)).forget()
+            with contextlib.suppress(AtollError, TimeoutError):
+                await shielded(machine.resume(), seconds=RESUME_S)
+            with contextlib.suppress(AtollError):
+                await self._boot.open_port(record)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _forked(
+        self, source: Record, child: Record, machine: Machine, clock: Clock
+    ) -> AsyncIterator[Fork]:
+        """The child's disk; the body switches it at the instant of its choice."""
+        fork = await self._fork(source, child, machine)
+        guest = FrozenGuest(machine.agent, held_seconds=FREEZE_S, seconds=FREEZE_S)
+        try:
+            await fork.prepare()
+            clock.mark("prepare")
+            async with guest:
+                clock.mark("freeze")
+                yield fork
+            await fork.finish()
+        except BaseException:
+            await shielded(fork.abandon(), seconds=UNDO_S)
+            raise
+        clock.mark("fork")
+        if not guest.held:
+            raise Unavailable(
+                f"{source.vm} did not hold its file systems still for the copy",
+                hint="Try again; a VM under heavy load may need a second try",
+            )
+
+    async def _fork(self, source: Record, child: Record, machine: Machine | None) -> Fork:
+        return await self._disks.fork(
+            source.vm,
+            child.vm,
+            child.owner,
+            machine.qmp if machine else None,
+            size_bytes=child.spec.disk_bytes,
+        )
