@@ -84,6 +84,10 @@ class Vms(Section):
     )
     trash_hours: float = Field(24.0, gt=0, description="hours `rm` can be undone")
 
+    def cpus_on(self, accel: str) -> int:
+        """vCPUs when nothing is said, on a node with this acceleration."""
+        return self.cpus or (2 if accel == "kvm" else 1)
+
 
 class Engine(Section):
     """The part that runs as root."""

@@ -194,7 +194,7 @@ class Vms:
                 f" ({show_size(node.memory_bytes)})",
                 hint=f"Try: --memory {self._defaults.memory}",
             )
-        cpus = vm.cpus or (2 if node.accel == "kvm" else 1)
+        cpus = vm.cpus or self._defaults.cpus_on(node.accel)
         if (cpus, vm.memory_bytes) not in image.warm_sizes:
             progress("no warm template of this size yet: this one boots, which takes longer")
         return replace(vm, cpus=cpus, port=image.default_port)
