@@ -106,6 +106,12 @@ class Engine(Section):
         ge=1,
         description="VMs started or cloned at the same moment; more wait, so a burst does not thrash",
     )
+    templates_kept: int = Field(
+        6,
+        ge=0,
+        description="warm templates kept though no VM stands on them, besides the default size's; each"
+        " takes some 250 MB of disk, and of memory once used. The least recently used go first",
+    )
     merge_depth: int = Field(
         12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"
     )

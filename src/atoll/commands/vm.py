@@ -18,6 +18,7 @@ from atoll.services.vms import Made, NewVm
 
 VERBS = Registry()
 COLD = "cold boot: no warm template of this size yet"
+WARMING = "one is being made"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +190,9 @@ def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:
 
 def _summary(ctx: Context, made: Made, elapsed_s: float, more: str) -> str:
     name = made.vm.label
-    cold = f", {COLD}" if made.outcome is not None and made.outcome.cold_booted else ""
+    cold = ""
+    if made.outcome is not None and made.outcome.cold_booted:
+        cold = f", {COLD}" + (f", {WARMING}" if made.outcome.warming else "")
     return "\n".join(
         (
             f"{name} is {VmView.of(ctx.cloud, made.vm).status} ({elapsed_s:.2f} s{cold}){more}",
