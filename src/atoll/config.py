@@ -109,8 +109,8 @@ class Engine(Section):
     templates_kept: int = Field(
         6,
         ge=0,
-        description="warm templates kept though no VM stands on them, besides the default size's; each"
-        " takes some 250 MB of disk, and of memory once used. The least recently used go first",
+        description="warm templates kept though no VM stands on them, besides the default size's; the"
+        " least recently used go first. Six take some 1.5 GB of disk, and of memory once all were used",
     )
     merge_depth: int = Field(
         12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"
