@@ -84,6 +84,10 @@ class Vms(Section):
     )
     trash_hours: float = Field(24.0, gt=0, description="hours `rm` can be undone")
 
+    def cpus_on(self, accel: str) -> int:
+        """vCPUs when nothing is said, on a node with this acceleration."""
+        return self.cpus or (2 if accel == "kvm" else 1)
+
 
 class Engine(Section):
     """The part that runs as root."""
@@ -101,6 +105,12 @@ class Engine(Section):
         4,
         ge=1,
         description="VMs started or cloned at the same moment; more wait, so a burst does not thrash",
+    )
+    templates_kept: int = Field(
+        6,
+        ge=0,
+        description="warm templates kept though no VM stands on them, besides the default size's; the"
+        " least recently used go first. Six take some 1.5 GB of disk, and of memory once all were used",
     )
     merge_depth: int = Field(
         12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"

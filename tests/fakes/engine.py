@@ -62,6 +62,7 @@ class FakeEngine:
         self.stats: dict[str, Stat] = {}
         self.images = {"debian": Image(name="debian", digest="sha256:1", size_bytes=400 * MIB)}
         self.warm_sizes = {(1, 1 * GIB)}
+        self.makes_templates = True  # when it had to boot cold
         self.asked: list[Message] = []  # everything that arrived, in order
         self.refuse: dict[type[Message], list[AtollError]] = defaultdict(list)
         self.hold: dict[type[Message], asyncio.Event] = {}  # requests of a type wait for it
@@ -151,7 +152,8 @@ class FakeEngine:
                     ),
                     request.identity,
                 )
-                return self._start(request.vm, request.identity, cold=not is_warm)
+                started = self._start(request.vm, request.identity, cold=not is_warm)
+                return started.model_copy(update={"warming": not is_warm and self.makes_templates})
             case Clone():
                 source = self._get(request.source)
                 spec = request.spec or source.spec

@@ -12,10 +12,13 @@ from atoll.engine.images.recipe import Recipe
 
 
 class FakeBuilder:
-    """Builds at once, or waits for `go`, or ends with `fails`."""
+    """Builds at once, or waits for `go`, or ends with `fails`. `disk` is what the disk file holds."""
 
-    def __init__(self, *, fails: Exception | None = None) -> None:
+    def __init__(
+        self, *, fails: Exception | None = None, disk: bytes = b"disk.qcow2" * 100
+    ) -> None:
         self.fails = fails
+        self.disk = disk
         self.built = 0
         self.started = asyncio.Event()
         self.go = asyncio.Event()
@@ -33,7 +36,8 @@ class FakeBuilder:
             raise self.fails
         files = {}
         for name in (manifest.DISK, manifest.KERNEL, manifest.INITRD):
-            (folder / name).write_bytes(name.encode() * 100)
+            content = self.disk if name == manifest.DISK else name.encode() * 100
+            (folder / name).write_bytes(content)
             files[name] = manifest.describe(folder / name)
         (folder / "work").rmdir()
         facts = manifest.Manifest(

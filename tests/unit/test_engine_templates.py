@@ -56,7 +56,7 @@ def root(tmp_path: Path) -> Path:
 
 async def test_it_is_found_after_a_restart_and_its_memory_is_sealed(root: Path) -> None:
     templates = opened(root)
-    found = templates.find("k" * 32, "d" * 64)
+    found = templates.find("k" * 32, "d" * 64, 1 << 30)
     assert found == meta()
     loaded = await templates.load("tmpl-a")
     assert os.pread(loaded.ram, PAGE, 4 * PAGE) == b"x" * PAGE
@@ -67,24 +67,24 @@ async def test_it_is_found_after_a_restart_and_its_memory_is_sealed(root: Path) 
     assert fresh.state == STATE
     assert fresh.pages.runs == []
     assert await templates.load("tmpl-a") is loaded
-    templates.remove("tmpl-a")
+    await templates.remove("tmpl-a")
 
 
 async def test_many_who_ask_at_once_get_one(root: Path) -> None:
     templates = opened(root)
     loaded = await asyncio.gather(*(templates.load("tmpl-a") for _ in range(5)))
     assert len({one.ram for one in loaded}) == 1
-    templates.remove("tmpl-a")
+    await templates.remove("tmpl-a")
 
 
 def test_the_newest_of_the_image_is_taken(root: Path) -> None:
     templates = opened(root)
     templates.write(meta("tmpl-b", created_at=2.0), saved())
     templates.write(meta("tmpl-c", created_at=3.0, digest="e" * 64), saved())
-    found = templates.find("k" * 32, "d" * 64)
+    found = templates.find("k" * 32, "d" * 64, 1 << 30)
     assert found is not None
     assert found.id == "tmpl-b"
-    assert templates.find("j" * 32, "d" * 64) is None
+    assert templates.find("j" * 32, "d" * 64, 1 << 30) is None
 
 
 def test_half_written_ones_are_removed_and_unreadable_ones_set_aside(root: Path) -> None:
@@ -127,7 +127,7 @@ async def test_a_host_short_of_descriptors_costs_no_template(root: Path) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (await templates.load("tmpl-a")).meta == meta()
-    templates.remove("tmpl-a")
+    await templates.remove("tmpl-a")
 
 
 async def test_set_aside_lets_go_of_its_memory(root: Path) -> None:
@@ -148,5 +148,5 @@ async def test_another_pool_takes_it_by_links(root: Path, tmp_path: Path) -> Non
     made = other.link_in(cache, "tmpl-z", "layer-9")
     assert (made.id, made.layer) == ("tmpl-z", "layer-9")
     assert (await other.load("tmpl-z")).meta == made
-    assert opened(tmp_path / "other").find("k" * 32, "d" * 64) == made
-    other.remove("tmpl-z")
+    assert opened(tmp_path / "other").find("k" * 32, "d" * 64, 1 << 30) == made
+    await other.remove("tmpl-z")

@@ -19,6 +19,7 @@ from atoll.services.vms import Copy, Made, NewVm
 VERBS = Registry()
 RESIZED = "cold boot: another size than the original's"
 COLD = "cold boot: no warm template of this size yet"
+WARMING = "one is being made"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,9 @@ def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:
 
 def _summary(ctx: Context, made: Made, elapsed_s: float, more: str, *, why_cold: str) -> str:
     name = made.vm.label
-    cold = f", {why_cold}" if made.outcome is not None and made.outcome.cold_booted else ""
+    cold = ""
+    if made.outcome is not None and made.outcome.cold_booted:
+        cold = f", {why_cold}" + (f", {WARMING}" if made.outcome.warming else "")
     return "\n".join(
         (
             f"{name} is {VmView.of(ctx.cloud, made.vm).status} ({elapsed_s:.2f} s{cold}){more}",

@@ -20,6 +20,7 @@ from atoll.base import atomic, log
 from atoll.base.aio import TaskGroup, shielded, unless
 from atoll.base.errors import AtollError, Internal, Unavailable
 from atoll.config import Config
+from atoll.domain.template_plans import Size
 from atoll.engine.agent import GuestFailed
 from atoll.engine.disk.openings import OpenChain
 from atoll.engine.disks import Disks
@@ -33,7 +34,7 @@ from atoll.engine.qemu.argv import Shape, shape_key
 from atoll.engine.qemu.machine import Machine, Saved
 from atoll.engine.qemu.probe import Accel, cpu_name
 from atoll.engine.records import Record
-from atoll.engine.templates import Loaded, Templates
+from atoll.engine.templates import Loaded, Meta, Templates
 from atoll.rpc.messages import Identity, Spec
 
 BOOT_S = 240.0  # cold boots take 15-36 s under TCG alone, several times that in a crowd
@@ -130,9 +131,8 @@ class Boot:
         Raises NotFound for an unknown image, Unavailable for one that is not built yet.
         """
         image = self._images.current(spec.image)
-        key = shape_key(self._host.shape(image, spec.cpus, spec.memory_bytes))
-        meta = self._templates.find(key, image.digest)
-        if meta is None or spec.disk_bytes < meta.disk_bytes:
+        meta = self.template_for(spec)
+        if meta is None:
             return None, image
         try:
             return await self._templates.load(meta.id), image
@@ -140,9 +140,14 @@ class Boot:
             _log.error("template unusable, booting cold", reason=str(error))
             return None, image
 
-    def shape_of(self, image: BuiltImage, spec: Spec) -> Shape:
-        """The machine a new VM of `spec` gets."""
-        return self._host.shape(image, spec.cpus, spec.memory_bytes)
+    def template_for(self, wanted: Spec | Size) -> Meta | None:
+        """The template that new VMs like this start from. Raises as `choose` does."""
+        image = self._images.current(wanted.image)
+        return self._templates.find(self.key_of(image, wanted), image.digest, wanted.disk_bytes)
+
+    def key_of(self, image: BuiltImage, wanted: Spec | Size) -> str:
+        """Shape key of the machine that new VMs like this get."""
+        return shape_key(self._host.shape(image, wanted.cpus, wanted.memory_bytes))
 
     def shape(self, record: Record) -> Shape:
         """The machine of a VM, with the kernel it was made with."""

@@ -21,6 +21,7 @@ from atoll.domain.layers import (
     Abandon,
     AddPin,
     CreateLayer,
+    Kind,
     LayerId,
     Merge,
     Pin,
@@ -66,6 +67,11 @@ class Disks:
         """Bytes on disk that are this VM's own."""
         return self._pool.used_bytes(vm)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a layer file cannot be read; nothing is deleted then, it might be needed."""
+        return bool(self._pool.damaged)
+
     def free_bytes(self) -> int:
         """Bytes the pool can still take."""
         return self._pool.free_bytes()
@@ -99,6 +105,26 @@ class Disks:
         """Let go of what `keep_layer` kept."""
         if template in self._pool.graph.pins:
             plan = plans.plan_unpin(self._pool.graph, name=template)
+            await asyncio.to_thread(self._pool.apply_all, plan)
+
+    def template_pins(self) -> frozenset[str]:
+        """Templates that a layer is kept for."""
+        return frozenset(name for name in self._pool.graph.pins if name.startswith("tmpl-"))
+
+    def bases(self) -> dict[str, bool]:
+        """Digests of image disks, and whether anything stands on each."""
+        graph = self._pool.graph
+        return {
+            layer.id.removeprefix("base-"): bool(graph.children(layer.id))
+            for layer in graph.layers.values()
+            if layer.kind is Kind.BASE
+        }
+
+    async def drop_base(self, digest: str) -> None:
+        """Delete an image's disk; one that is not there is fine. Raises Conflict if it is in use."""
+        base = base_id(digest)
+        if base in self._pool.graph.layers:
+            plan = plans.plan_drop_base(self._pool.graph, base=base)
             await asyncio.to_thread(self._pool.apply_all, plan)
 
     # -- one VM

@@ -10,8 +10,10 @@ from typing import Any
 from atoll import __version__
 from atoll.base.errors import AtollError, Invalid
 from atoll.config import Config
+from atoll.engine.ahead import Ahead
 from atoll.engine.boot import Host
 from atoll.engine.images.installed import Installed
+from atoll.engine.qemu.argv import shape_key
 from atoll.engine.records import Record, Records
 from atoll.engine.service import Service
 from atoll.engine.stat import Meter
@@ -36,6 +38,7 @@ class Handler:
         images: Installed,
         templates: Templates,
         warm: Warm,
+        ahead: Ahead,
         meter: Meter,
     ) -> None:
         self._config = config
@@ -45,6 +48,7 @@ class Handler:
         self._images = images
         self._templates = templates
         self._warm = warm
+        self._ahead = ahead
         self._meter = meter
         self._table: dict[type[Message], Callable[[Any], Awaitable[Message]]] = {
             m.Create: service.create,
@@ -87,6 +91,7 @@ class Handler:
 
     async def _prepare(self, request: m.Prepare) -> m.Image:
         await self._warm.ensure(request.image, request.cpus, request.memory_bytes)
+        self._ahead.look()  # one more than are kept, perhaps
         return self._image(request.image)
 
     async def _node(self, request: m.NodeInfo) -> m.Node:
@@ -111,7 +116,12 @@ class Handler:
     def _image(self, name: str) -> m.Image:
         built = self._images.current(name)
         warm = sorted(
-            {(t.cpus, t.memory_bytes) for t in self._templates.all() if t.digest == built.digest}
+            {
+                (t.cpus, t.memory_bytes)
+                for t in self._templates.all()
+                if t.digest == built.digest
+                and t.key == shape_key(self._host.shape(built, t.cpus, t.memory_bytes))
+            }
         )
         return m.Image(
             name=name,

@@ -16,6 +16,7 @@ from atoll.base import log
 from atoll.base.aio import TaskGroup, shielded
 from atoll.base.units import parse_size
 from atoll.config import Config
+from atoll.engine.ahead import Ahead
 from atoll.engine.boot import Boot, Host
 from atoll.engine.capture import Capture
 from atoll.engine.cgroup import Cgroups
@@ -30,12 +31,14 @@ from atoll.engine.merging import Merging
 from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
 from atoll.engine.operations import UNDO_S, Operations
+from atoll.engine.pruning import Pruning
 from atoll.engine.qemu import probe
 from atoll.engine.records import Records
 from atoll.engine.recovery import Recovery
 from atoll.engine.service import Service
 from atoll.engine.space import Space
 from atoll.engine.stat import Meter
+from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Templates
 from atoll.engine.timekeeping import keep_time
 from atoll.engine.warm import Warm
@@ -43,6 +46,7 @@ from atoll.rpc.messages import Event, Message
 from atoll.rpc.server import RpcServer
 
 FINISH_S = 5.0  # a clone or a pause ends within this; a cold boot is undone and asked for again
+BUILD_END_S = 3.0  # to undo a template half made; what is left of it the next engine removes
 _log = log.get("engine")
 
 
@@ -53,15 +57,23 @@ async def run(config: Config) -> None:
         try:
             async with engine.server.serving(group=_gid(config)):
                 _log.info("engine ready", socket=str(config.engine_socket))
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    engine.ahead.cancel()  # its VM is undone while requests are finished
         finally:
             # While the machines are still connected: a clone cut short lets its source go on.
             await shielded(operations.finish(seconds=FINISH_S), seconds=FINISH_S + UNDO_S + 5)
+            await shielded(_ended(engine.ahead), seconds=BUILD_END_S + 1)
             for task in engine.background:
                 task.cancel()
             engine.boot.stop_watching()
             for machine in list(engine.service.machines.values()):
                 await machine.detach()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task], timeout=BUILD_END_S)
 
 
 class _Engine:
@@ -73,11 +85,13 @@ class _Engine:
         server: RpcServer,
         service: Service,
         boot: Boot,
+        ahead: asyncio.Task[None],
         background: tuple[asyncio.Task[None], ...],
     ) -> None:
         self.server = server
         self.service = service
         self.boot = boot
+        self.ahead = ahead
         self.background = background
 
 
@@ -116,6 +130,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
     records.load()
 
     server: RpcServer
+    ahead: Ahead
     boot = Boot(
         config=config,
         host=host,
@@ -135,8 +150,16 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         operations=operations,
         space=space,
         publish=lambda event: server.publish(event),
-        problems=lambda: (*network.problems, *cgroups.problems, *records.problems),
+        problems=lambda: (
+            *network.problems,
+            *cgroups.problems,
+            *records.problems,
+            *ahead.problems,
+        ),
+        missed=lambda spec: ahead.missed(spec),
     )
+    alone = asyncio.Lock()
+    cache = TemplateCache(config.paths.cache / "templates", templates=templates, disks=disks)
     warm = Warm(
         config=config,
         images=images,
@@ -145,6 +168,28 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         disks=disks,
         records=records,
         service=service,
+        cache=cache,
+        alone=alone,
+    )
+    pruning = Pruning(
+        config=config,
+        images=images,
+        templates=templates,
+        disks=disks,
+        records=records,
+        cache=cache,
+        alone=alone,
+    )
+    pruning.check_layers()
+    ahead = Ahead(
+        config=config,
+        host=host,
+        images=images,
+        boot=boot,
+        disks=disks,
+        warm=warm,
+        pruning=pruning,
+        publish=lambda event: server.publish(event),
     )
     handler = Handler(
         config=config,
@@ -154,6 +199,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         images=images,
         templates=templates,
         warm=warm,
+        ahead=ahead,
         meter=Meter(disks=disks, network=network, cgroups=cgroups),
     )
 
@@ -188,7 +234,13 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         group.create_task(space.watch(service.go_on), name="full pool"),
         group.create_task(keep_time(service.machines, operations.busy), name="guest clocks"),
     )
-    return _Engine(server=server, service=service, boot=boot, background=background)
+    return _Engine(
+        server=server,
+        service=service,
+        boot=boot,
+        ahead=group.create_task(ahead.run(), name="templates ahead"),
+        background=background,
+    )
 
 
 def dns_pid_file(config: Config) -> Path:

@@ -50,6 +50,7 @@ from atoll.rpc.messages import (
     Pause,
     Restart,
     Resume,
+    Spec,
     Stop,
     Vm,
     VmState,
@@ -76,6 +77,7 @@ class Service:
         space: Space,
         publish: Callable[[Event], None],
         problems: Callable[[], tuple[str, ...]],
+        missed: Callable[[Spec], bool],
     ) -> None:
         self._config = config
         self._records = records
@@ -88,6 +90,7 @@ class Service:
         self._starts = asyncio.Semaphore(config.engine.starts_at_once)
         self.machines: dict[str, Machine] = {}
         self.problems = problems
+        self._missed = missed  # no template fitted; whether one is being made now
 
     # -- facts
 
@@ -533,8 +536,13 @@ class Service:
         return self._records.put(record.model_copy(update={"intent": intent}))
 
     def _finish(self, record: Record, op: str, clock: Clock, *, cold: bool) -> Outcome:
-        outcome = Outcome(vm=self.vm(record), cold_booted=cold, timings_ms=clock.marks)
         what = record.intent.kind if record.intent else "no change"
+        outcome = Outcome(
+            vm=self.vm(record),
+            cold_booted=cold,
+            warming=cold and what == "create" and self._missed(record.spec),
+            timings_ms=clock.marks,
+        )
         self._records.put(record.with_outcome(op, outcome))
         _log.info("operation done", what=what, vm=record.vm, state=record.state, ms=clock.marks)
         self._tell("vm-state", record.vm)

@@ -3,7 +3,8 @@
 A template is a folder `<pool>/templates/<id>/`: `meta.json` (its shape key, image, disk layer),
 `pages` (memory), `state` (device state), `prologue` (see `qemu.state`). All are written once, under a
 temporary name, and renamed when the template has passed its self-test; a damaged one is set aside
-and never used. Loaded, its memory is a sealed file that lives as long as this process or a VM.
+and never used. Loaded, its memory is a sealed file that lives as long as this process or a VM. Nothing
+in the folder changes, so the folder's own time says when the template was last used.
 """
 
 from __future__ import annotations
@@ -85,10 +86,24 @@ class Templates:
         """Every usable template."""
         return iter(list(self._metas.values()))
 
-    def find(self, key: str, digest: str) -> Meta | None:
-        """The newest template of this shape and image."""
-        fitting = [m for m in self._metas.values() if m.key == key and m.digest == digest]
-        return max(fitting, key=lambda m: m.created_at, default=None)
+    def find(self, key: str, digest: str, disk_bytes: int) -> Meta | None:
+        """What a disk of this size has to grow least from, of this shape and image; the newest such.
+
+        A disk never shrinks: templates with a larger one do not fit.
+        """
+        fitting = [
+            meta
+            for meta in self._metas.values()
+            if meta.key == key and meta.digest == digest and meta.disk_bytes <= disk_bytes
+        ]
+        return max(fitting, key=lambda meta: (meta.disk_bytes, meta.created_at), default=None)
+
+    def used_at(self, template: str) -> float:
+        """When it was last loaded, Unix time; 0 when it is not there."""
+        try:
+            return (self._root / template).stat().st_mtime
+        except OSError:
+            return 0.0
 
     async def load(self, template: str) -> Loaded:
         """Map-ready template. Raises Internal when it is missing or damaged; it is then set aside.
@@ -96,6 +111,8 @@ class Templates:
         Raises Unavailable when this host has no memory for it now. VMs and saved memories stand on
         a template, so only proven damage gives it up.
         """
+        with contextlib.suppress(OSError):  # not there: said below, or about to be written
+            os.utime(self._root / template)
         async with self._loading:
             if template in self._loaded:
                 return self._loaded[template]
@@ -156,21 +173,28 @@ class Templates:
     def set_aside(self, template: str, why: str) -> None:
         """Never use `template` again; what is left of it is kept under `.bad-…` until the next start."""
         _log.error("template set aside", template=template, reason=why)
-        self._metas.pop(template, None)
-        loaded = self._loaded.pop(template, None)
-        if loaded is not None:
-            os.close(loaded.ram)
+        self._forget(template)
         folder = self._root / template
         if folder.exists():
             os.rename(folder, self._root / f".bad-{ids.new(template)}")
 
-    def remove(self, template: str) -> None:
-        """Delete `template`; its disk layer is the caller's business."""
+    async def remove(self, template: str) -> None:
+        """Delete `template`, from the first step on for good; its disk layer is the caller's business.
+
+        What a crash leaves of it has a name that `open` removes.
+        """
+        self._forget(template)
+        gone = self._root / f".gone-{template}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._root / template, gone)
+        for left in (gone, self._root / f".{template}"):
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
+
+    def _forget(self, template: str) -> None:
         self._metas.pop(template, None)
         loaded = self._loaded.pop(template, None)
         if loaded is not None:
             os.close(loaded.ram)
-        shutil.rmtree(self._root / template, ignore_errors=True)
 
 
 def _read(folder: Path, meta: Meta) -> tuple[int, bytes]:

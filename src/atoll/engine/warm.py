@@ -2,20 +2,17 @@
 
 A template is used only after its self-test: a clone of it was started, told who it is, answered, and
 came back from a reboot. A boot that fails is tried again; the third failure is reported with the end
-of the console. What was built is also linked into the cache under a name made of everything it
-depends on, so that another pool on this host need not boot it again.
+of the console. What was built is also put into the cache, so that another pool on this host need not
+boot it again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from atoll.base import ids, log
 from atoll.base.aio import poll, shielded
@@ -23,16 +20,17 @@ from atoll.base.errors import AtollError, Internal
 from atoll.base.units import parse_size
 from atoll.config import Config
 from atoll.domain.layers import LayerId
+from atoll.domain.template_plans import Size
 from atoll.engine.agent import FrozenGuest
 from atoll.engine.boot import ACK_S, BOOT_S, Boot
 from atoll.engine.disks import Disks
 from atoll.engine.images.cache import BuiltImage
 from atoll.engine.images.installed import Installed
-from atoll.engine.qemu.argv import shape_key
 from atoll.engine.qemu.machine import Machine, Saved, save
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
 from atoll.engine.service import UNDO_S, Service
+from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Loaded, Meta, Templates
 from atoll.rpc.messages import Identity, Spec, VmState
 
@@ -41,12 +39,11 @@ SETTLE_S = (
     3.0  # units that start after "ready" end within this; a quieter template is a smaller one
 )
 OWNER = "system"
-LAYER = "layer.qcow2"
 _log = log.get("warm")
 
 
 class Warm:
-    """Builds templates, one at a time."""
+    """Builds templates, one at a time: whoever builds or removes any holds `alone`."""
 
     def __init__(
         self,
@@ -58,6 +55,8 @@ class Warm:
         disks: Disks,
         records: Records,
         service: Service,
+        cache: TemplateCache,
+        alone: asyncio.Lock,
     ) -> None:
         self._config = config
         self._images = images
@@ -66,27 +65,53 @@ class Warm:
         self._disks = disks
         self._records = records
         self._service = service
-        self._one = asyncio.Lock()
+        self._cache = cache
+        self._alone = alone
 
     async def ensure(self, image: str, cpus: int, memory_bytes: int) -> Meta:
-        """The template of this image and size, built if it is not there (a minute, or two).
+        """The template of this image and size, image and all built if need be (minutes).
 
         Raises NotFound for an unknown image, Unavailable when it does not boot.
         """
-        async with self._one:
+        async with self._alone:
             built = await self._images.ensure(image)
-            spec = Spec(
-                image=image,
-                cpus=cpus,
-                memory_bytes=memory_bytes,
-                # No VM of an image is smaller than the image.
-                disk_bytes=max(parse_size(self._config.vms.disk), built.virtual_bytes),
-            )
-            key = shape_key(self._boot.shape_of(built, spec))
-            meta = self._templates.find(key, built.digest)
-            if meta is not None and await self._usable(meta):
-                return meta
-            return await self._import(built, key) or await self._build(built, spec, key)
+            return await self._ensure(built, self.size(built, cpus, memory_bytes))
+
+    async def make(self, size: Size) -> Meta:
+        """The same for an image that is there, the one that new VMs get (a minute, or two)."""
+        async with self._alone:
+            return await self._ensure(self._images.current(size.image), size)
+
+    def size(
+        self, built: BuiltImage, cpus: int, memory_bytes: int, disk_bytes: int | None = None
+    ) -> Size:
+        """The template that suits VMs like this: with the default disk, or theirs if it is smaller."""
+        # No VM of an image is smaller than the image.
+        default = max(parse_size(self._config.vms.disk), built.virtual_bytes)
+        return Size(
+            image=built.name,
+            cpus=cpus,
+            memory_bytes=memory_bytes,
+            disk_bytes=min(default, disk_bytes or default),
+        )
+
+    async def _ensure(self, built: BuiltImage, size: Size) -> Meta:
+        spec = Spec(
+            image=size.image,
+            cpus=size.cpus,
+            memory_bytes=size.memory_bytes,
+            disk_bytes=size.disk_bytes,
+        )
+        key = self._boot.key_of(built, size)
+        meta = self._templates.find(key, built.digest, size.disk_bytes)
+        if (
+            meta is not None
+            and meta.disk_bytes == size.disk_bytes  # a smaller one grows at every start
+            and await self._usable(meta)
+        ):
+            return meta
+        cached = await self._cache.take(built.digest, key, size.disk_bytes)
+        return cached or await self._build(built, spec, key)
 
     async def _usable(self, meta: Meta) -> bool:
         try:
@@ -107,8 +132,13 @@ class Warm:
                     raise
         else:
             raise Internal("no attempt was made")
-        await asyncio.to_thread(self._templates.write, meta, saved)
-        await asyncio.to_thread(self._export, meta)
+        try:
+            await asyncio.to_thread(self._templates.write, meta, saved)
+        except OSError:  # the pool is full: give back what was written
+            await self._templates.remove(meta.id)
+            await self._disks.drop_layer(meta.id)
+            raise
+        await asyncio.to_thread(self._cache.put, meta)
         _log.info("template ready", template=meta.id, image=spec.image, cpus=spec.cpus)
         return meta
 
@@ -216,43 +246,3 @@ class Warm:
             yield record
         finally:
             await shielded(self._service.discard(vm), seconds=UNDO_S)
-
-    # -- the cache
-
-    def _cached(self, digest: str, key: str) -> Path:
-        return self._config.paths.cache / "templates" / f"{digest}-{key}"
-
-    def _export(self, meta: Meta) -> None:
-        """Link the template's files into the cache; where that fails, the next pool boots again."""
-        target = self._cached(meta.digest, meta.key)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True, mode=0o700)
-            self._templates.link_out(meta.id, fresh)
-            self._disks.link_out(LayerId(meta.layer), fresh / LAYER)
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(fresh, target)
-        except OSError as error:
-            _log.info("template not cached", reason=str(error))
-
-    async def _import(self, built: BuiltImage, key: str) -> Meta | None:
-        """A template that passed its self-test in another pool of this host; None: there is none.
-
-        Its memory and state are checked when it is loaded, like those of any template.
-        """
-        source = self._cached(built.digest, key)
-        if not (source / "meta.json").exists():
-            return None
-        template = ids.new("tmpl")
-        try:
-            layer = await self._disks.import_layer(source / LAYER, template)
-            meta = await asyncio.to_thread(self._templates.link_in, source, template, layer)
-            await self._templates.load(meta.id)
-        except (AtollError, OSError, ValueError) as error:
-            _log.warning("cached template unusable", reason=str(error))
-            await self._disks.drop_layer(template)
-            await asyncio.to_thread(shutil.rmtree, source, ignore_errors=True)
-            return None
-        _log.info("template taken from the cache", template=meta.id)
-        return meta

@@ -85,7 +85,7 @@ async def _edge_ready(config: Config) -> None:
 
 async def _image(config: Config, engine: EngineClient, node: Node, progress: Progress) -> None:
     """Build the default image and its warm template unless they are there."""
-    cpus = config.vms.cpus or (2 if node.accel == "kvm" else 1)
+    cpus = config.vms.cpus_on(node.accel)
     memory_bytes = parse_size(config.vms.memory, what="vms.memory") // MIB * MIB
     known = next((image for image in node.images if image.name == config.vms.image), None)
     if known is not None and (cpus, memory_bytes) in known.warm_sizes:

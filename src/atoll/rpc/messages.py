@@ -89,6 +89,7 @@ class Outcome(Message):
 
     vm: Vm
     cold_booted: bool = False
+    warming: bool = False  # a cold `create`: a template for the next VM of this size is being made
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
@@ -143,7 +144,7 @@ class Event(Message):
     """Something changed on the node without (or besides) a request."""
 
     at: float
-    kind: str  # vm-state, vm-gone, template-ready, pool-low, pool-full, ...
+    kind: str  # vm-state, vm-gone, template-ready, template-gone, pool-low, pool-full, ...
     vm: VmId | None = None
     state: VmState | None = None
     address: str | None = None

@@ -207,7 +207,7 @@ class Vms:
             known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
             raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
         _check_memory(vm.memory_bytes, node)
-        cpus = vm.cpus or (2 if node.accel == "kvm" else 1)
+        cpus = vm.cpus or self._defaults.cpus_on(node.accel)
         if (cpus, vm.memory_bytes) not in image.warm_sizes:
             progress("no warm template of this size yet: this one boots, which takes longer")
         return replace(vm, cpus=cpus, port=image.default_port)

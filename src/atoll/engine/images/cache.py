@@ -85,6 +85,13 @@ class Images:
         """Compare every byte with the manifest. Raises Damaged (also when it is not built)."""
         await asyncio.to_thread(manifest.check_full, self._place(find(name)))
 
+    async def remove(self, name: str, digest: str) -> None:
+        """Delete an image of a recipe before today's; one that is not there is fine."""
+        place = self._folder / f"{name}-{digest}"
+        if place != self._place(find(name)) and place.exists():
+            atomic.remove(place / manifest.NAME)
+            await _remove(place)
+
     def _place(self, recipe: Recipe) -> Path:
         return self._folder / f"{recipe.name}-{recipe.digest(architecture())}"
 

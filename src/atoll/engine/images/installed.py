@@ -79,6 +79,29 @@ class Installed:
     def _digest(self, name: str) -> str:
         return find(name).digest(architecture())
 
+    def obsolete(self) -> frozenset[str]:
+        """Digests that no new VM gets: today's image of that name is installed beside them."""
+        today = {name: self._digest(name) for name in self.names() if name in self._images.known()}
+        return frozenset(
+            digest
+            for digest, image in self._known.items()
+            if today.get(image.name, digest) in self._known.keys() - {digest}
+        )
+
+    def digests(self) -> frozenset[str]:
+        """All that is installed."""
+        return frozenset(self._known)
+
+    async def remove(self, digest: str) -> None:
+        """Delete an obsolete image nobody stands on, here and in the cache; not its base layer."""
+        image = self._known.pop(digest, None)
+        if image is None:
+            return
+        place = image.kernel.parent
+        atomic.remove(place / manifest.NAME)  # without it `open` removes the rest
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        await self._images.remove(image.name, digest)
+
     def _install(self, built: BuiltImage) -> BuiltImage:
         place = self._folder / f"{built.name}-{built.digest}"
         new = self._folder / f".{place.name}"
