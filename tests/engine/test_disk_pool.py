@@ -19,6 +19,7 @@ from atoll.engine.disk.blockdev import BlockOptions
 from atoll.engine.disk.openings import open_chain
 from atoll.engine.disk.pool import Pool
 from atoll.engine.disk.reserve import Reserve
+from atoll.engine.disks import Disks
 
 MIB = 1 << 20
 DIGEST = "0123456789abcdef"
@@ -150,6 +151,22 @@ def test_a_damaged_layer_stops_its_vm_and_every_deletion(pool: Pool, kind: str) 
     with pytest.raises(Conflict, match="nothing is removed"):
         pool.apply_all(plans.plan_delete(pool.graph, vm="vm-b"))
     assert pool.path(layer_id("vm-b", 1)).exists()
+    pool.close()
+
+
+async def test_an_engine_starts_on_a_pool_with_a_damaged_layer(pool: Pool) -> None:
+    create(pool, "vm-a")
+    create(pool, "vm-b")
+    pool.path(layer_id("vm-a", 1)).write_bytes(b"")
+    pool = reopened(pool)
+    disks = Disks(pool, BlockOptions(aio="threads"))
+    assert disks.depth("vm-a") == 0
+    assert disks.used_bytes("vm-a") == 0
+    assert disks.depth("vm-b") == 2
+    (problem,) = disks.problems
+    assert "vm-a" in problem
+    await disks.reconcile([])
+    assert pool.path(layer_id("vm-b", 1)).exists(), "removed while something is damaged"
     pool.close()
 
 

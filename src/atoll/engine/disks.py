@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from atoll.base import log
-from atoll.base.errors import NotFound
+from atoll.base.errors import Conflict, NotFound
 from atoll.config import Config
 from atoll.domain import layer_plans as plans
 from atoll.domain.layers import (
@@ -58,8 +58,8 @@ class Disks:
     # -- facts
 
     def depth(self, vm: str) -> int:
-        """Files in the chain of `vm`; 0 before it has a disk."""
-        with contextlib.suppress(NotFound):
+        """Files in the chain of `vm`; 0 before it has a disk, or when that is damaged."""
+        with contextlib.suppress(NotFound, Conflict):
             return self._pool.graph.depth(vm)
         return 0
 
@@ -71,6 +71,14 @@ class Disks:
     def is_damaged(self) -> bool:
         """Whether a layer file cannot be read; nothing is deleted then, it might be needed."""
         return bool(self._pool.damaged)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Layer files that cannot be read."""
+        return tuple(
+            f"pool file {name} is damaged, nothing is deleted meanwhile: {reason}"
+            for name, reason in self._pool.damaged.items()
+        )
 
     def free_bytes(self) -> int:
         """Bytes the pool can still take."""
@@ -202,7 +210,12 @@ class Disks:
         return LiveDisk(monitor=qmp, pool=self._pool, vm=vm, options=self._options)
 
     async def reconcile(self, vms: Collection[str]) -> None:
-        """Delete disks of VMs that no record names, and what merges and deletions left over."""
+        """Delete disks of VMs that no record names, and what merges and deletions left over.
+
+        Not while a file is damaged: whose it is, or what stands on it, cannot be told.
+        """
+        if self.is_damaged:
+            return
         for vm in sorted(self._pool.graph.vms() - set(vms)):
             if vm.startswith("vm-"):
                 _log.warning("disk without a vm removed", vm=vm)

@@ -154,6 +154,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
             *network.problems,
             *cgroups.problems,
             *records.problems,
+            *disks.problems,
             *ahead.problems,
         ),
         missed=lambda spec: ahead.missed(spec),
