@@ -90,7 +90,7 @@ class Machine:
     async def status(self) -> str:
         """QEMU's run state: running, paused, prelaunch, inmigrate, internal-error, ..."""
         answer = await self.qmp.execute("query-status")
-        return str(answer["status"])
+        return str(answer.get("status")) if isinstance(answer, dict) else "unknown"
 
     async def console(self) -> str:
         """What the serial console said since the last call (at most its ring)."""
