@@ -27,7 +27,7 @@ from atoll.engine.jail import Jail
 from atoll.engine.launcher import Launcher
 from atoll.engine.net.network import Network
 from atoll.engine.operations import Operations
-from atoll.engine.qemu.machine import Machine
+from atoll.engine.qemu.machine import CONSOLE_CHARS, Machine
 from atoll.engine.qemu.probe import Accel
 from atoll.engine.qemu.qmp import Qmp
 from atoll.engine.records import Record, Records
@@ -232,3 +232,12 @@ async def test_answers_of_another_type_are_no_defect(world: World) -> None:
     for answer in answers:
         world.monitor.answers["query-status"] = answer
         assert await world.machine.status() != "running"
+
+
+async def test_the_console_is_read_twice(world: World) -> None:
+    """QEMU forgets what was read; the newest part is asked for again and again."""
+    for printed, said in (("boot\n", "boot\n"), ("", "boot\n"), ("login: ", "boot\nlogin: ")):
+        world.monitor.answers["ringbuf-read"] = printed
+        assert await world.machine.console() == said
+    world.monitor.answers["ringbuf-read"] = "x" * (CONSOLE_CHARS + 1)
+    assert await world.machine.console() == "x" * CONSOLE_CHARS
