@@ -13,6 +13,7 @@ import shutil
 from enum import Enum
 
 from atoll.base import log
+from atoll.base.aio import deadline
 from atoll.base.errors import AtollError
 from atoll.engine.boot import Boot
 from atoll.engine.disks import Disks
@@ -26,6 +27,9 @@ from atoll.engine.saved import SavedMemory
 from atoll.engine.service import Service
 from atoll.rpc.messages import VmState
 
+ADOPT_S = 120.0  # takes milliseconds; an honest QEMU on a crowded host, seconds
+# A QEMU may answer anything, and must not keep the engine from starting.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 _log = log.get("recovery")
 
 
@@ -39,7 +43,12 @@ class Verdict(Enum):
 
 
 def judge(record: Record, status: str, *, is_saved: bool) -> Verdict:
-    """From QEMU's run state, and whether the VM's memory is saved whole. Pure."""
+    """From QEMU's run state, and whether the VM's memory is saved whole. Pure.
+
+    A copy that nobody has told yet who it is would be its parent's double on the network.
+    """
+    if record.newborn:
+        return Verdict.END
     match status:
         case "running":
             return Verdict.KEEP
@@ -118,15 +127,16 @@ class Recovery:
             return None
         machine: Machine | None = None
         try:
-            machine = await self._connect(record, process)
-            memory = SavedMemory(self._records.folder(record.vm))
-            verdict = judge(record, await machine.status(), is_saved=memory.complete)
-            if verdict is Verdict.GO_ON:
-                memory.forget()  # out of date from the first instruction on
-                await self._carry_on(machine)
-            if verdict is not Verdict.END:
-                await self._disks.adopt(machine.qmp, record.vm)
-        except AtollError as error:
+            async with deadline(ADOPT_S, f"taking over the process of {record.vm}"):
+                machine = await self._connect(record, process)
+                memory = SavedMemory(self._records.folder(record.vm))
+                verdict = judge(record, await machine.status(), is_saved=memory.complete)
+                if verdict is Verdict.GO_ON:
+                    memory.forget()  # out of date from the first instruction on
+                    await self._carry_on(machine)
+                if verdict is not Verdict.END:
+                    await self._disks.adopt(machine.qmp, record.vm)
+        except (AtollError, *MALFORMED) as error:
             _log.error("vm process cannot be adopted", vm=record.vm, reason=str(error))
             verdict = Verdict.END
         if verdict is Verdict.END:
