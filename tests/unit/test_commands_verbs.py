@@ -248,14 +248,14 @@ async def test_ls_takes_patterns(cloud: Control) -> None:
     assert await fails(cloud, "ls wbe", NotFound) == 'VM "wbe" not found. Did you mean web?'
 
 
-async def test_ls_shows_what_failed_and_what_is_lost(cloud: Control) -> None:
+async def test_ls_shows_what_ended_by_itself_and_what_is_lost(cloud: Control) -> None:
     await cloud.run("new --name web")
     await cloud.run("new --name db")
     cloud.engine.die(on_engine(cloud, "web").vm)
     del cloud.engine.vms[on_engine(cloud, "db").vm]
     await cloud.cloud.reconciler.reconcile()
     entries = {vm["vm_name"]: vm for vm in (await cloud.data("ls"))["vms"]}
-    assert entries["web"]["status"] == "failed"
+    assert entries["web"]["status"] == "stopped"
     assert entries["web"]["problem"] == "qemu ended with signal 9"
     assert entries["db"]["status"] == "failed"
     assert entries["db"]["problem"] == "the engine does not have it"

@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from atoll.base.errors import Unavailable
 from atoll.engine.qemu.qmp import Qmp, QmpFailed
+from fakes.monitor import Monitor, event, line
 
-GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}
-EVENT = {"event": "RTC_CHANGE", "data": {}, "timestamp": {"seconds": 1, "microseconds": 0}}
-
-
-async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
-    """Objects need no line ends between them in QMP."""
-    text = ""
-    while data := await reader.read(4096):
-        text += data.decode()
-        while text:
-            try:
-                request, end = json.JSONDecoder().raw_decode(text)
-            except ValueError:
-                break  # not whole yet
-            text = text[end:].lstrip()
-            yield request
-
-
-class Monitor:
-    """Answers `stop`, refuses `cont`, never answers `quit`; `storm` sends 100 events first."""
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def say(message: object) -> None:
-            writer.write(json.dumps(message).encode() + b"\r\n")
-
-        say(GREETING)
-        with contextlib.suppress(ConnectionError):
-            async for request in _requests(reader):
-                number = {"id": request["id"]} if "id" in request else {}
-                match request["execute"]:
-                    case "cont":
-                        error = {"class": "GenericError", "desc": "no"}
-                        say({"error": error, **number})
-                        continue
-                    case "quit":
-                        continue
-                    case "hang-up":
-                        break
-                    case "storm":
-                        for _ in range(100):
-                            say(EVENT)
-                say({"return": {}, **number})
-        writer.close()
+# Lines that end the connection: QEMU runs hostile guests, and may be one.
+HOSTILE = {
+    "over 10 MB": event("X", "x" * (11 << 20)),
+    "no name": event([], {}),
+    "a list": line([1]),
+    "an answer to nobody": line({"return": {}, "id": ["x"]}),
+    "no text": b"\xff\xfe\n",
+    "nested too deeply": b"[" * 200_000 + b"\n",
+}
 
 
 @pytest.fixture
@@ -66,10 +30,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def connected(path: Path) -> AsyncIterator[Qmp]:
-    server = await asyncio.start_unix_server(Monitor(), path)
+async def connected(path: Path, monitor: Monitor | None = None) -> AsyncIterator[Qmp]:
     qmp = Qmp(path)
-    async with server:
+    async with (monitor or Monitor()).serving(path):
         await qmp.connect(seconds=5)
         try:
             yield qmp
@@ -116,3 +79,33 @@ async def test_events_arrive_and_none_are_kept(path: Path) -> None:
         assert [len(listener.history) for listener in listeners] == [0, 0]
         assert all(listener.empty() for listener in listeners)
         await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_an_event_before_the_answer_to_its_command_is_heard(path: Path) -> None:
+    monitor = Monitor()
+    async with connected(path, monitor) as qmp, qmp.listening("BLOCK_JOB_READY") as heard:
+        monitor.first = event("OTHER", {}) + event("BLOCK_JOB_READY", {"device": "job"})
+        assert await qmp.execute("blockdev-mirror") == {}
+        async with asyncio.timeout(5):
+            assert (await heard.get())["data"] == {"device": "job"}
+        assert heard.empty()
+
+
+async def test_a_large_event_is_an_event(path: Path) -> None:
+    monitor = Monitor()
+    async with connected(path, monitor) as qmp, qmp.listening("X") as heard:
+        monitor.first = event("X", "x" * (9 << 20))
+        assert await qmp.execute("stop") == {}
+        async with asyncio.timeout(5):
+            assert len(str((await heard.get())["data"])) == 9 << 20
+
+
+@pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_what_cannot_be_read_ends_the_connection_and_no_more(path: Path, sent: bytes) -> None:
+    monitor = Monitor()
+    async with connected(path, monitor) as qmp, qmp.listening("JOB_STATUS_CHANGE"):
+        monitor.first = sent
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await qmp.execute("stop", seconds=5)
+        await qmp.close()

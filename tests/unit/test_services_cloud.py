@@ -150,7 +150,7 @@ async def test_what_the_edge_shows_wakes_it(cloud: Control, line: str) -> None:
 async def test_events_change_what_is_shown(cloud: Control, engine: FakeEngine) -> None:
     await cloud.run("new --name web")
     engine.die(only(engine))
-    await until(cloud, "web", "failed")
+    await until(cloud, "web", "stopped")
     (web,) = await cloud.cloud.published()
     assert web.address is None
 
@@ -169,9 +169,14 @@ async def test_an_engine_that_leaves_and_returns(tmp_path: Path) -> None:
 
         await poll(is_away, seconds=20, what="the loss to be seen", every=0.01)
         engine.die(only(engine))  # nobody hears of it
+
+        async def is_started() -> bool | None:
+            return any(isinstance(request, Resume) for request in engine.asked) or None
+
         async with engine.serving():
-            await cloud.connected()
-            await until(cloud, "web", "failed")
+            await poll(is_started, seconds=20, what="web to be started", every=0.01)
+            await until(cloud, "web", "running")
+            assert engine.vms[only(engine)].state is VmState.RUNNING
 
 
 @pytest.mark.parametrize("state", [VmState.STOPPED, VmState.PAUSED])

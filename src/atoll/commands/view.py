@@ -36,7 +36,7 @@ class VmView:
 
     @property
     def status(self) -> str:
-        """starting, running, paused, stopped, failed; unknown while the engine is away."""
+        """starting, running, paused, stopped; failed: lost; unknown while the engine is away."""
         if self.record.phase is Phase.CREATING:
             return "starting"
         if self.facts is not None:
@@ -45,7 +45,7 @@ class VmView:
 
     @property
     def problem(self) -> str:
-        """Why it failed, or what is degraded."""
+        """Why it stopped by itself or is lost, or what is degraded."""
         if self.facts is not None:
             return self.facts.problem
         is_lost = self.is_connected and self.record.phase is Phase.LIVE

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from enum import Enum
 
 from atoll.base import log
+from atoll.base.aio import deadline
 from atoll.base.errors import AtollError
 from atoll.engine.boot import Boot
 from atoll.engine.disks import Disks
@@ -25,8 +27,38 @@ from atoll.engine.saved import SavedMemory
 from atoll.engine.service import Service
 from atoll.rpc.messages import VmState
 
-HALTED_ON_WRITE = "io-error"  # QEMU's run state after a write that found no space
+ADOPT_S = 120.0  # takes milliseconds; an honest QEMU on a crowded host, seconds
+# A QEMU may answer anything, and must not keep the engine from starting.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 _log = log.get("recovery")
+
+
+class Verdict(Enum):
+    """What becomes of a process that an earlier engine left."""
+
+    KEEP = "it runs"
+    GO_ON = "it was halted for the blink of a pause or a clone"
+    HALTED = "it was halted by a full pool, and goes on when there is space"
+    END = "its VM is what the disk and the saved memory say"
+
+
+def judge(record: Record, status: str, *, is_saved: bool) -> Verdict:
+    """From QEMU's run state, and whether the VM's memory is saved whole. Pure.
+
+    A copy that nobody has told yet who it is would be its parent's double on the network.
+    """
+    if record.newborn:
+        return Verdict.END
+    match status:
+        case "running":
+            return Verdict.KEEP
+        case "io-error":
+            return Verdict.HALTED
+        case "paused" if record.state is VmState.RUNNING:
+            return Verdict.GO_ON  # what a pause may have saved of it is out of date then
+        case "paused" if record.intent and record.intent.kind == "resume" and not is_saved:
+            return Verdict.GO_ON  # its memory is nowhere else any more
+    return Verdict.END
 
 
 class Recovery:
@@ -95,42 +127,35 @@ class Recovery:
             return None
         machine: Machine | None = None
         try:
-            machine = await qemu.adopt(
-                self._launcher,
-                vm=record.vm,
-                run=self._boot.run(record.vm),
-                process=process,
-                memory_bytes=record.spec.memory_bytes,
-            )
-            status = await machine.status()
-            if status == "paused" and self._was_running(record):
-                # A pause may have got as far as saving: out of date from the first instruction on.
-                SavedMemory(self._records.folder(record.vm)).forget()
-                await self._carry_on(machine)  # stopped for the blink of a pause or a clone
-                status = "running"
-            await self._disks.adopt(machine.qmp, record.vm)
-        except AtollError as error:
+            async with deadline(ADOPT_S, f"taking over the process of {record.vm}"):
+                machine = await self._connect(record, process)
+                memory = SavedMemory(self._records.folder(record.vm))
+                verdict = judge(record, await machine.status(), is_saved=memory.complete)
+                if verdict is Verdict.GO_ON:
+                    memory.forget()  # out of date from the first instruction on
+                    await self._carry_on(machine)
+                if verdict is not Verdict.END:
+                    await self._disks.adopt(machine.qmp, record.vm)
+        except (AtollError, *MALFORMED) as error:
             _log.error("vm process cannot be adopted", vm=record.vm, reason=str(error))
-            if machine is not None:
-                await machine.end()
-            else:
-                await _end(process)
+            verdict = Verdict.END
+        if verdict is Verdict.END:
+            await (machine.end() if machine is not None else _end(process))
             return None
-        if status == HALTED_ON_WRITE:
-            self._service.space.halt(record.vm)  # it goes on when the pool has space
-        elif status != "running":
-            await machine.end()
-            return None
+        if verdict is Verdict.HALTED:
+            self._service.space.halt(record.vm)
         await self._boot.refresh_slot(record)
         await self._boot.open_port(record)
         return machine
 
-    def _was_running(self, record: Record) -> bool:
-        """Whether a halted guest is to go on: what is saved of it, if anything, is out of date."""
-        if record.state is VmState.RUNNING:
-            return True
-        resuming = record.intent is not None and record.intent.kind == "resume"
-        return resuming and not SavedMemory(self._records.folder(record.vm)).complete
+    async def _connect(self, record: Record, process: Process) -> Machine:
+        return await qemu.adopt(
+            self._launcher,
+            vm=record.vm,
+            run=self._boot.run(record.vm),
+            process=process,
+            memory_bytes=record.spec.memory_bytes,
+        )
 
     async def _carry_on(self, machine: Machine) -> None:
         await machine.resume()

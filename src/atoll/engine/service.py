@@ -355,10 +355,11 @@ class Service:
     def heard(self, machine: Machine, event: str, data: dict[str, object]) -> None:
         """What QEMU tells by itself. A write that found no space stops the guest, unharmed."""
         if event == "SHUTDOWN":
-            machine.ended = str(data.get("reason", ""))
+            machine.ended = str(data.get("reason", ""))[:100]  # a word, if QEMU is honest
         elif (
             event == "BLOCK_IO_ERROR"
             and data.get("nospace") is True
+            and self.machines.get(machine.vm) is machine  # else it is being ended
             and self.space.halt(machine.vm)
         ):
             self._tell("pool-full", machine.vm)

@@ -54,8 +54,6 @@ async def _missing(engine: EngineClient, vms: tuple[str, ...]) -> dict[str, str]
     for vm in vms:
         if vm not in found:
             missing[vm] = "it no longer exists"
-        elif found[vm].state is VmState.FAILED:
-            missing[vm] = found[vm].problem or "it failed"
         elif found[vm].state is not VmState.RUNNING:
             missing[vm] = ""
     return missing

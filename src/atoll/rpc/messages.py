@@ -2,7 +2,8 @@
 
 Both halves import this module and nothing else of each other. Every field is checked on arrival
 (unknown fields are refused), so a handler never sees a value outside these types. Each request that
-changes something carries `op`, an operation id: sent twice it acts once and answers the same.
+changes something carries `op`, an operation id: sent twice it acts once and answers the same. One that
+failed is tried again when it is sent again.
 Sizes are bytes, times are seconds since the epoch (UTC) unless the name says otherwise.
 """
 
@@ -38,8 +39,7 @@ class VmState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"  # memory on disk, no process
-    STOPPED = "stopped"  # disk only, no process
-    FAILED = "failed"  # the process ended by itself with an error, or the disk is damaged
+    STOPPED = "stopped"  # disk only, no process; `problem` says why if it ended with an error
 
 
 class Spec(Message):
@@ -81,7 +81,7 @@ class Vm(Message):
     depth: int = 1  # layers in the disk chain
     disk_used_bytes: int = 0  # allocated by layers of this VM alone
     created_at: float = 0.0
-    problem: str = ""  # why it failed, or what is degraded
+    problem: str = ""  # why it stopped by itself, or what is degraded
 
 
 class Outcome(Message):
@@ -165,10 +165,11 @@ class Create(Message):
 
 
 class Clone(Message):
-    """-> Outcome of the child. A running source keeps running; else its disk and memory are copied.
+    """-> Outcome of the child. Conflict when `vm` exists with another op.
 
+    A running source keeps running; else its disk and memory are copied, and its state with them.
     `spec` (None: the source's) may have another size: a larger disk the child grows into; with other
-    vCPUs or memory it gets the disk alone, and boots cold (a source at rest: is stopped).
+    vCPUs or memory it gets the disk alone, and boots cold (of a source at rest: is stopped).
     """
 
     op: OpId
@@ -180,7 +181,7 @@ class Clone(Message):
 
 
 class Pause(Message):
-    """-> Outcome. Memory to disk, process gone."""
+    """-> Outcome. Memory to disk, process gone. Conflict when it neither runs nor is paused."""
 
     op: OpId
     vm: VmId
@@ -241,7 +242,7 @@ class StatVm(Message):
 
 
 class Console(Message):
-    """-> Text: the newest part of the serial log."""
+    """-> Text: the newest part of the serial log; empty when the VM does not run."""
 
     vm: VmId
 

@@ -31,6 +31,7 @@ from atoll.engine.qemu.state import splice
 MONITOR_S = 20.0  # QEMU starts in 50 ms; a host busy with 30 others has been seen to take seconds
 LOAD_S = 30.0
 POLL_S = 0.002
+CONSOLE_CHARS = 128 << 10  # as much as QEMU's ring holds
 END_S = 30.0  # killing takes moments; a process stuck in the kernel is reported, not awaited
 
 
@@ -79,6 +80,7 @@ class Machine:
     resized: bool = False  # its guest was told of another disk size and may grow into it
     closed: bool = False  # the process's handle is let go: its number may be another's by now
     ended: str = ""  # why the guest stopped, as QEMU's SHUTDOWN event says
+    printed: str = ""  # what was read of its serial console
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     async def resume(self) -> None:
@@ -92,12 +94,14 @@ class Machine:
     async def status(self) -> str:
         """QEMU's run state: running, paused, prelaunch, inmigrate, internal-error, ..."""
         answer = await self.qmp.execute("query-status")
-        return str(answer["status"])
+        return str(answer.get("status")) if isinstance(answer, dict) else "unknown"
 
     async def console(self) -> str:
-        """What the serial console said since the last call (at most its ring)."""
+        """The newest part of what the serial console said."""
+        # Reading empties QEMU's ring.
         answer = await self.qmp.execute("ringbuf-read", {"device": "console", "size": 1 << 20})
-        return str(answer)
+        self.printed = (self.printed + str(answer))[-CONSOLE_CHARS:]
+        return self.printed
 
     async def device_state(self) -> bytes:
         """Raw state of all devices of a stopped machine."""
