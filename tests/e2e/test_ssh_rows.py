@@ -360,3 +360,6 @@ async def test_an_unknown_key_gets_one_clear_line(atoll: Atoll, vm: str, tmp_pat
         assert done.err.count(b"\n") == 1
         assert b"key " + fingerprint + b" is not known here" in done.err
         assert b"ssh-key add" in done.err
+        batch = await run([*argv, "-o", "BatchMode=yes", target, "ls"], seconds=60, check=False)
+        assert (batch.code, batch.out, batch.err.count(b"\n")) == (255, b"", 1)
+        assert b"unknown-key-" + fingerprint in batch.err
