@@ -72,17 +72,17 @@ async def node(*guests: Guest) -> AsyncIterator[Node]:
         task.cancel()
 
 
-async def test_a_clock_that_runs_on_disturbs_nobody() -> None:
+async def test_once_at_the_start_and_not_while_the_clock_runs_on() -> None:
     guest = Guest("one")
     async with node(guest) as here:
         await here.looked(10)
-        assert guest.told == 0
+        assert guest.told == 1
 
 
 async def test_a_step_either_way_is_told_to_all_once() -> None:
     silent, guest = Guest("a-silent-one", answers=False), Guest("one")
     async with node(silent, guest) as here:
-        for count, set_by_s in enumerate((2 * DAY_S, -3 * DAY_S, 0.0), start=1):
+        for count, set_by_s in enumerate((2 * DAY_S, -3 * DAY_S, 0.0), start=2):
             here.set_by_s = set_by_s
             await here.looked(10)
             assert (silent.told, guest.told) == (count, count)
@@ -94,13 +94,13 @@ async def test_a_busy_one_is_told_afterwards() -> None:
         here.busy |= {"one", "two"}
         here.set_by_s = DAY_S
         await here.looked()
-        assert guest.told == 0
+        assert (guest.told, gone.told) == (1, 1), "as at the start"
         del here.guests["two"]
         here.busy.clear()
 
         async def told() -> bool | None:
-            return guest.told == 1 or None
+            return guest.told == 2 or None
 
         await poll(told, seconds=10, what="the time for a guest that is free again", every=0.005)
         await asyncio.wait_for(here.looked(10), 10)
-        assert (guest.told, gone.told) == (1, 0)
+        assert (guest.told, gone.told) == (2, 1)

@@ -1,7 +1,7 @@
 """Wall clocks of running VMs: a guest has no NTP of ours and drifts, so it is told the time now and then.
 
-It is told at once when this machine's own clock was set, or slept: until then the guest would judge
-the gateway's short-lived certificates by another time, and let nobody in.
+It is told at once when this machine's own clock was set, when the machine slept, and when an engine
+begins: a guest with another time judges the gateway's short-lived certificates by it, and lets nobody in.
 
 Invariant: a VM on which an operation runs is left alone until that ends. One guest is asked at a
 time: a guest that does not answer delays the others, and fails nothing.
@@ -33,7 +33,7 @@ async def keep_time(
 ) -> None:
     """For ever: step the clocks of `machines` that are not `busy`."""
     told, apart = time.monotonic(), wall() - time.monotonic()
-    behind: set[str] = set()
+    behind = set(machines)  # of an engine that was not there when the clock was set, perhaps
     while True:
         await asyncio.sleep(look_s)
         now = time.monotonic()
