@@ -256,7 +256,7 @@ async def test_a_second_key_and_its_end(atoll: Atoll, vm: str, tmp_path: Path) -
 
 
 def _with_options(words: list[str], dropped: str) -> list[str]:
-    """The ssh line of `words` without the option `dropped`: strangers are told why in dialogue only."""
+    """The ssh line of `words` without the option `dropped`; the sentence for strangers needs dialogue."""
     index = words.index(dropped)
     return ["ssh", *words[: index - 1], *words[index + 1 :]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import pytest_asyncio
 from atoll.base.aio import poll, together
 from atoll.base.proc import Finished, run
 from framework.atoll import Atoll
+from framework.blobs import blob, digest
 from framework.clients import Terminal, client, exists, listening, shout, shouter
 from framework.gateway import free_port
 
@@ -54,22 +54,6 @@ async def files(atoll: Atoll, *argv: str, seconds: float = 120) -> Finished:
     """scp or sftp: the same options, with the port as -P."""
     options = ["-P" if word == "-p" else word for word in atoll.ssh_options()]
     return await run([argv[0], *options, *argv[1:]], seconds=seconds, check=False)
-
-
-def blob(path: Path, size_mb: int) -> str:
-    """Writes random data; its SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for _ in range(size_mb):
-            part = os.urandom(1 << 20)
-            digest.update(part)
-            file.write(part)
-    return digest.hexdigest()
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- sessions
@@ -360,3 +344,6 @@ async def test_an_unknown_key_gets_one_clear_line(atoll: Atoll, vm: str, tmp_pat
         assert done.err.count(b"\n") == 1
         assert b"key " + fingerprint + b" is not known here" in done.err
         assert b"ssh-key add" in done.err
+        batch = await run([*argv, "-o", "BatchMode=yes", target, "ls"], seconds=60, check=False)
+        assert (batch.code, batch.out, batch.err.count(b"\n")) == (255, b"", 1)
+        assert b"unknown-key-" + fingerprint in batch.err

@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,8 +24,8 @@ from websockets.typing import Origin
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.proc import run
 from atoll.domain.account import Account, Published
-from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE
-from atoll.services.sessions import TOKEN_S
+from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE, TOKEN_S
+from atoll.services.sessions import Sessions
 from framework.edge import Answer, Edge, running_edge, upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -189,6 +190,24 @@ class TestTokens:
             host=edge.host("web"), account=ann, session_id=session, until=time.time() - 5
         )
         assert (await edge.curl(edge.url("web"), *cookie(f"{TOKEN_COOKIE}={token}"))).status == 401
+
+    async def test_token_of_a_clock_that_was_ahead_is_refused(
+        self, edge: Edge, ann: Account
+    ) -> None:
+        """It would outlive the list of revoked sessions, which holds them for TOKEN_S."""
+        key = bytes.fromhex((edge.keys / "session_key").read_text())
+        for ahead_s, status in ((2 * 86400.0, 401), (30.0, 200)):
+            ahead = Sessions(
+                store=edge.store,
+                changes=edge.cloud.changes,
+                key=key,
+                session_seconds=7 * 86400,
+                now=partial(lambda by_s: time.time() + by_s, ahead_s),
+            )
+            session = await ahead.new_session(ann.id)
+            token = ahead.mint(host=edge.host("web"), account=ann, session_id=session)
+            answer = await edge.curl(edge.url("web"), *cookie(f"{TOKEN_COOKIE}={token}"))
+            assert answer.status == status
 
     @pytest.mark.parametrize("alg", ["none", "HS512", "RS256", ""])
     async def test_other_algorithms_are_refused(self, edge: Edge, ann: Account, alg: str) -> None:

@@ -445,9 +445,28 @@ async def test_an_unknown_key_gets_one_line(here: Ground) -> None:
     forward = await here.tool("ssh", "-F", config, "-W", "web:22", "gw")
     assert forward.code == 255
     assert b"not known here" in forward.err
-    batch = await here.tool("ssh", "-F", config, "-o", "BatchMode=yes", "gw", "ls")
-    assert batch.code == 255
-    assert b"Permission denied" in batch.err
+    assert here.town.lines == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [("ssh", ("gw", "ls")), ("ssh", ("web@gw", "ls")), ("ssh", ("-N", "gw")),
+     ("ssh", ("-N", "-R", "0:127.0.0.1:1", "web@gw")), ("ssh", ("-W", "web:22", "gw")),
+     ("sftp", ("web@gw",)), ("scp", ("web@gw:a", "b"))],
+)  # fmt: skip
+async def test_an_unknown_key_that_may_not_ask_gets_one_line(
+    here: Ground, tool: str, arguments: tuple[str, ...]
+) -> None:
+    """With BatchMode the client never comes to where the others are told."""
+    config = str(here.config_for("nobody"))
+    printed = (await run(["ssh-keygen", "-lf", str(here.folder / "nobody.pub")], seconds=10)).out
+    done = await here.tool(tool, "-F", config, "-o", "BatchMode=yes", *arguments)
+    assert done.code == 255
+    assert done.out == b""
+    line, *closing = (said for said in done.err.splitlines() if said)
+    assert b"unknown-key-" + printed.split()[1] in line
+    assert b"add-it-from-a-computer-that-is-known-with:ssh-key-add" in line
+    assert all(b"Connection closed" in said for said in closing), "only what scp and sftp add"
     assert here.town.lines == []
 
 
@@ -458,9 +477,10 @@ async def test_a_stranger_who_opens_nothing_is_sent_away(tmp_path: Path) -> None
         assert b"not known here" in done.err
 
 
-async def test_the_known_key_is_found_among_others(here: Ground) -> None:
+@pytest.mark.parametrize("batch", ["no", "yes"])
+async def test_the_known_key_is_found_among_others(here: Ground, batch: str) -> None:
     keys = [f"-i{here.new_key(f'spare{n}', None)}" for n in range(4)]
-    done = await here.ssh(*keys, "gw", "whoami")
+    done = await here.ssh("-o", f"BatchMode={batch}", *keys, "gw", "whoami")
     assert (done.code, done.out, done.err) == (0, b"ann@example.com\n", b"")
 
 

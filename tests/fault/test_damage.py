@@ -39,7 +39,7 @@ async def test_damaged_saved_memory_is_a_cold_boot_that_says_so(atoll: Atoll) ->
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing"])
-async def test_without_its_template_a_vm_boots_from_disk_and_says_so(
+async def test_without_its_template_a_vm_boots_from_disk_until_it_is_rebuilt(
     atoll: Atoll, harm: str
 ) -> None:
     templates = atoll.config.pool / "templates"
@@ -60,6 +60,11 @@ async def test_without_its_template_a_vm_boots_from_disk_and_says_so(
 
     assert await _only(templates) != folder, "made again, in the background"
     assert (await new(atoll, "warm"))["cold_booted"] is False
+    await agreed(atoll)
+    os.kill(await atoll.pid_of("engine"), signal.SIGKILL)
+    await agreed(atoll)
+    assert (await atoll.ssh("hostname", user="warm")).out == b"warm\n"
+    assert list(templates.glob(".bad-*")) == []
     await atoll.command("rm warm")
     await agreed(atoll)
 

@@ -29,6 +29,7 @@ from framework.agreement import (
     new,
     read_records,
     record_of,
+    replaced,
     statuses,
     vm_id,
 )
@@ -77,16 +78,6 @@ async def kill(atoll: Atoll, child: str) -> None:
     pid = await atoll.pid_of(child)
     os.kill(pid, signal.SIGKILL)
     await replaced(atoll, child, pid)
-
-
-async def replaced(atoll: Atoll, child: str, pid: int) -> None:
-    async def other() -> bool | None:
-        try:
-            return (await atoll.pid_of(child)) != pid or None
-        except (AssertionError, KeyError):
-            return None  # the status is being written
-
-    await poll(other, seconds=BACK_S, what=f"another {child}")
 
 
 @pytest.mark.parametrize("child", ["engine", "control", "edge"])

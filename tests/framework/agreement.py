@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atoll.base.aio import poll
 from atoll.base.errors import AtollError
 from atoll.base.proc import run
 from atoll.domain.layer_plans import plan_collect
@@ -31,6 +32,7 @@ from atoll.rpc.messages import ListVms, Vm, Vms, VmState
 from framework.atoll import Atoll
 
 SETTLE_S = 90.0
+BACK_S = 60.0
 UIDS_PER_ATOLL = 10_000  # distance of `vm_uid_base` between two test clouds
 _BUSY = frozenset({"intent", "undoing"})
 
@@ -277,3 +279,15 @@ async def new(atoll: Atoll, name: str) -> dict[str, Any]:
     """`new` through the lobby."""
     made: dict[str, Any] = json.loads((await atoll.ssh("new", "--name", name, "--json")).out)
     return made
+
+
+async def replaced(atoll: Atoll, child: str, pid: int) -> None:
+    """Wait until the supervisor runs another process than the killed `pid`."""
+
+    async def other() -> bool | None:
+        try:
+            return (await atoll.pid_of(child)) != pid or None
+        except (AssertionError, KeyError):
+            return None  # the status is being written
+
+    await poll(other, seconds=BACK_S, what=f"another {child}")

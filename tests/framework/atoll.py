@@ -33,6 +33,7 @@ from atoll.host_setup.up import control_ready, engine_ready
 from atoll.rpc.client import EngineClient
 from atoll.rpc.messages import Image, Prepare
 from atoll.supervise import status as supervision
+from framework import clock
 
 SOURCE = Path(__file__).parents[2] / "src"
 INSTALLED = Path("/opt/atoll/venv/bin/python")
@@ -133,7 +134,9 @@ class Atoll:
 
 
 @asynccontextmanager
-async def running_atoll(*, prepare_image: bool = True, **overrides: Any) -> AsyncIterator[Atoll]:
+async def running_atoll(
+    *, prepare_image: bool = True, settable_clock: bool = False, **overrides: Any
+) -> AsyncIterator[Atoll]:
     """A started test cloud with an owner; `overrides` are TOML tables merged into its settings.
 
     Always taken down; raises AssertionError when something of it is left in the kernel.
@@ -141,12 +144,14 @@ async def running_atoll(*, prepare_image: bool = True, **overrides: Any) -> Asyn
     folder = Path(tempfile.mkdtemp(prefix="atoll-test-", dir="/var/tmp"))
     folder.chmod(0o755)
     atoll = await _made(folder, overrides)
+    if settable_clock:
+        clock.install(folder, folder / "source")
     try:
         await atoll.start()
         line = " ".join(atoll.key.with_name(atoll.key.name + ".pub").read_text().split()[:2])
         await atoll.local.ensure_owner(email="owner@example.com", key=line, label="test")
         if prepare_image:
-            await _prepare_image(atoll)
+            await warm_image(atoll)
         yield atoll
     except BaseException:
         sys.stderr.write(atoll.logs() + "\n")
@@ -188,7 +193,8 @@ async def _made(folder: Path, overrides: dict[str, Any]) -> Atoll:
     )
 
 
-async def _prepare_image(atoll: Atoll) -> None:
+async def warm_image(atoll: Atoll) -> None:
+    """The default image, built and warm, as `atoll up` asks for it."""
     vms = atoll.config.vms
     request = Prepare(op=ids.new("op"), image=vms.image, cpus=vms.cpus, memory_bytes=512 * MIB)
     await atoll.engine.call(request, Image, seconds=PREPARE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import AsyncIterator
@@ -722,6 +723,39 @@ async def test_a_key_for_one_vm_sees_only_that_one(cloud: Control) -> None:
 async def test_bad_keys_are_refused(cloud: Control, text: str, said: str) -> None:
     assert said in await fails(cloud, f"ssh-key add {shlex.quote(text)}", Invalid)
     assert await cloud.cloud.caller_for_key(text, source="x") is None
+
+
+NEGATIVE = b"".join(
+    len(part).to_bytes(4, "big") + part for part in (b"ssh-rsa", b"\x81", b"\xff" * 256)
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"-",
+        bytes(range(256)),
+        b"\xff\xfe" + CI_KEY.encode("utf-16-le"),
+        CI_KEY.encode() + b"\n" + CI_KEY.encode(),
+        CI_KEY.encode().replace(b" ci", b" ci\r" + CI_KEY.encode()),
+        CI_KEY.encode().replace(b"AAAAC3", b"AAAAC3\0"),
+        b'command="id" ' + CI_KEY.encode(),
+        b"ssh-rsa " + base64.b64encode(NEGATIVE),
+        b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+        b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n",
+        b"PuTTY-User-Key-File-3: ssh-ed25519\r\n",
+        b"ssh-ed25519 " + b"A" * 1_000_000,
+    ],
+)
+async def test_files_that_are_no_key_are_refused(cloud: Control, content: bytes) -> None:
+    before = await cloud.data("ssh-key list")
+    with pytest.raises(Invalid) as refused:
+        await cloud.run("ssh-key add --name odd -", stdin=content)
+    assert len(refused.value.message) < 200
+    assert refused.value.message.isprintable()
+    assert await cloud.data("ssh-key list") == before
 
 
 async def test_weak_rsa_keys_are_refused(cloud: Control) -> None:

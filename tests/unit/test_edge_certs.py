@@ -57,6 +57,12 @@ def test_leaf_is_renewed_in_time_by_the_same_ca(tmp_path: Path) -> None:
     assert authority.exported.read_bytes() == trusted
 
 
+def test_leaf_from_the_future_is_renewed(tmp_path: Path) -> None:
+    authority, path = Authority(tmp_path, DOMAIN), tmp_path / "edge.pem"
+    path.write_bytes(authority.leaf(path, now=NOW) or b"")
+    assert authority.leaf(path, now=NOW - dt.timedelta(days=3)) is not None
+
+
 def test_another_domain_needs_another_ca(tmp_path: Path) -> None:
     path = tmp_path / "edge.pem"
     path.write_bytes(Authority(tmp_path, DOMAIN).leaf(path, now=NOW) or b"")

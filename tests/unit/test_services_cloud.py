@@ -267,6 +267,7 @@ def test_certificates_say_who_and_how_long(tmp_path: Path) -> None:
     host = listed(tmp_path, keys.host_certificate(public, ("vm-1", "web", "web.x")))
     assert "host certificate" in host
     assert host.split("Principals:")[1].split()[:3] == ["vm-1", "web", "web.x"]
+    assert "before 2037-01-12T08:00:00" in host
     user = listed(tmp_path, keys.user_certificate(public, ("atoll",), 60))
     assert "user certificate" in user
     assert user.split("Principals:")[1].split()[0] == "atoll"

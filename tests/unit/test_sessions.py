@@ -15,8 +15,9 @@ import pytest
 
 from atoll.base.errors import Conflict, Denied, Invalid
 from atoll.domain.account import Account, Door, Scope
+from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
-from atoll.services.sessions import CODE_S, HANDOFF_S, TOKEN_S, Session, Sessions
+from atoll.services.sessions import CODE_S, HANDOFF_S, Session, Sessions
 from atoll.store import accounts
 from atoll.store.engine import Store
 

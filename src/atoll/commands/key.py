@@ -97,7 +97,7 @@ async def add(ctx: Context, args: Add) -> Reply:
     text = " ".join(args.key)
     if text in _STDIN:
         text = ctx.stdin.decode(errors="replace").strip()
-        if "\n" in text:
+        if len(text.splitlines()) > 1:
             raise Invalid("one key at a time", hint="Try: head -1 keys | ssh … ssh-key add -")
     vm = None if args.vm is None else (await ctx.cloud.access.find(ctx.caller, args.vm)).id
     key = await ctx.cloud.accounts.add_key(ctx.caller, text, name=args.name, vm=vm, act=ctx.act)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy checks
+TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
 SESSION_COOKIE = "__Host-atoll-session"  # on the cloud's host
 DOOR_PATH = "/__atoll/"  # on every VM host: answered by control, never by the VM
 HOST_HEADER = "x-atoll-host"  # set by HAProxy for control: the host a request came for

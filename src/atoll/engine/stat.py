@@ -41,7 +41,7 @@ class Meter:
     async def _process(self, record: Record, machine: Machine) -> dict[str, object]:
         facts: dict[str, object] = {
             "cpu_seconds": self._cgroups.group(record.vm).usage().cpu_seconds,
-            "uptime_seconds": time.time() - record.created_at,
+            "uptime_seconds": max(0.0, time.time() - record.created_at),
         }
         if record.slot is not None:
             traffic = self._network.traffic(record.slot)

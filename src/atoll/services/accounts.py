@@ -58,8 +58,15 @@ def parse_key(text: str) -> PublicKey:
     line = f"{words[0]} {words[1]}"
     try:
         key = asyncssh.import_public_key(line)
-    except (asyncssh.KeyImportError, ValueError) as error:
+    except (
+        asyncssh.KeyImportError,
+        ValueError,
+        OverflowError,
+    ) as error:  # the last: n or e below 0
         raise Invalid(f"not a public SSH key: {str(error)[:100]}", hint=hint) from error
+    # Base64 is read past bytes that do not belong there; they would go on into every VM's files.
+    if " ".join(key.export_public_key().decode().split()[:2]) != line:
+        raise Invalid("not a public SSH key: its text is damaged", hint=hint)
     bits = getattr(getattr(key, "pyca_key", None), "key_size", None)
     if words[0] == "ssh-rsa" and (bits or 0) < 2048:
         raise Invalid(f"an RSA key of {bits} bits is too weak", hint="Try: ssh-keygen -t ed25519")

@@ -40,15 +40,17 @@ class Keys:
         self.host_ca_public = _public(self._host_ca)
 
     def host_certificate(self, public_key: str, principals: Sequence[str]) -> str:
-        """A certificate line by the host CA that lets a key speak for `principals`."""
-        now = int(self._now())
+        """A certificate line by the host CA that lets a key speak for `principals`.
+
+        Valid since ever: a clock that is set back must not make a VM a stranger.
+        """
         return _line(
             self._host_ca.generate_host_certificate(
                 asyncssh.import_public_key(public_key),
                 principals[0],
                 principals=list(principals),
-                valid_after=now - _SKEW_S,
-                valid_before=now + _HOST_DAYS * 86400,
+                valid_after=0,
+                valid_before=int(self._now()) + _HOST_DAYS * 86400,
             )
         )
 

@@ -24,13 +24,13 @@ from joserfc.jwk import OctKey
 
 from atoll.base.errors import Conflict, Denied, Exhausted, Invalid
 from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
 from atoll.store import sessions as rows
 from atoll.store.engine import Store
 
 CODE_S = 600.0
 HANDOFF_S = 60.0
-TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
 _HANDOFFS = 10_000
 _USED_EVERY_S = 60.0  # how exact `last_used_at` is: not a write per request
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")

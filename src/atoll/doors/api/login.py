@@ -20,9 +20,17 @@ from starlette.routing import Route as Path
 
 from atoll.base.errors import Denied
 from atoll.domain.account import Account, Published
-from atoll.domain.web import DOOR_PATH, HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE, Names, own_path
+from atoll.domain.web import (
+    DOOR_PATH,
+    HOST_HEADER,
+    SESSION_COOKIE,
+    TOKEN_COOKIE,
+    TOKEN_S,
+    Names,
+    own_path,
+)
 from atoll.doors.api import pages
-from atoll.services.sessions import TOKEN_S, Session
+from atoll.services.sessions import Session
 
 _TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
 _TO_S = 900

@@ -86,11 +86,12 @@ def new_leaf(ca: Pair, domain: str, *, now: dt.datetime) -> Pair:
 
 
 def is_due(pair: Pair, ca: Pair, domain: str, *, now: dt.datetime) -> bool:
-    """Whether the leaf must be made anew: it ends soon, or is for another domain or CA."""
+    """Whether the leaf must be made anew: not in time, ending soon, for another domain or CA."""
     names = pair.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     wanted = {domain, f"*.{domain}"}
     return (
         pair.certificate.not_valid_after_utc - now < dt.timedelta(days=RENEW_DAYS)
+        or pair.certificate.not_valid_before_utc > now  # the clock was ahead when it was made
         or set(names.get_values_for_type(x509.DNSName)) != wanted
         or pair.certificate.issuer != ca.certificate.subject
     )

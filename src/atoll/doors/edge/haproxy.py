@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.config import Config
-from atoll.domain.web import DOOR_PATH, TOKEN_COOKIE
+from atoll.domain.web import DOOR_PATH, TOKEN_COOKIE, TOKEN_S
 from atoll.doors.edge import decide, pages
 from atoll.doors.edge.files import Files
 
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg.in")
 _SLOT = re.compile(r"\{\{([a-z0-9_]+)\}\}")
+_STEP_S = 60  # a clock set back by less is forgiven
 _KIND = {"html": '"text/html; charset=utf-8"', "json": "application/json"}
 _SAFE_HEADERS = (
     "hdr cache-control no-store hdr x-content-type-options nosniff"
@@ -108,6 +109,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "requests_per_10s": str(limits.requests_per_10s),
         "revoked": str(files.map(decide.REVOKED)),
         "socket": str(files.socket),
+        "token_s": str(int(TOKEN_S) + _STEP_S),
         "total_connections": str(limits.total_connections),
     }
 

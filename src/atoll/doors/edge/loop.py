@@ -163,7 +163,7 @@ class EdgeSync:
         wanted = await self._wanted() if is_new or self._is_compare_due() else None
         if wanted is not None:
             self._write(wanted)
-        if self._now() - self._certified_at > CERTIFICATE_S:
+        if abs(self._now() - self._certified_at) > CERTIFICATE_S:
             self._certify()
         pid = await self._runtime.pid()
         if pid != self._pid or self._shown is None or self._is_compare_due():
@@ -239,4 +239,4 @@ class EdgeSync:
         self._certified_at = self._now()
 
     def _is_compare_due(self) -> bool:
-        return self._now() - self._compared_at > COMPARE_S
+        return abs(self._now() - self._compared_at) > COMPARE_S

@@ -24,14 +24,16 @@ from asyncssh import (
     SSHClientConnection,
     SSHServerConnection,
 )
+from asyncssh.auth import get_supported_server_auth_methods
 from asyncssh.channel import SSHChannel
 from asyncssh.constants import (
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_OPEN,
     MSG_GLOBAL_REQUEST,
     MSG_KEXINIT,
+    MSG_USERAUTH_FAILURE,
 )
-from asyncssh.packet import SSHPacket, SSHPacketHandler
+from asyncssh.packet import Boolean, NameList, SSHPacket, SSHPacketHandler
 
 from atoll.doors.ssh.wire import Wire
 
@@ -47,6 +49,10 @@ class Guest(Protocol):
 
     refusal: str  # why this connection is turned away at once, or ""
     wants_vm: bool  # messages wait for `vm_side` instead of being handled here
+
+    @property
+    def last_words(self) -> tuple[bytes, ...]:
+        """What a client that gives up should have shown, as names of authentication methods."""
 
     async def vm_side(self) -> VmSide | None:
         """The connection to splice, or None: this connection is handled here after all."""
@@ -119,6 +125,19 @@ class ClientSide(Wire, SSHServerConnection):
 
     async def reload_config(self) -> None:
         """No configuration files here; AsyncSSH would build all options anew for each login."""
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Refuse one attempt; the list of methods that may follow ends with words for people.
+
+        OpenSSH prints the list it got last when it has nothing left to try, and only then. A banner
+        would be shown to those whose next key is known, and with BatchMode no client comes to
+        keyboard-interactive, where the others are told. Clients skip methods they do not know.
+        """
+        self._auth = None
+        guest = cast("Guest | None", self._owner)
+        words = guest.last_words if guest is not None else ()
+        methods = [*get_supported_server_auth_methods(self), *words]
+        self.send_packet(MSG_USERAUTH_FAILURE, NameList(methods), Boolean(partial_success))
 
     def _send_version(self) -> None:
         super()._send_version()

@@ -252,6 +252,17 @@ class Visitor(asyncssh.SSHServer):
             " '<your public key>'; with several keys, choose: ssh -o IdentitiesOnly=yes -i <file>"
         )
 
+    @property
+    def last_words(self) -> tuple[bytes, ...]:
+        """The same for clients that never get so far, in names: 64 characters each, no spaces."""
+        if not self.offered:
+            return ()
+        words = (
+            f"unknown-key-{self.offered}",
+            "add-it-from-a-computer-that-is-known-with:ssh-key-add",
+        )
+        return tuple(word.encode() for word in words)
+
     # --- what it may open in the lobby (a VM's connection is relayed unread)
 
     def session_requested(self) -> asyncssh.SSHServerProcess[str]:

@@ -38,7 +38,7 @@ class Certifier(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Credential:
     pair: asyncssh.SSHKeyPair
-    renew_at: float
+    made_at: float  # of the wall clock: a certificate is judged by that, also when it was set
 
 
 class VmLogin:
@@ -85,15 +85,15 @@ class VmLogin:
         )
 
     def _credential(self, user: str) -> asyncssh.SSHKeyPair:
-        now = time.monotonic()
+        now = time.time()
         credential = self._credentials.get(user)
-        if credential is None or now >= credential.renew_at:
+        if credential is None or not 0 <= now - credential.made_at < _CERTIFICATE_S / 2:
             line = self._certifier.user_certificate(
                 self._key.export_public_key().decode(), [user], _CERTIFICATE_S
             )
             certificate = asyncssh.import_certificate(line)
             pair = asyncssh.load_keypairs([(self._key, certificate)])[0]
-            credential = self._credentials[user] = _Credential(pair, now + _CERTIFICATE_S / 2)
+            credential = self._credentials[user] = _Credential(pair, now)
         return credential.pair
 
 
