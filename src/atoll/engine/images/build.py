@@ -1,8 +1,4 @@
-"""Make an image from its recipe: packages into a folder, the folder into ext4, ext4 into qcow2.
-
-The base is qcow2 rather than raw: qemu-img keeps holes on every file system (a raw copy over the
-network or by `cp` would not), reads at depth one are as fast (storage measurements: 1.03 of raw),
-and the overlays' clusters line up with its own: 128 KiB with subclusters in every layer.
+"""Make an image from its recipe: packages into a folder, the folder into a disk.
 
 Everything happens in one temporary folder; what is left of an interrupted build has no manifest
 and never bears a finished image's name. The package tools run in a mount and a process namespace
@@ -14,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +18,7 @@ from typing import Protocol
 from atoll.base import atomic, proc
 from atoll.base.aio import TaskGroup
 from atoll.engine.images import manifest, rootfs
+from atoll.engine.images.disk import make_disk
 from atoll.engine.images.recipe import CUSTOMISE, Recipe, cmdline, cmdline_tcg
 
 Progress = Callable[[str], None]
@@ -36,8 +32,7 @@ class Builder(Protocol):
     ) -> manifest.Manifest: ...
 
 
-_NAMESPACE = uuid.UUID("5f0c7a43-8a1c-4b6e-9d57-a70110000001")
-_MKFS_SECONDS = 600.0
+_REMOVE_SECONDS = 600.0
 _TICK_SECONDS = 3.0
 
 
@@ -66,11 +61,13 @@ async def build(
     packages = await asyncio.to_thread(rootfs.packages, root)
     tree = await asyncio.to_thread(rootfs.tree_sha256, root)
     digest = recipe.digest(architecture)
-    await _make_disk(recipe, root, folder / manifest.DISK, epoch=epoch, digest=digest)
+    await make_disk(
+        root, folder / manifest.DISK, size=recipe.virtual_bytes, epoch=epoch, digest=digest
+    )
     files = {}
     for name in (manifest.DISK, manifest.KERNEL, manifest.INITRD):
         files[name] = await asyncio.to_thread(_seal, folder / name)
-    await proc.run(["rm", "-rf", "--one-file-system", str(work)], seconds=_MKFS_SECONDS)
+    await proc.run(["rm", "-rf", "--one-file-system", str(work)], seconds=_REMOVE_SECONDS)
     facts = manifest.Manifest(
         name=recipe.name,
         digest=digest,
@@ -141,25 +138,6 @@ async def _tick(name: str, root: Path, progress: Progress) -> None:
         if count != said:
             said = count
             progress(f"{name}: {count} packages")
-
-
-async def _make_disk(recipe: Recipe, root: Path, disk: Path, *, epoch: int, digest: str) -> None:
-    """ext4 from the folder, checked, then the sparse qcow2; ids come from the digest."""
-    raw = root.parent / "disk.raw"
-    fs_id = uuid.uuid5(_NAMESPACE, digest)
-    env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "E2FSPROGS_FAKE_TIME": str(epoch)}
-    with raw.open("wb") as file:
-        file.truncate(recipe.virtual_bytes)
-    options = f"hash_seed={fs_id},root_owner=0:0,lazy_itable_init=1,nodiscard"
-    # A new file reads as zeros, so nothing is left to zero later, in every VM.
-    options += ",assume_storage_prezeroed=1"
-    mkfs = ["mkfs.ext4", "-q", "-F", "-L", "atoll", "-U", str(fs_id), "-J", "size=64"]
-    mkfs += ["-E", options, "-d", str(root), str(raw)]
-    await proc.run(mkfs, seconds=_MKFS_SECONDS, env=env)
-    await proc.run(["e2fsck", "-fn", str(raw)], seconds=_MKFS_SECONDS, env=env)
-    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
-    convert += ["-o", "cluster_size=128k,extended_l2=on,lazy_refcounts=off", str(raw), str(disk)]
-    await proc.run(convert, seconds=_MKFS_SECONDS)
 
 
 def _seal(path: Path) -> manifest.File:

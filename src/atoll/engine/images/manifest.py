@@ -40,7 +40,8 @@ class Manifest(BaseModel):
     """The facts of one built image.
 
     `tree_sha256` covers every path, mode, owner and content of the root file system: equal for two
-    builds of one recipe from the same archive state. `packages` maps names to versions.
+    builds of one recipe from the same archive state, and so are `files` if the tools are of one
+    version. `packages` maps names to versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
