@@ -1,7 +1,7 @@
 # Tasks of Atoll. `make help` lists them.
-# As root everything runs from /opt/atoll/venv (see scripts/bootstrap.sh), else from .venv.
+# As root everything runs from /opt/atoll/venv or $ATOLL_VENV (see scripts/bootstrap.sh), else .venv.
 
-VENV := $(shell [ "$$(id -u)" = 0 ] && echo /opt/atoll/venv || echo .venv)
+VENV := $(shell [ "$$(id -u)" = 0 ] && echo "$${ATOLL_VENV:-/opt/atoll/venv}" || echo .venv)
 BIN := $(VENV)/bin
 RINGS := unit engine e2e fault
 
@@ -23,8 +23,9 @@ down: ## pause all VMs to disk, leave no process, mount, namespace or cgroup (ro
 
 purge: ## down, then delete all VMs, images, keys and the environment (root)
 	@if [ -x $(BIN)/atoll ]; then $(BIN)/atoll purge --yes; fi
-	@rm -rf /opt/atoll
-	@if [ "$$(readlink /usr/local/bin/atoll)" = /opt/atoll/venv/bin/atoll ]; then rm /usr/local/bin/atoll; fi
+	@rm -rf $(VENV)
+	@if [ -d /opt/atoll ]; then rmdir --ignore-fail-on-non-empty /opt/atoll; fi
+	@if [ "$$(readlink /usr/local/bin/atoll)" = /opt/atoll/venv/bin/atoll ] && [ ! -e /opt/atoll ]; then rm /usr/local/bin/atoll; fi
 
 test: dev ## every test: all rings, one after the other (root)
 	@scripts/test.sh $(BIN)/python $(RINGS)

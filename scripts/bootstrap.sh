@@ -5,9 +5,10 @@
 #   scripts/bootstrap.sh run     what runs in production
 #   scripts/bootstrap.sh dev     the same, and what tests and checks need
 #
-# The environment is /opt/atoll/venv, made with Debian's own Python: control runs as a user without
-# privileges, who could not enter a checkout or an interpreter below /root. Without root, `dev` makes
-# .venv in the checkout and asks for nothing else: enough for `make check`.
+# The environment is /opt/atoll/venv ($ATOLL_VENV puts it elsewhere), made with Debian's own Python:
+# control runs as a user without privileges, who could not enter a checkout or an interpreter below
+# /root. Without root, `dev` makes .venv in the checkout and asks for nothing else: enough for
+# `make check`.
 set -eu
 
 kind=${1:-run}
@@ -19,7 +20,8 @@ trap 'rm -f "$log"; unhold_services' EXIT
 trap 'exit 130' INT TERM
 
 if [ "$(id -u)" -eq 0 ]; then
-  venv=/opt/atoll/venv
+  default=/opt/atoll/venv
+  venv=${ATOLL_VENV:-$default}
 else
   venv=$here/.venv
   [ "$kind" = dev ] || { echo "atoll: this needs root. Try: sudo make up" >&2; exit 77; }
@@ -113,7 +115,9 @@ install_atoll() {
   step "Atoll $build" "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
     --no-index --no-build-isolation --force-reinstall "$here"
   echo "$build" > "$venv/atoll.build"
-  [ -e /usr/local/bin/atoll ] || ln -s "$venv/bin/atoll" /usr/local/bin/atoll
+  if [ "$venv" = "$default" ] && [ ! -e /usr/local/bin/atoll ]; then
+    ln -s "$venv/bin/atoll" /usr/local/bin/atoll
+  fi
 }
 
 case $kind in

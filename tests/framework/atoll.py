@@ -117,20 +117,7 @@ class Atoll:
 
     async def leaks(self) -> list[str]:
         """What is left of it in the kernel; empty after `down`."""
-        instance = self.config.network.instance
-        found = [*_processes(str(self.folder)), *_mounts(str(self.folder))]
-        found += [f"cgroup {path}" for path in _cgroups(instance)]
-        for what, argv in (
-            ("namespace", ["ip", "netns", "list"]),
-            ("interface", ["ip", "-o", "link"]),
-            ("nft", ["nft", "list", "tables"]),
-            ("loop", ["losetup", "-a"]),
-        ):
-            printed = (await run(argv, seconds=20)).out.decode()
-            words = (line for line in printed.splitlines() if _is_ours(line, instance, self.folder))
-            found += [f"{what} {line.strip()}" for line in words]
-        ports = (self.config.ssh.port, self.config.https.port, self.config.https.http_port)
-        return found + [f"port {port}" for port in ports if not _is_free(port)]
+        return await leaks(self.config, self.folder)
 
 
 @asynccontextmanager
@@ -167,7 +154,7 @@ async def _made(folder: Path, overrides: dict[str, Any]) -> Atoll:
     source = folder / "source"  # a copy: control's user could not enter a checkout below /root
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
     config_path = folder / "atoll.toml"
-    config_path.write_text(_toml(_merged(_settings(folder), overrides)))
+    config_path.write_text(toml(_merged(settings(folder), overrides)))
     config = load(config_path)
     await prepare(config)
     entry = pwd.getpwuid(os.getuid())
@@ -200,7 +187,7 @@ async def warm_image(atoll: Atoll) -> None:
     await atoll.engine.call(request, Image, seconds=PREPARE_S)
 
 
-def _settings(folder: Path) -> dict[str, dict[str, Any]]:
+def settings(folder: Path) -> dict[str, dict[str, Any]]:
     """Nothing here meets the machine's own Atoll or another test's."""
     number = secrets.randbelow(160)
     ports = _free_ports(4)
@@ -231,7 +218,7 @@ def _merged(base: dict[str, dict[str, Any]], over: dict[str, Any]) -> dict[str, 
     return {name: {**base.get(name, {}), **over.get(name, {})} for name in {*base, *over}}
 
 
-def _toml(tables: dict[str, dict[str, Any]]) -> str:
+def toml(tables: dict[str, dict[str, Any]]) -> str:
     """JSON's strings, numbers, booleans and arrays are TOML's, too."""
     return "".join(
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
@@ -257,6 +244,24 @@ async def _interpreter(user: str) -> Path:
         if (await run(argv, seconds=30, check=False)).code == 0:
             return python
     raise AssertionError(f"user {user} can run neither {sys.executable} nor {INSTALLED}; make test")
+
+
+async def leaks(config: Config, folder: Path) -> list[str]:
+    """What a cloud with this configuration, all of it below `folder`, left in the kernel."""
+    instance = config.network.instance
+    found = [*_processes(str(folder)), *_mounts(str(folder))]
+    found += [f"cgroup {path}" for path in _cgroups(instance)]
+    for what, argv in (
+        ("namespace", ["ip", "netns", "list"]),
+        ("interface", ["ip", "-o", "link"]),
+        ("nft", ["nft", "list", "tables"]),
+        ("loop", ["losetup", "-a"]),
+    ):
+        printed = (await run(argv, seconds=20)).out.decode()
+        words = (line for line in printed.splitlines() if _is_ours(line, instance, folder))
+        found += [f"{what} {line.strip()}" for line in words]
+    ports = (config.ssh.port, config.https.port, config.https.http_port)
+    return found + [f"port {port}" for port in ports if not _is_free(port)]
 
 
 def _processes(folder: str) -> list[str]:
