@@ -61,7 +61,7 @@ async def measure(atoll: Atoll) -> list[Row]:
         _pause_row(f"`cp` of a running 1 GiB VM with {DATA_MB} MB dirty: pause", 120, big, big_mib),
         _pause_row("`cp` of an idle VM: pause", 50, small, small_mib),
         _answer_row(big, one),
-        _peer_row(big, peers),
+        *_peer_rows(big, peers),
     ]
 
 
@@ -181,22 +181,33 @@ def _answer_row(seen: _Clones, new_ms: float) -> Row:
 # -- the old way
 
 
-def _peer_row(seen: _Clones, peers: list[dict[str, float]]) -> Row:
+def _peer_rows(seen: _Clones, peers: list[dict[str, float]]) -> list[Row]:
     total = statistics.median(sum(p.values()) for p in peers)
     still = statistics.median(p["save_ms"] + p["disk_ms"] for p in peers)
     silence = statistics.median(seen.silence_ms)
-    return Row(
-        what="`cp` of that VM beside a full-stream save, disk copy and restore",
-        goal="≥ 10 times faster",
-        measured=f"{total / seen.wall_ms:.1f} times in all ({seen.wall_ms / 1000:.1f} s, old way "
-        f"{total / 1000:.1f} s); source stands still {still / silence:.0f} times shorter",
-        met=total >= 10 * seen.wall_ms,
-        runs=f"{len(seen.made)}; {len(peers)} of the old way",
-        remarks=f"old way: save {peers[-1]['save_ms']:.0f} ms, qemu-img convert of the image "
-        f"{peers[-1]['disk_ms']:.0f} ms, restore {peers[-1]['restore_ms']:.0f} ms, to the page cache, no "
-        "identity and no answering agent counted",
-        raw={"peers": [{k: round(v) for k, v in p.items()} for p in peers]},
-    )
+    runs = f"{len(seen.made)}; {len(peers)} of the old way"
+    return [
+        Row(
+            what="`cp` of that VM beside a full-stream save and disk copy: the source stands still",
+            goal="≥ 10 times shorter",
+            measured=f"{still / silence:.1f} times ({silence:.0f} ms; old way {still:.0f} ms)",
+            met=still >= 10 * silence,
+            runs=runs,
+            remarks=f"old way: save {peers[-1]['save_ms']:.0f} ms, qemu-img convert of the image "
+            f"{peers[-1]['disk_ms']:.0f} ms, both to the page cache",
+            raw={"peers": [{k: round(v) for k, v in p.items()} for p in peers]},
+        ),
+        Row(
+            what="`cp` of that VM beside the same and a restore: in all",
+            goal="≥ 10 times faster",
+            measured=f"{total / seen.wall_ms:.1f} times ({seen.wall_ms / 1000:.1f} s, old way "
+            f"{total / 1000:.1f} s)",
+            met=total >= 10 * seen.wall_ms,
+            runs=runs,
+            remarks=f"old way: restore {peers[-1]['restore_ms']:.0f} ms, without an identity, a network "
+            "or an answer of the guest; of ours these are the larger part, in emulated code",
+        ),
+    ]
 
 
 def _save_and_restore(where: Path, accel: str) -> dict[str, float]:
