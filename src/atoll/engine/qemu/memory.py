@@ -19,16 +19,17 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atoll.base.errors import AtollError, Conflict, Internal, Unavailable
 
 PAGE = 4096
 CHUNK = 1 << 20  # fits the second-level cache, so comparing costs one pass over main memory
-SETTLERS = 2
+THREADS = 2  # the VM stands still, so a core is free, and the calls let go of the interpreter
 MAGIC = b"ATOLLPG1"
 RAM_NAME = "atoll-ram"  # of the sealed memory file, as /proc/PID/maps shows it
 _HEAD = struct.Struct("<8sQQ32s")  # magic, memory size, number of runs, sha256 of all else
@@ -129,34 +130,41 @@ class Pages:
 
         Reads every private page again: this kernel may lack soft-dirty tracking, and a page missed
         is a corrupt clone. Reading into a small buffer and comparing costs less than copying, as
-        most pages did not change. Two threads share the work: the VM stands still, so a core is free,
-        and the calls below let go of the interpreter.
+        most pages did not change.
         """
         self.runs = memory.private_runs()
-        pieces = [
-            (offset, min(CHUNK, run.offset + run.length - offset))
-            for run in self.runs
-            for offset in range(run.offset, run.offset + run.length, CHUNK)
-        ]
-        with ThreadPoolExecutor(max_workers=SETTLERS, thread_name_prefix="settle") as threads:
-            parts = [pieces[first::SETTLERS] for first in range(SETTLERS)]
-            for done in threads.map(self._compare, [memory] * SETTLERS, parts):
-                assert done is None  # the map raises what a thread raised
+        self._share(partial(self._compare, memory))
 
-    def _compare(self, memory: GuestMemory, pieces: Sequence[tuple[int, int]]) -> None:
-        """Read each (offset, length) again and copy what differs."""
+    def _compare(self, memory: GuestMemory, pieces: Sequence[Run]) -> None:
+        """Read each piece again and copy what differs."""
         buffer = mmap.mmap(-1, CHUNK)
         view = memoryview(buffer)
         at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        for offset, length in pieces:
-            memory.read(offset, view[:length])
-            if _libc.memcmp(self._at + offset, at, length):
-                ctypes.memmove(self._at + offset, at, length)
+        for piece in pieces:
+            memory.read(piece.offset, view[: piece.length])
+            if _libc.memcmp(self._at + piece.offset, at, piece.length):
+                ctypes.memmove(self._at + piece.offset, at, piece.length)
 
     def apply(self, memory: GuestMemory) -> None:
         """Write the pages into a fresh mapping of the same template."""
+        self._share(partial(self._write, memory))
+
+    def _write(self, memory: GuestMemory, pieces: Sequence[Run]) -> None:
+        for piece in pieces:
+            memory.write(piece.offset, self._view[piece.offset : piece.offset + piece.length])
+
+    def _share(self, work: Callable[[Sequence[Run]], None]) -> None:
+        """Do `work` on all runs, cut into chunks, in threads. Raises what one of them raises."""
+        pieces = list(self._pieces())
+        parts = [pieces[first::THREADS] for first in range(THREADS)]
+        with ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="pages") as threads:
+            for done in threads.map(work, parts):
+                assert done is None  # the map raises what a thread raised
+
+    def _pieces(self) -> Iterator[Run]:
         for run in self.runs:
-            memory.write(run.offset, self._view[run.offset : run.offset + run.length])
+            for offset in range(run.offset, run.offset + run.length, CHUNK):
+                yield Run(offset, min(CHUNK, run.offset + run.length - offset))
 
     def close(self) -> None:
         """Give the copy back to the system now; nothing may be using it. Closed already is fine."""
@@ -185,9 +193,8 @@ class Pages:
             os.fsync(file.fileno())
 
     def _chunks(self) -> Iterator[memoryview]:
-        for run in self.runs:
-            for offset in range(run.offset, run.offset + run.length, CHUNK):
-                yield self._view[offset : min(offset + CHUNK, run.offset + run.length)]
+        for piece in self._pieces():
+            yield self._view[piece.offset : piece.offset + piece.length]
 
     @classmethod
     def load(cls, path: Path) -> Pages:
