@@ -7,12 +7,14 @@ kernel's first instruction to the agent's answer, by the engine's own laps.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Sequence
 
 from bench.cloud import (
     Timed,
+    anatomy_mib,
     available_mib,
     cpu_s,
     drop_all,
@@ -205,6 +207,7 @@ async def _crowd(atoll: Atoll, one_ms: float, cold: dict[str, float]) -> list[Ro
     )
     total_ms = (time.perf_counter() - began) * 1000
     failed = [str(error) for error in made if isinstance(error, AtollError | OSError)]
+    spent = cpu_s(_pids(await running(atoll)))
     cold_booted = sum(isinstance(m, dict) and m["cold_booted"] is True for m in made)
     crowd = Row(
         what=f"{CROWD} `new` at once, beside one",
@@ -213,7 +216,9 @@ async def _crowd(atoll: Atoll, one_ms: float, cold: dict[str, float]) -> list[Ro
         f"({total_ms / 1000:.1f} s)",
         met=not failed and total_ms <= 12 * one_ms,
         runs="1",
-        remarks=f"{cold_booted} of them cold; one after the other they would take {CROWD} times one"
+        remarks=f"{cold_booted} of them cold; one after the other they would take {CROWD} times one. "
+        f"The QEMUs used {spent / CROWD * 1000:.0f} ms of CPU each, and {os.cpu_count()} cores give "
+        f"{total_ms * (os.cpu_count() or 1) / CROWD:.0f} ms for each in that time"
         + (f"; failed: {failed[0][:200]}" if failed else ""),
     )
     for number in range(CROWD, IDLE):
@@ -230,6 +235,7 @@ async def _idle(atoll: Atoll, before: float, cold: dict[str, float]) -> Row:
     busy = (cpu_s(pids) - spent) / (time.perf_counter() - began) / len(pids)
     pss = statistics.mean(pss_mib(pid) for pid in pids)
     share = each / cold["available_mib"]
+    inside = anatomy_mib(pids[0])
     return Row(
         what=f"{len(pids)} idle VMs of 1 GiB: MemAvailable that each takes",
         goal="≤ 40 MiB and ≤ 1/8 of a cold-booted VM",
@@ -238,7 +244,8 @@ async def _idle(atoll: Atoll, before: float, cold: dict[str, float]) -> Row:
         met=each <= 40 and share <= 1 / 8,
         runs=f"{len(pids)} VMs; {COLD} cold-booted",
         remarks=f"an idle VM uses {busy:.1%} of a core; proportional set: {pss:.0f} MiB each, "
-        f"cold-booted {cold['pss_mib']:.0f} MiB",
+        f"cold-booted {cold['pss_mib']:.0f} MiB. Of one, its own alone: "
+        + ", ".join(f"{what} {mib:.0f}" for what, mib in inside.items()),
         raw={"pss_mib": rounded([pss_mib(pid) for pid in pids])},
     )
 
