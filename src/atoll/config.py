@@ -98,7 +98,8 @@ class Engine(Section):
     tb_size_mib: int = Field(
         64,
         ge=16,
-        description="MiB of translated code per VM under tcg; the default of QEMU grows to 1 GiB",
+        description="MiB of translated code per VM under tcg; the default of QEMU grows to 1 GiB. "
+        "A cold boot took 70, 40, 28, 24 and 22 s with 16, 32, 64, 128 and 256",
     )
     slots_ready: int = Field(4, ge=0, description="network namespaces prepared ahead of `new`")
     starts_at_once: int = Field(
