@@ -282,6 +282,21 @@ async def test_silence_floods_and_endless_frames_end_at_the_deadline(tmp_path: P
         assert asyncio.get_running_loop().time() - started < 3
 
 
+async def test_an_agent_of_an_older_vm_is_told_the_time_it_asks_for(tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def answer(message: dict[str, object]) -> bytes:
+        asked.append(message["args"])
+        return ok(message, {"machine_id": "a" * 32, "clock_moved_ns": 7, "problems": []})
+
+    async with guest(tmp_path / "agent", answer) as agent:
+        identified = await agent.identify(identity(), login_user="atoll", epoch="e", seconds=5)
+    assert identified.machine_id == "a" * 32
+    (args,) = asked
+    assert isinstance(args, dict)
+    assert abs(args["unix_time_ns"] - time.time_ns()) < 60e9
+
+
 async def test_another_version_is_refused(tmp_path: Path) -> None:
     facts = dict.fromkeys(("boot_id", "machine_id", "hostname", "kernel", "system", "epoch"), "x")
     body = {**facts, "version": 99, "ready": True, "frozen": False}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
@@ -174,7 +175,8 @@ class GuestAgent:
     ) -> Identified:
         """Make the VM be `identity`; `epoch` names this life of it, so a repeat acts once.
 
-        Entropy is drawn here, each time anew.
+        Entropy is drawn here, each time anew. The time is for agents in VMs made by an Atoll of
+        before 2026-11-25, which refuse to go without; a VM keeps the agent it was made with.
         """
         args: dict[str, object] = {
             "hostname": identity.hostname,
@@ -185,6 +187,7 @@ class GuestAgent:
             "user_ca": identity.user_ca,
             "authorized_keys": list(identity.authorized_keys),
             "login_user": login_user,
+            "unix_time_ns": time.time_ns(),
             "entropy": b64encode(secrets.token_bytes(ENTROPY_BYTES)).decode(),
             "epoch": epoch,
         }

@@ -39,7 +39,7 @@ async def up(config: Config, config_path: Path, progress: Progress) -> None:
         node = await progress.step("engine", engine_ready(engine))
         await progress.step("control", control_ready(local))
         await progress.step("edge", _edge_ready(config))
-        await _image(config, engine, node, progress)
+        await _image(config, engine, node.accel, progress)
         await _come_back(config, engine, progress)
         key = await _owner(local, person, progress)
         await first_vm.ensure(config, local, key, progress)
@@ -83,13 +83,10 @@ async def _edge_ready(config: Config) -> None:
     await poll(connect, seconds=EDGE_S, what="starting HAProxy", every=0.1)
 
 
-async def _image(config: Config, engine: EngineClient, node: Node, progress: Progress) -> None:
-    """Build the default image and its warm template unless they are there."""
-    cpus = config.vms.cpus_on(node.accel)
+async def _image(config: Config, engine: EngineClient, accel: str, progress: Progress) -> None:
+    """Build the default image by today's recipe, and its warm template, unless they are there."""
+    cpus = config.vms.cpus_on(accel)
     memory_bytes = parse_size(config.vms.memory, what="vms.memory") // MIB * MIB
-    known = next((image for image in node.images if image.name == config.vms.image), None)
-    if known is not None and (cpus, memory_bytes) in known.warm_sizes:
-        return
     request = Prepare(
         op=ids.new("op"), image=config.vms.image, cpus=cpus, memory_bytes=memory_bytes
     )
