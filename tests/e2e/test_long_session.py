@@ -21,7 +21,7 @@ from atoll.base.aio import together
 from atoll.base.proc import run
 from framework.atoll import Atoll
 from framework.blobs import blob, digest
-from framework.clients import Terminal, client, exists, listening, shout
+from framework.clients import SHOUTER, Terminal, client, exists, listening, shout
 from framework.gateway import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
@@ -34,18 +34,9 @@ ANSWER_S = 60.0
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3")
 REKEY = ("-o", "RekeyLimit=1M")
 LAP_MB = 2
-SERVICES = """
+SERVICES = f"""
 cat > shouter.py <<'END'
-import socket
-server = socket.create_server(("127.0.0.1", 7000))
-while True:
-    connection, _ = server.accept()
-    with connection:
-        said = b""
-        while part := connection.recv(65536):
-            said += part
-        connection.sendall(said.upper())
-END
+{SHOUTER}END
 cat > answers.py <<'END'
 import hashlib, sys, time
 for line in sys.stdin:

@@ -14,7 +14,7 @@ from atoll.base.aio import poll, together
 from atoll.base.proc import Finished, run
 from framework.atoll import Atoll
 from framework.blobs import blob, digest
-from framework.clients import Terminal, client, exists, listening, shout, shouter
+from framework.clients import SHOUTER, Terminal, client, exists, listening, shout, shouter
 from framework.gateway import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -22,17 +22,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300
 VM = "reef"
 BIG_MB = 200
 SMALL_MB = 20
-SHOUTER = """
-import socket
-server = socket.create_server(("127.0.0.1", 7000))
-while True:
-    connection, _ = server.accept()
-    with connection:
-        said = b""
-        while part := connection.recv(65536):
-            said += part
-        connection.sendall(said.upper())
-"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -58,6 +58,20 @@ async def exists(path: Path) -> None:
     await poll(there, seconds=15, what=str(path))
 
 
+# What `shouter` serves, as a program for inside a VM, on its loopback.
+SHOUTER = """\
+import socket
+server = socket.create_server(("127.0.0.1", 7000))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        said = b""
+        while part := connection.recv(65536):
+            said += part
+        connection.sendall(said.upper())
+"""
+
+
 @asynccontextmanager
 async def shouter(address: str = "127.0.0.1") -> AsyncIterator[int]:
     """A TCP service that reads to the end of input, then answers in capitals: needs half-close."""

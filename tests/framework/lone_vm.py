@@ -16,11 +16,9 @@ from atoll.config import Config, Paths
 from atoll.engine import launch
 from atoll.engine.agent import GuestAgent
 from atoll.engine.boot import Boot, Host
-from atoll.engine.capture import Capture
 from atoll.engine.cgroup import Cgroups
 from atoll.engine.disk.blockdev import BlockOptions
 from atoll.engine.disk.pool import Pool
-from atoll.engine.disk.reserve import Reserve
 from atoll.engine.disks import Disks
 from atoll.engine.images.cache import Images
 from atoll.engine.images.installed import Installed
@@ -34,10 +32,10 @@ from atoll.engine.qemu.qmp import Qmp
 from atoll.engine.records import Record, Records
 from atoll.engine.recovery import Recovery
 from atoll.engine.service import Service
-from atoll.engine.space import Space
 from atoll.engine.templates import Templates
 from atoll.rpc.messages import GIB, Event, Spec, VmState
 from fakes.monitor import Monitor
+from framework.service import service_of
 
 VM = "vm-000000000000"
 HEARD_S = 10.0
@@ -157,17 +155,14 @@ def _made(
     records.load()
     records.put(record(process))
     told: list[Event] = []
-    service = Service(
+    service = service_of(
         config=config,
         records=records,
         disks=disks,
         boot=boot,
-        capture=Capture(records=records, disks=disks, boot=boot),
         operations=operations,
-        space=Space(disks, Reserve(config.pool, 1), reserve_bytes=1),
-        publish=told.append,
-        problems=tuple,
-        missed=lambda _: False,
+        told=told,
+        reserve_bytes=1,
     )
     run = boot.run(VM)
     run.mkdir(parents=True)

@@ -21,10 +21,8 @@ from atoll.config import Config, Engine, Paths, Vms
 from atoll.domain.template_plans import Size
 from atoll.engine.ahead import Ahead
 from atoll.engine.boot import Boot, Host
-from atoll.engine.capture import Capture
 from atoll.engine.cgroup import Cgroups
 from atoll.engine.disk import qcow2
-from atoll.engine.disk.reserve import Reserve
 from atoll.engine.disks import Disks
 from atoll.engine.images.cache import Images
 from atoll.engine.images.installed import Installed
@@ -37,13 +35,12 @@ from atoll.engine.qemu.machine import Saved
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.qemu.probe import Accel
 from atoll.engine.records import Record, Records
-from atoll.engine.service import Service
-from atoll.engine.space import Space
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Meta, Templates
 from atoll.engine.warm import Warm
 from atoll.rpc.messages import Event, Spec, VmState
 from fakes.image_builder import FakeBuilder
+from framework.service import service_of
 
 MIB, GIB = 1 << 20, 1 << 30
 STATE = b"device state"
@@ -177,17 +174,14 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             ),
             group=group,
         )
-        service = Service(
+        service = service_of(
             config=config,
             records=records,
             disks=disks,
             boot=boot,
-            capture=Capture(records=records, disks=disks, boot=boot),
             operations=operations,
-            space=Space(disks, Reserve(config.pool, MIB), reserve_bytes=MIB),
-            publish=told.append,
-            problems=tuple,
-            missed=lambda _: False,
+            told=told,
+            reserve_bytes=MIB,
         )
         warm = Warm(
             config=config,

@@ -131,7 +131,7 @@ class Boot:
         Raises NotFound for an unknown image, Unavailable for one that is not built yet.
         """
         image = self._images.current(spec.image)
-        meta = self.template_for(spec)
+        meta = self._find(image, spec)
         if meta is None:
             return None, image
         try:
@@ -142,7 +142,9 @@ class Boot:
 
     def template_for(self, wanted: Spec | Size) -> Meta | None:
         """The template that new VMs like this start from. Raises as `choose` does."""
-        image = self._images.current(wanted.image)
+        return self._find(self._images.current(wanted.image), wanted)
+
+    def _find(self, image: BuiltImage, wanted: Spec | Size) -> Meta | None:
         return self._templates.find(self.key_of(image, wanted), image.digest, wanted.disk_bytes)
 
     def key_of(self, image: BuiltImage, wanted: Spec | Size) -> str:
