@@ -10,6 +10,7 @@ from pathlib import Path
 KEPT = Path(__file__).parent.parent / "past"
 POOLS = tuple(sorted(path.name.split(".")[0] for path in (KEPT / "pools").iterdir()))
 STORES = tuple(sorted(path.name.split(".")[0] for path in (KEPT / "stores").iterdir()))
+CONFIGS = {path.stem: path for path in sorted((KEPT / "configs").iterdir())}
 TEMPLATE = "tmpl-000000000001"  # the rest are the names in tests/past/write_pool.py
 PARENT, CHILD, PAUSED, STOPPED, HALF, COPY = (f"vm-{n:012}" for n in range(1, 7))
 
