@@ -207,6 +207,7 @@ async def world(
             disks=disks,
             records=records,
             cache=cache,
+            key_of=boot.key,
             alone=alone,
         )
         ahead = Ahead(

@@ -113,6 +113,8 @@ async def test_a_start_of_the_engine_and_a_pruning_keep_all_that_is_needed(node:
     await node.pruning.run(None)
     assert [meta.id for meta in node.templates.all()] == [TEMPLATE]
     assert digest(node) in node.images.digests()
+    prologues = {path.name for path in (node.config.pool / "prologues").iterdir()}
+    assert prologues == {node.boot.key(record(node, PAUSED))}
     assert all(node.disks.depth(vm) > 0 for vm in VMS)
 
 

@@ -182,6 +182,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         disks=disks,
         records=records,
         cache=cache,
+        key_of=boot.key,
         alone=alone,
     )
     pruning.check_layers()
