@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from atoll.base.errors import Invalid
 
 DEFAULT_PATH = Path("/etc/atoll/atoll.toml")
+# Without the file that cannot be read.
+_LIST = "all settings: ATOLL_CONFIG=/dev/null atoll config show"
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -220,9 +222,19 @@ def load(path: Path | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"{path}: {key}: {first['msg']}", hint="Try: atoll config show") from error
+        raise _wrong(path, error) from error
+
+
+def _wrong(path: Path, error: ValidationError) -> Invalid:
+    """All keys that this version has not got; when there are none, the first wrong value."""
+    found = [(".".join(map(str, one["loc"])), one) for one in error.errors()]
+    if unknown := [key for key, one in found if one["type"] == "extra_forbidden"]:
+        return Invalid(
+            f"{path}: this version has no setting {', '.join(unknown)}",
+            hint=f"Take out what an older version had, or mend a name; {_LIST}",
+        )
+    key, first = found[0]
+    return Invalid(f"{path}: {key}: {first['msg']}", hint=f"Mend it; {_LIST}")
 
 
 def render(config: Config) -> str:

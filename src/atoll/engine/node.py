@@ -16,6 +16,7 @@ from atoll.base import log
 from atoll.base.aio import TaskGroup, shielded
 from atoll.base.units import parse_size
 from atoll.config import Config
+from atoll.engine import downgrade
 from atoll.engine.ahead import Ahead
 from atoll.engine.boot import Boot, Host
 from atoll.engine.capture import Capture
@@ -97,6 +98,7 @@ class _Engine:
 
 async def _build(config: Config, operations: Operations, group: TaskGroup) -> _Engine:
     config.pool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(downgrade.refuse, config.pool)  # before anything is touched
     config.paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     version = await probe.qemu_version()
     accel = await probe.choose(
@@ -154,6 +156,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
             *network.problems,
             *cgroups.problems,
             *records.problems,
+            *images.problems,
             *disks.problems,
             *ahead.problems,
         ),
@@ -180,6 +183,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         disks=disks,
         records=records,
         cache=cache,
+        key_of=boot.key,
         alone=alone,
     )
     pruning.check_layers()
