@@ -98,7 +98,7 @@ class Engine(Section):
         "auto", description="auto boots a probe guest on KVM once per host and kernel, else tcg"
     )
     tb_size_mib: int = Field(
-        64,
+        128,
         ge=16,
         description="MiB of translated code per VM under tcg; the default of QEMU grows to 1 GiB. "
         "A cold boot took 70, 40, 28, 24 and 22 s with 16, 32, 64, 128 and 256",
@@ -237,14 +237,20 @@ def _wrong(path: Path, error: ValidationError) -> Invalid:
     return Invalid(f"{path}: {key}: {first['msg']}", hint=f"Mend it; {_LIST}")
 
 
-def render(config: Config) -> str:
-    """The values in force as a commented TOML file; `load` of it gives the same Config."""
+def render(config: Config, *, only_set: bool = False) -> str:
+    """The values in force as a commented TOML file; `load` of it gives the same Config.
+
+    `only_set`: values that are the default are comments too. A file that people keep should not
+    hold them: a later version's better default would not reach it, and a key it drops would stop it.
+    """
     lines: list[str] = []
     for name, section in config:
         lines.append(f"[{name}]")
         for key, field in type(section).model_fields.items():
             lines.append(f"# {field.description}; default {_toml(field.default)}")
-            lines.append(f"{key} = {_toml(getattr(section, key))}")
+            value = getattr(section, key)
+            mark = "# " if only_set and value == field.default else ""
+            lines.append(f"{mark}{key} = {_toml(value)}")
         lines.append("")
     return "\n".join(lines)
 

@@ -33,6 +33,14 @@ def test_what_render_prints_loads_to_the_same_values(tmp_path: Path) -> None:
         https=Https(vm_ports=False, session_hours=0.5),
     )
     assert load(write(tmp_path, render(config))) == config
+    assert load(write(tmp_path, render(config, only_set=True))) == config
+
+
+def test_a_file_that_is_kept_fixes_no_default(tmp_path: Path) -> None:
+    config = Config(network=Network(instance="t1"))
+    lines = render(config, only_set=True).splitlines()
+    assert [line for line in lines if line and line[0] not in "[#"] == ['instance = "t1"']
+    assert '# cache = "/var/cache/atoll"' in lines
 
 
 def test_render_explains_every_key(tmp_path: Path) -> None:
