@@ -894,6 +894,6 @@ async def test_changes_are_recorded(cloud: Control) -> None:
     async with cloud.store.read() as tx:
         found = await events.latest(tx, cloud.ann.account.id, limit=10)
     assert [(event.kind, event.vm, event.door) for event in found] == [
-        ("rm", None, "ssh"),
+        ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]

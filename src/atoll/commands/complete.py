@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from atoll.base.errors import AtollError
-from atoll.commands.parse import HELP_FLAG, JSON_FLAG
+from atoll.commands.parse import DRY_RUN_FLAG, GLOBAL, HELP_FLAG, JSON_FLAG
 from atoll.commands.registry import Command, Parameter, Registry, Source
 from atoll.domain.account import Caller
 from atoll.services.cloud import Cloud
@@ -36,7 +36,8 @@ class Completer:
             return await self._values(caller, option.source)
         if start.startswith("-"):
             flags = [name for item in command.options for name in item.flags]
-            return [*flags, JSON_FLAG, HELP_FLAG]
+            more_flags = [DRY_RUN_FLAG] if command.mutates else []
+            return [*flags, *more_flags, JSON_FLAG, HELP_FLAG]
         ahead = command.places[places:] or tuple(p for p in command.places[-1:] if p.is_many)
         return more + (await self._values(caller, ahead[0].source) if ahead else [])
 
@@ -71,7 +72,7 @@ class Completer:
 
 def _words(text: str) -> list[str]:
     try:
-        return [word for word in shlex.split(text) if word not in (JSON_FLAG, HELP_FLAG)]
+        return [word for word in shlex.split(text) if word not in GLOBAL]
     except ValueError:
         return text.split()
 

@@ -12,12 +12,36 @@ GLOBAL = (
     ("--json", "print the result as JSON"),
     ("--help", "say what a command does; nothing is run"),
 )
+DRY_RUN = ("--dry-run", "check everything and say what would be done; nothing is changed")
+
+DRY_RUN_SECTION = """## --dry-run
+
+Checks all that the command checks (the line, the scope of key or token, names, limits, image, sizes,
+state), fails as the command would, and else says what would be done. Nothing is changed and no event is
+recorded. What only the engine can refuse, as a pool that runs full on the way, is not foreseen.
+
+```sh
+rm web --dry-run
+```
+
+JSON: `{"dry_run": true, "would": [{"do": "remove", "vm_name": "web"}]}`. `would` has an entry per step,
+in order, and is empty when nothing would change. `notes` (what the command would report on its way) and
+`errors` (VM to reason, when others of the same line could be changed) are there when they say something.
+`do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
+VM learns its name or keys), `pause`, `resume`, `restart`, `remove`, `add-key`, `remove-key`, `add-token`,
+`remove-token`, `sign-in-link`. A name that is drawn at random is `null`; secrets are not made."""
 
 
 def overview(commands: Iterable[Command]) -> str:
     """Every verb with one line."""
     rows = [(command.name, command.help.split(". ")[0].rstrip(".")) for command in commands]
-    return table(("COMMAND", ""), rows) + "\n\nAll take --json and --help. More: help <command>"
+    return (
+        table(("COMMAND", ""), rows)
+        + "\n\n"
+        + (
+            "All take --json and --help, those that change something --dry-run. More: help <command>"
+        )
+    )
 
 
 def page(command: Command) -> str:
@@ -56,7 +80,7 @@ def page_data(command: Command) -> dict[str, Any]:
             }
             for option in command.options
         ]
-        + [{"names": [name], "help": text, "repeat": False} for name, text in GLOBAL],
+        + [{"names": [name], "help": text, "repeat": False} for name, text in _globals(command)],
         "examples": list(command.examples),
         "result": dict(command.result),
         "mutates": command.mutates,
@@ -69,7 +93,9 @@ def reference(commands: Iterable[Command]) -> str:
         "# Commands",
         "Generated from the commands themselves: `python -m atoll.commands.reference`.",
         "The same line works over SSH, at the prompt and as the body of `POST /exec`."
-        " Every command takes `--json` (print the result as JSON) and `--help`.",
+        " Every command takes `--json` (print the result as JSON) and `--help`; one that changes"
+        " something takes `--dry-run`.",
+        DRY_RUN_SECTION,
     ]
     parts.extend(section(command) for command in commands)
     return "\n\n".join(parts) + "\n"
@@ -92,6 +118,10 @@ def section(command: Command) -> str:
         lines = [f"| `{key}` | {text} |" for key, text in command.result.items()]
         parts.append("\n".join(("| JSON key | |", "|---|---|", *lines)))
     return "\n\n".join(parts)
+
+
+def _globals(command: Command) -> tuple[tuple[str, str], ...]:
+    return (*GLOBAL, DRY_RUN) if command.mutates else GLOBAL
 
 
 def _all(command: Command) -> tuple[Parameter, ...]:
