@@ -842,7 +842,8 @@ async def test_help(cloud: Control) -> None:
     assert "share set-public" in family
     assert "rename" not in family
     await fails(cloud, "help nope", Invalid)
-    assert (await cloud.data("rm --help"))["flags"][0]["names"] == ["--json"]
+    names = [flag["names"] for flag in (await cloud.data("rm --help"))["flags"]]
+    assert names == [["--all"], ["--json"], ["--help"], ["--dry-run"]]
 
 
 async def test_doc(cloud: Control) -> None:

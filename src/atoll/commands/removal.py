@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.reply import Reply
-from atoll.commands.several import collected, each
+from atoll.commands.several import VMS, collected, each, is_anything
 from atoll.commands.view import VmView
 from atoll.services.trash import Restored
 
@@ -18,9 +19,8 @@ VERBS = Registry()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rm:
-    vms: tuple[str, ...] = argument(
-        "vm", "VMs to remove", many=True, required=True, source=Source.VM
-    )
+    vms: tuple[str, ...] = argument("vm", VMS, many=True, required=True, source=Source.VM)
+    everything: bool = flag("--all", "with the pattern *: yes, all of them", default=False)
 
 
 @VERBS.command(
@@ -28,7 +28,7 @@ class Rm:
     help="Remove VMs. `undo` brings them back for a day; it does not ask.",
     reach=Reach.VM,
     mutates=True,
-    examples=("rm web", "rm web web-next"),
+    examples=("rm web", "rm web 'test-*'", "rm 'test-*' --dry-run"),
     result={
         "deleted": "names that were removed",
         "failed": "names that were not",
@@ -37,6 +37,9 @@ class Rm:
     },
 )
 async def rm(ctx: Context, args: Rm) -> Reply:
+    if not args.everything:
+        await _check_width(ctx, args.vms)
+
     async def remove(name: str) -> None:
         await ctx.cloud.trash.remove(ctx.caller, name, act=ctx.act)
 
@@ -49,6 +52,18 @@ async def rm(ctx: Context, args: Rm) -> Reply:
         text="\n".join([*lines, *map(str, done.errors.values())]),
         exit=done.exit,
         changed=tuple(deleted),
+    )
+
+
+async def _check_width(ctx: Context, given: Sequence[str]) -> None:
+    """`ssh host rm *` in an empty folder arrives here as it was typed, and was hardly meant."""
+    wide = next(filter(is_anything, given), None)
+    if wide is None:
+        return
+    count = len(await ctx.cloud.access.visible(ctx.caller))
+    raise Invalid(
+        f"{wide[:20]!r} means all of your VMs ({count})",
+        hint="Try: rm '*' --all, or first: rm '*' --all --dry-run",
     )
 
 

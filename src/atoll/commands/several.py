@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,8 @@ from atoll.services.rehearsal import Rehearsed
 
 T = TypeVar("T")
 AT_ONCE = 4  # each may write a VM's memory to disk
+PATTERN_CHARS = 200  # a name has at most 52; a pattern of 64 KiB is seconds of work
+VMS = "VMs, by name or by pattern: * stands for any letters, ? for one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +49,56 @@ def is_pattern(text: str) -> bool:
     return not set(text).isdisjoint("*?[")
 
 
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Those of `names` that fit; a pattern that is much longer than any name fits none."""
+    if len(pattern) > PATTERN_CHARS:
+        return []
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def is_anything(text: str) -> bool:
+    """Whether a pattern leaves nobody out but by length: `*`, and what an empty folder leaves of it."""
+    return is_pattern(text) and not text.strip("*?")
+
+
 def is_several(names: Sequence[str]) -> bool:
     """Whether the answer is a list: two names, or a pattern, however many it matches."""
     return len(names) > 1 or any(map(is_pattern, names))
 
 
+async def on_each(
+    ctx: Context,
+    given: Sequence[str],
+    act: Callable[[str], Awaitable[Reply]],
+    *,
+    between: str = "\n",
+) -> Reply:
+    """The reply of `act` for one VM that is named; a list of replies for several or a pattern."""
+    if not is_several(given):
+        return await act(given[0])
+    done = await each(ctx, given, act)
+    texts = [reply.text for reply in done.results.values()]
+    return Reply(
+        data={"vms": [reply.data for reply in done.results.values()], **done.failures()},
+        text=between.join([*texts, *map(str, done.errors.values())]),
+        exit=done.exit,
+        changed=tuple(name for name, reply in done.results.items() if reply.changed != ()),
+    )
+
+
 async def each(ctx: Context, given: Sequence[str], act: Callable[[str], Awaitable[T]]) -> Done[T]:
     """Do `act` with every VM named or matched, each once.
 
-    In a dry run raises Rehearsed with the steps of all.
+    Raises NotFound for a pattern without a match when that leaves nothing to do; in a dry run
+    Rehearsed with the steps of all.
     """
     names, unmatched = await _named(ctx, given)
-    done = await collected(dict.fromkeys(names, act))
+    if not names:
+        raise next(iter(unmatched.values()))
+    try:
+        done = await collected(dict.fromkeys(names, act))
+    except Rehearsed as ended:
+        raise Rehearsed(ended.steps, {**unmatched, **ended.errors}) from None
     return Done(results=done.results, errors={**unmatched, **done.errors})
 
 
@@ -82,17 +122,6 @@ async def collected(acts: Mapping[str, Callable[[str], Awaitable[T]]]) -> Done[T
     return Done(results=results, errors=errors)
 
 
-def listed(done: Done[Reply], *, between: str = "\n") -> Reply:
-    """One reply of many: what each said, then what failed."""
-    texts = [reply.text for reply in done.results.values()]
-    return Reply(
-        data={"vms": [reply.data for reply in done.results.values()], **done.failures()},
-        text=between.join([*texts, *map(str, done.errors.values())]),
-        exit=done.exit,
-        changed=tuple(done.results),
-    )
-
-
 async def _named(ctx: Context, given: Sequence[str]) -> tuple[list[str], dict[str, AtollError]]:
     """The names meant, and an error for every pattern that matches none."""
     owned: list[str] = []
@@ -101,7 +130,7 @@ async def _named(ctx: Context, given: Sequence[str]) -> tuple[list[str], dict[st
     names: list[str] = []
     errors: dict[str, AtollError] = {}
     for text in given:
-        found = [name for name in owned if fnmatch.fnmatchcase(name, text)]
+        found = matching(owned, text)
         if found or not is_pattern(text):
             names.extend(found or [text])
         else:

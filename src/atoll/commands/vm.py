@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from atoll.commands.label import split_tags
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
+from atoll.commands.several import is_pattern, matching
 from atoll.commands.view import REGION, VmView, head
 from atoll.domain.vm import VmRecord
 from atoll.services.vms import Copy, Made, NewVm
@@ -171,11 +171,9 @@ class Ls:
     },
 )
 async def ls(ctx: Context, args: Ls) -> Reply:
-    visible = await ctx.cloud.access.visible(ctx.caller)
-    views = [
-        VmView.of(ctx.cloud, vm) for vm in visible if fnmatch.fnmatchcase(vm.label, args.pattern)
-    ]
-    if not views and not set(args.pattern) & set("*?["):
+    visible = {vm.label: vm for vm in await ctx.cloud.access.visible(ctx.caller)}
+    views = [VmView.of(ctx.cloud, visible[name]) for name in matching(visible, args.pattern)]
+    if not views and not is_pattern(args.pattern):
         await ctx.cloud.access.find(ctx.caller, args.pattern)  # says so, with the nearest name
     data = {"vms": [view.listed(long=args.long) for view in views]}
     if not views:
