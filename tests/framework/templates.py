@@ -193,6 +193,7 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             service=service,
             cache=cache,
             alone=alone,
+            publish=told.append,
         )
         pruning = Pruning(
             config=config,

@@ -23,6 +23,7 @@ from atoll.rpc.messages import (
     Clone,
     Create,
     Identify,
+    Image,
     Pause,
     Restart,
     Resume,
@@ -115,6 +116,16 @@ async def test_new_says_when_it_was_a_cold_boot(cloud: Control) -> None:
     cloud.engine.makes_templates = False  # it failed lately
     reply = await cloud.run("new --memory 3G")
     assert ", cold boot: no warm template of this size yet)" in reply.text
+
+
+async def test_new_knows_an_image_and_a_template_that_came_a_moment_ago(cloud: Control) -> None:
+    """Without an event: what is cached of the node is no reason to refuse, or to warn."""
+    await cloud.run("new")
+    cloud.engine.images["full"] = Image(name="full", digest="sha256:2", size_bytes=GIB)
+    cloud.engine.warm_sizes.add((1, 3 * GIB))
+    reply = await cloud.run("new --image full --memory 3G")
+    assert cloud.progress == []
+    assert reply.data["cold_booted"] is False
 
 
 async def test_new_without_a_name_takes_two_words(cloud: Control) -> None:

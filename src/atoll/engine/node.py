@@ -171,6 +171,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         service=service,
         cache=cache,
         alone=alone,
+        publish=lambda event: server.publish(event),
     )
     pruning = Pruning(
         config=config,

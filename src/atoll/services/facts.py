@@ -100,5 +100,10 @@ class Facts:
         Raises Unavailable when the engine does not answer, so it also tells that it does.
         """
         if self._node is None or not self.connected:
-            self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
+            return await self.fresh_node()
+        return self._node
+
+    async def fresh_node(self) -> Node:
+        """The same, asked now: for whoever would refuse or warn because of what `node` says."""
+        self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
         return self._node
