@@ -18,10 +18,10 @@ COMMANDS = list(REGISTRY)
 def test_the_verbs_of_the_language() -> None:
     assert [command.name for command in COMMANDS] == [
         "new", "cp", "ls", "rm", "undo", "rename", "tag", "comment",
-        "pause", "resume", "restart", "stat", "ssh",
+        "pause", "resume", "restart", "stat", "vm-logs", "ssh",
         "share show", "share port", "share set-public", "share set-private",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key generate-api-key",
-        "whoami", "browser", "help", "doc", "exit",
+        "whoami", "browser", "billing usage", "help", "doc", "exit",
     ]  # fmt: skip
 
 

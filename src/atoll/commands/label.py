@@ -65,6 +65,8 @@ class Tag:
     result={
         "vm_name": "the VM",
         "tags": "all its tags now",
+    },
+    sometimes={
         "vms": "of a pattern: one entry per VM with the keys above",
         "failed": "then also: names that failed",
         "not_found": "those of them that do not exist any more",

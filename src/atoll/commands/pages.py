@@ -82,7 +82,7 @@ def page_data(command: Command) -> dict[str, Any]:
         ]
         + [{"names": [name], "help": text, "repeat": False} for name, text in _globals(command)],
         "examples": list(command.examples),
-        "result": dict(command.result),
+        "result": {**command.result, **command.sometimes},
         "mutates": command.mutates,
     }
 
@@ -115,7 +115,8 @@ def section(command: Command) -> str:
     if command.examples:
         parts.append("```sh\n" + "\n".join(command.examples) + "\n```")
     if command.result:
-        lines = [f"| `{key}` | {text} |" for key, text in command.result.items()]
+        keys = {**command.result, **command.sometimes}
+        lines = [f"| `{key}` | {text} |" for key, text in keys.items()]
         parts.append("\n".join(("| JSON key | |", "|---|---|", *lines)))
     return "\n\n".join(parts)
 

@@ -81,8 +81,8 @@ class Undo:
     result={
         "undone": "the command taken back",
         "restored": "one entry per VM: `vm_name`, `former_name`, `status`, `problem`",
-        "errors": "name -> why it is not back, if there is one",
     },
+    sometimes={"errors": "name -> why it is not back"},
 )
 async def undo(ctx: Context, args: Undo) -> Reply:
     removed = {vm.id: vm for vm in await ctx.cloud.trash.last(ctx.caller)}

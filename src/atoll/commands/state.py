@@ -1,4 +1,4 @@
-"""Verbs for a VM's state: pause, resume, restart, stat, and `ssh <vm> <command>`."""
+"""Verbs for a VM's state: pause, resume, restart, stat, vm-logs, and `ssh <vm> <command>`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atoll.base.errors import Conflict
 from atoll.base.units import GIB, show_size
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument
-from atoll.commands.render import facts, instant
+from atoll.commands.render import facts, instant, printable
 from atoll.commands.reply import Reply
 from atoll.commands.several import VMS, on_each
 from atoll.commands.view import VmView
@@ -39,7 +39,8 @@ class SomeVms:
     reach=Reach.VM,
     mutates=True,
     examples=("pause web", "pause web 'test-*'"),
-    result={"vm_name": "the VM", "status": "`paused`", **_MANY},
+    result={"vm_name": "the VM", "status": "`paused`"},
+    sometimes=_MANY,
 )
 async def pause(ctx: Context, args: SomeVms) -> Reply:
     async def one(name: str) -> Reply:
@@ -59,8 +60,8 @@ async def pause(ctx: Context, args: SomeVms) -> Reply:
         "vm_name": "the VM",
         "status": "`running`",
         "cold_booted": '"true" when the saved memory could not be used and it booted, else "false"',
-        **_MANY,
     },
+    sometimes=_MANY,
 )
 async def resume(ctx: Context, args: SomeVms) -> Reply:
     async def one(name: str) -> Reply:
@@ -81,7 +82,8 @@ async def resume(ctx: Context, args: SomeVms) -> Reply:
     reach=Reach.VM,
     mutates=True,
     examples=("restart web", "restart 'test-*'"),
-    result={"status": "`restarted`", "vm_name": "the VM", **_MANY},
+    result={"status": "`restarted`", "vm_name": "the VM"},
+    sometimes=_MANY,
 )
 async def restart(ctx: Context, args: SomeVms) -> Reply:
     async def one(name: str) -> Reply:
@@ -104,8 +106,8 @@ async def restart(ctx: Context, args: SomeVms) -> Reply:
         " `mem_total_bytes`, `disk_size_gb`, `disk_used_gb`, `fs_used_gb`, `fs_total_gb`,"
         " `fs_free_gb`, `network_tx_mbps`, `network_rx_mbps`, `io_read_mbps`, `io_write_mbps`,"
         " `uptime_seconds`, `ports`",
-        **_MANY,
     },
+    sometimes=_MANY,
 )
 async def stat(ctx: Context, args: SomeVms) -> Reply:
     async def one(name: str) -> Reply:
@@ -120,6 +122,26 @@ async def stat(ctx: Context, args: SomeVms) -> Reply:
         return Reply(data=data, text=_text(vm, now, point, status))
 
     return await on_each(ctx, args.vms, one, between="\n\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneVm:
+    vm: str = argument("vm", "VM", source=Source.VM)
+
+
+@VERBS.command(
+    "vm-logs",
+    help="Print what a VM wrote on its console since it started: its boot log, the newest 128 KiB."
+    " One that started warm has not booted, and may have written nothing.",
+    reach=Reach.VM,
+    examples=("vm-logs web", "vm-logs web --json"),
+    result={"vm_name": "the VM", "log": "the text, without escape sequences"},
+)
+async def vm_logs(ctx: Context, args: OneVm) -> Reply:
+    log = printable(await ctx.cloud.power.console(ctx.caller, args.vm))
+    if not log:
+        ctx.progress(f"{args.vm} has written nothing on its console since it started")
+    return Reply(data={"vm_name": args.vm, "log": log}, text=log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
