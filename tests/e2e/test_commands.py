@@ -224,9 +224,10 @@ async def test_whoami_browser_and_help(atoll: Atoll, vm: str) -> None:
     overview = await told(atoll, "help")
     for command in commands:
         assert command["command"].split()[0] in overview
-    whole = await told(atoll, "doc")
+    whole = await told(atoll, "doc all")
     assert all(command["usage"] in whole for command in commands)
     assert (await asked(atoll, "doc new"))["markdown"] == await told(atoll, "doc new")
+    assert "`share-port`" in await told(atoll, "doc")
     left = await atoll.ssh(stdin=b"whoami --json\nexit\nwhoami\n")
     assert left.out.count(b'"email"') == 1, "nothing runs after exit"
 

@@ -858,8 +858,8 @@ async def test_help(cloud: Control) -> None:
 
 
 async def test_doc(cloud: Control) -> None:
-    assert (await cloud.run("doc")).text.startswith("# Commands\n")
-    assert (await cloud.run("doc rm")).text.startswith("## rm\n")
+    assert (await cloud.run("doc")).text.startswith("# Pages\n")
+    assert (await cloud.run("doc rm")).text.startswith("# rm\n")
     assert (await cloud.run("exit")).text == ""
 
 
@@ -884,6 +884,8 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("tag web ", {"prod"}),
         ("ssh-key remove ", {"laptop"}),
         ("help ren", {"rename"}),
+        ("doc share-set-", {"share-set-public", "share-set-private"}),
+        ("doc ski", {"skill"}),
         ("nope ", set()),
         ("rm 'we", set()),
     ],

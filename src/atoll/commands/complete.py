@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 
 from atoll.base.errors import AtollError
+from atoll.commands.addresses import Addresses
+from atoll.commands.library import ALL, Library
 from atoll.commands.parse import DRY_RUN_FLAG, GLOBAL, HELP_FLAG, JSON_FLAG
 from atoll.commands.registry import Command, Parameter, Registry, Source
 from atoll.domain.account import Caller
@@ -64,6 +66,10 @@ class Completer:
                     return [key.name for key in await self._cloud.accounts.keys(caller)]
                 case Source.VERB:
                     return self._verbs([])
+                case Source.PAGE:
+                    addresses = Addresses(self._cloud.config)
+                    library = Library(registry=self._registry, addresses=addresses)
+                    return [ALL, *(page.slug for page in library)]
                 case Source.NONE:
                     return []
         except AtollError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from atoll.commands.registry import Command, Parameter
 from atoll.commands.render import table
+from atoll.commands.topics import TOPICS
 
 GLOBAL = (
     ("--json", "print the result as JSON"),
@@ -14,34 +15,17 @@ GLOBAL = (
 )
 DRY_RUN = ("--dry-run", "check everything and say what would be done; nothing is changed")
 
-DRY_RUN_SECTION = """## --dry-run
-
-Checks all that the command checks (the line, the scope of key or token, names, limits, image, sizes,
-state), fails as the command would, and else says what would be done. Nothing is changed and no event is
-recorded. What only the engine can refuse, as a pool that runs full on the way, is not foreseen.
-
-```sh
-rm web --dry-run
-```
-
-JSON: `{"dry_run": true, "would": [{"do": "remove", "vm_name": "web"}]}`. `would` has an entry per step,
-in order, and is empty when nothing would change. `notes` (what the command would report on its way) and
-`errors` (VM to reason, when others of the same line could be changed) are there when they say something.
-`do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
-VM learns its name or keys), `pause`, `resume`, `restart`, `remove`, `add-key`, `remove-key`, `add-token`,
-`remove-token`, `sign-in-link`. A name that is drawn at random is `null`; secrets are not made."""
-
 
 def overview(commands: Iterable[Command]) -> str:
     """Every verb with one line."""
-    rows = [(command.name, command.help.split(". ")[0].rstrip(".")) for command in commands]
-    return (
-        table(("COMMAND", ""), rows)
-        + "\n\n"
-        + (
-            "All take --json and --help, those that change something --dry-run. More: help <command>"
-        )
-    )
+    rows = [(command.name, first_sentence(command)) for command in commands]
+    more = "All take --json and --help, those that change something --dry-run. More: help <command>"
+    return f"{table(('COMMAND', ''), rows)}\n\n{more}"
+
+
+def first_sentence(command: Command) -> str:
+    """What a list says of a verb."""
+    return command.help.split(". ")[0].rstrip(".")
 
 
 def page(command: Command) -> str:
@@ -91,19 +75,25 @@ def reference(commands: Iterable[Command]) -> str:
     """The reference page in Markdown."""
     parts = [
         "# Commands",
-        "Generated from the commands themselves: `python -m atoll.commands.reference`.",
-        "The same line works over SSH, at the prompt and as the body of `POST /exec`."
-        " Every command takes `--json` (print the result as JSON) and `--help`; one that changes"
-        " something takes `--dry-run`.",
-        DRY_RUN_SECTION,
+        "Generated from the commands themselves: `python -m atoll.commands.reference`. The same text,"
+        " a page per command, is printed by `doc` and served at `/docs.md`. See also"
+        " [errors](errors.md) and the [page for coding agents](../skill.md).",
     ]
-    parts.extend(section(command) for command in commands)
+    parts.extend(f"## {topic.title}\n\n{topic.body}" for topic in TOPICS)
+    parts.extend(f"## {command.name}\n\n{section(command)}" for command in commands)
     return "\n\n".join(parts) + "\n"
 
 
+def own_page(command: Command) -> str:
+    """The page of one verb in Markdown."""
+    names = [f"`{name}`" for name, _ in _globals(command)]
+    more = f"Takes {', '.join(names[:-1])} and {names[-1]} too: `doc language`."
+    return f"# {command.name}\n\n{section(command)}\n\n{more}"
+
+
 def section(command: Command) -> str:
-    """One verb in Markdown."""
-    parts = [f"## {command.name}", command.help, f"```text\n{command.usage}\n```"]
+    """One verb in Markdown, without a heading."""
+    parts = [command.help, f"```text\n{command.usage}\n```"]
     rows = [
         (_shown(parameter), parameter.help + _default(parameter)) for parameter in _all(command)
     ]

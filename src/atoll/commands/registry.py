@@ -35,6 +35,7 @@ class Source(StrEnum):
     IMAGE = "image"
     KEY = "key"
     VERB = "verb"
+    PAGE = "page"
 
 
 class Reach(StrEnum):
