@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import AtollError, Conflict, Denied, Internal, Invalid
+from atoll.commands.dry_run import told
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config, Vms
 from atoll.domain.account import Scope
 from atoll.domain.operation import OpKind
 from atoll.rpc.messages import GIB, Outcome, Pause, Restart, Stop, VmState
-from atoll.services.rehearsal import QUESTIONS, RehearsalEngine, RehearsalStore
+from atoll.services.rehearsal import QUESTIONS, RehearsalEngine, RehearsalStore, Rehearsed
 from atoll.store import operations, vms
-from atoll.store.schema import accounts, metadata
+from atoll.store.schema import accounts, metadata, ssh_keys
+from atoll.store.schema import vms as vms_table
 from fakes.engine import FakeEngine
 from framework.cloud import ANN, Control, control
 
@@ -324,6 +326,15 @@ async def test_a_dry_run_leaves_what_is_unfinished(cloud: Control) -> None:
         assert len(await operations.unfinished(tx)) == 2
 
 
+async def test_a_key_that_is_called_otherwise(cloud: Control) -> None:
+    store = RehearsalStore(cloud.store, account=cloud.ann.account.id)
+    is_ci = ssh_keys.c.name == "ci"
+    with pytest.raises(Rehearsed) as ended:
+        async with store.begin() as tx:
+            await tx.execute(update(ssh_keys).where(is_ci).values(name="bot"))
+    assert [told(step) for step in ended.value.steps] == ["rename key ci to bot"]
+
+
 async def test_a_verb_that_forgets_everything_is_stopped_all_the_same(cloud: Control) -> None:
     engine = RehearsalEngine(cloud.cloud._engine)
     change = Stop(op="op-000000000000", vm=_id(cloud, "web"))
@@ -335,6 +346,9 @@ async def test_a_verb_that_forgets_everything_is_stopped_all_the_same(cloud: Con
     with pytest.raises(Internal, match="does not know the table accounts"):
         async with store.begin() as tx:
             await tx.execute(insert(accounts).values(row))
+    with pytest.raises(Internal, match="no word for what this changes"):
+        async with store.begin() as tx:
+            await tx.execute(update(vms_table).values(cpus=64))
     with pytest.raises(Internal):
         await store.migrate()
     await store.close()

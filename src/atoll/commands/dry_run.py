@@ -28,6 +28,7 @@ _TEXT = {
     "remove": "remove {vm_name}",
     "add-key": "add key {name} {fingerprint}{only}",
     "remove-key": "remove key {name} {fingerprint}{only}",
+    "rename-key": "rename key {name} to {new_name}",
     "add-token": "make API token {label}{only} for: {cmds}",
     "remove-token": "remove API token {label}{only}",
     "sign-in-link": "make a sign-in link",

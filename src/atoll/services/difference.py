@@ -7,7 +7,7 @@ would make a token shows everything of it but the token.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
@@ -58,7 +58,9 @@ class Picture:
         records = (*await vms.owned(tx, account), *await vms.trashed(tx, account))
         unfinished = await operations.unfinished(tx)
         return cls(
-            vms={vm.id: vm for vm in records},
+            vms={
+                vm.id: replace(vm, generation=0) for vm in records
+            },  # it counts writes, not changes
             keys={key.fingerprint: key for key in await accounts.keys_of(tx, account)},
             tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
             operations={op.id: op for op in unfinished if op.account == account},
@@ -145,7 +147,16 @@ def _key_steps(before: Picture, after: Picture) -> list[Step]:
 
     added = [key for mark, key in after.keys.items() if mark not in before.keys]
     removed = [key for mark, key in before.keys.items() if mark not in after.keys]
-    return [step("add-key", key) for key in added] + [step("remove-key", key) for key in removed]
+    kept = [(key, after.keys.get(mark, key)) for mark, key in before.keys.items()]
+    return [
+        *(step("add-key", key) for key in added),
+        *(step("remove-key", key) for key in removed),
+        *(
+            Step("rename-key", {"name": old.name, "new_name": new.name})
+            for old, new in kept
+            if old.name != new.name
+        ),
+    ]
 
 
 def _token_steps(before: Picture, after: Picture) -> list[Step]:

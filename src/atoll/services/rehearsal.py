@@ -61,13 +61,17 @@ class RehearsalStore(Store):
                 tables = tables_written(tx)
                 yield tx
                 after = await Picture.of(tx, self._account)
-                raise _RollBackError(difference(before, after), tables - TABLES)
+                steps = difference(before, after)
+                raise _RollBackError(steps, tables - TABLES, missed=not steps and before != after)
         except _RollBackError as done:
-            steps, unknown = done.steps, done.unknown
-        if unknown:
-            raise Internal(f"a dry run does not know the table {', '.join(sorted(unknown))}")
-        if steps:
-            raise Rehearsed(steps)
+            result = done
+        if result.unknown:
+            names = ", ".join(sorted(result.unknown))
+            raise Internal(f"a dry run does not know the table {names}")
+        if result.missed:
+            raise Internal("a dry run has no word for what this changes")
+        if result.steps:
+            raise Rehearsed(result.steps)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Tx]:
@@ -86,10 +90,11 @@ class RehearsalStore(Store):
 class _RollBackError(Exception):
     """Ends a transaction without a commit."""
 
-    def __init__(self, steps: tuple[Step, ...], unknown: set[str]) -> None:
+    def __init__(self, steps: tuple[Step, ...], unknown: set[str], *, missed: bool) -> None:
         super().__init__("rolled back")
         self.steps = steps
         self.unknown = unknown
+        self.missed = missed
 
 
 class RehearsalEngine:
