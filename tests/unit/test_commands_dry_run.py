@@ -348,7 +348,7 @@ async def test_a_verb_that_forgets_everything_is_stopped_all_the_same(cloud: Con
             await tx.execute(insert(accounts).values(row))
     with pytest.raises(Internal, match="no word for what this changes"):
         async with store.begin() as tx:
-            await tx.execute(update(vms_table).values(cpus=64))
+            await tx.execute(update(vms_table).values(cpus=64, generation=9))
     with pytest.raises(Internal):
         await store.migrate()
     await store.close()

@@ -6,7 +6,7 @@ would make a token shows everything of it but the token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
@@ -44,28 +44,46 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """Everything of one account that a command may change."""
+    """What of one account a command may change, as far as the other picture differs in its VMs."""
 
+    labels: Mapping[str, str]  # of all VMs, by id
     vms: Mapping[str, VmRecord]
     keys: Mapping[str, SshKey]
     tokens: Mapping[str, TokenRow]
     operations: Mapping[str, Operation]
     codes: frozenset[str]
 
-    @classmethod
-    async def of(cls, tx: Tx, account: str) -> Picture:
-        """As `tx` sees it now."""
-        records = (*await vms.owned(tx, account), *await vms.trashed(tx, account))
-        unfinished = await operations.unfinished(tx)
-        return cls(
-            vms={
-                vm.id: replace(vm, generation=0) for vm in records
-            },  # it counts writes, not changes
-            keys={key.fingerprint: key for key in await accounts.keys_of(tx, account)},
-            tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
-            operations={op.id: op for op in unfinished if op.account == account},
-            codes=await sessions.codes_of(tx, account),
-        )
+
+async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
+    """The account as two transactions see it. VMs are read only where a mark or an operation differs:
+    a dry run that concerns each of 500 VMs looks 500 times.
+    """
+    marks = [await vms.marks(tx, account) for tx in (before, after)]
+    unfinished = [await operations.unfinished(tx) for tx in (before, after)]
+    touched = {vm for vm, _ in marks[0].items() ^ marks[1].items()}
+    touched |= {op.vm for op in unfinished[1] if op not in unfinished[0]}
+    first, second = [
+        await _picture(tx, account, touched, marked, ops)
+        for tx, marked, ops in zip((before, after), marks, unfinished, strict=True)
+    ]
+    return first, second
+
+
+async def _picture(
+    tx: Tx,
+    account: str,
+    touched: Collection[str],
+    marked: Mapping[str, tuple[str, int]],
+    unfinished: Iterable[Operation],
+) -> Picture:
+    return Picture(
+        labels={vm: label for vm, (label, _) in marked.items()},
+        vms={vm.id: replace(vm, generation=0) for vm in await vms.some(tx, touched)},
+        keys={key.fingerprint: key for key in await accounts.keys_of(tx, account)},
+        tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
+        operations={op.id: op for op in unfinished if op.account == account},
+        codes=await sessions.codes_of(tx, account),
+    )
 
 
 def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
@@ -105,8 +123,8 @@ def _made(vm: VmRecord, op: Operation, before: Picture) -> Step:
         "tags": list(vm.tags),
         "comment": vm.comment,
     }
-    source = before.vms.get(str(op.payload.get("source")))
-    return Step(_MADE[op.kind], about | ({"source": source.label} if source else {}))
+    source = before.labels.get(str(op.payload.get("source")))
+    return Step(_MADE[op.kind], about | ({"source": source} if source else {}))
 
 
 def _changed(old: VmRecord, vm: VmRecord) -> list[Step]:
@@ -132,18 +150,18 @@ def _settings(vm: VmRecord) -> dict[str, Json]:
 def _operation_steps(before: Picture, after: Picture, started: list[Operation]) -> list[Step]:
     """What the engine would be asked for, but for what is said already of new and restored VMs."""
     steps = []
-    for op in sorted(started, key=lambda op: after.vms[op.vm].label):
+    for op in sorted(started, key=lambda op: after.labels[op.vm]):
         old = before.vms.get(op.vm)
         if op.kind in _DONE and old is not None and old.phase is not Phase.TRASHED:
-            steps.append(Step(_DONE[op.kind], {"vm_name": after.vms[op.vm].label}))
+            steps.append(Step(_DONE[op.kind], {"vm_name": after.labels[op.vm]}))
     return steps
 
 
 def _key_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, key: SshKey) -> Step:
-        only = before.vms.get(key.vm or "")
+        only = before.labels.get(key.vm or "")
         about: dict[str, Json] = {"name": key.name, "fingerprint": key.fingerprint}
-        return Step(do, about | ({"vm_name": only.label} if only else {}))
+        return Step(do, about | ({"vm_name": only} if only else {}))
 
     added = [key for mark, key in after.keys.items() if mark not in before.keys]
     removed = [key for mark, key in before.keys.items() if mark not in after.keys]
@@ -161,10 +179,10 @@ def _key_steps(before: Picture, after: Picture) -> list[Step]:
 
 def _token_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, token: TokenRow) -> Step:
-        only = before.vms.get(token.vm or "")
+        only = before.labels.get(token.vm or "")
         cmds: Json = None if token.cmds is None else list(token.cmds)
         about: dict[str, Json] = {"label": token.label, "cmds": cmds}
-        return Step(do, about | ({"vm_name": only.label} if only else {}))
+        return Step(do, about | ({"vm_name": only} if only else {}))
 
     added = [token for mark, token in after.tokens.items() if mark not in before.tokens]
     removed = [token for mark, token in before.tokens.items() if mark not in after.tokens]

@@ -17,7 +17,7 @@ from atoll.base.errors import AtollError, Conflict, Internal
 from atoll.domain.operation import OpKind
 from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Console, Event, GetVm, ListVms, Message, NodeInfo, StatVm
-from atoll.services.difference import TABLES, Picture, Step, difference
+from atoll.services.difference import TABLES, Step, difference, pictures
 from atoll.services.facts import Engine
 from atoll.services.journal import Journal
 from atoll.store import operations
@@ -57,10 +57,10 @@ class RehearsalStore(Store):
         """
         try:
             async with self._real.begin() as tx:
-                before = await Picture.of(tx, self._account)
                 tables = tables_written(tx)
                 yield tx
-                after = await Picture.of(tx, self._account)
+                async with self._real.read() as kept:  # nobody else writes meanwhile
+                    before, after = await pictures(kept, tx, self._account)
                 steps = difference(before, after)
                 raise _RollBackError(steps, tables - TABLES, missed=not steps and before != after)
         except _RollBackError as done:
