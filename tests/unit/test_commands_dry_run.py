@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -177,8 +178,12 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 
 def _without_bookkeeping(state: Any) -> Any:
     rows, *rest = state
-    kept = {name: table for name, table in rows.items() if name not in ("events", "vms")}
-    # the last column but the rowid of `vms` counts writes, whatever they wrote
+    kept = {
+        name: sorted(table, key=repr)  # tags that are set again come in another order
+        for name, table in rows.items()
+        if name not in ("events", "vms")
+    }
+    # the last column of `vms` counts writes, whatever they wrote
     return kept, [row[:-1] for row in rows["vms"]], rest[:2]
 
 
@@ -354,3 +359,63 @@ async def test_a_verb_that_forgets_everything_is_stopped_all_the_same(cloud: Con
     await store.close()
     assert await everything(cloud) == before
     assert (await cloud.run("ls")).text  # the real store is still open
+
+
+NAMES = ("web", "db", "off", "open", "old", "n1", "n2", "hers", "UP", "web*", "o*", "*", "z*")
+SHAPES = (
+    "new --name {a}",
+    "new --name {a} --memory {size} --disk {size} --cpu {number} --tag t{number}",
+    "cp {a} {b}",
+    "cp {a} {b} --disk {size} --memory {size}",
+    "rm {a}",
+    "rm {a} {b}",
+    "rm {a} --all",
+    "undo",
+    "rename {a} {b}",
+    "tag {a} t{number} prod",
+    "tag -d {a} prod t{number}",
+    "comment {a} note {number}",
+    "pause {a} {b}",
+    "pause {a}",
+    "resume {a}",
+    "resume {b} {a}",
+    "restart {a}",
+    "share port {a} {number}",
+    "share set-public {a}",
+    "share set-private {a}",
+    "ssh-key add --name k{number} --vm {a} {key}",
+    "ssh-key remove k{number}",
+    "ssh-key generate-api-key --label k{number} --vm {a}",
+)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_line_at_any_time_does_what_its_dry_run_said(cloud: Control, seed: int) -> None:
+    chance = random.Random(seed)
+    foretold = 0
+    for _ in range(60):
+        line = chance.choice(SHAPES).format(
+            a=shlex.quote(chance.choice(NAMES)),
+            b=shlex.quote(chance.choice(NAMES)),
+            size=chance.choice(("512M", "1G", "2G", "26G", "99G", "0", "x")),
+            number=chance.choice((0, 1, 3, 65, 3000)),
+            key=shlex.quote(NEW_KEY),
+        )
+        before = await everything(cloud)
+        dry = await outcome(cloud, f"{line} --dry-run")
+        assert await everything(cloud) == before, line
+        would = []
+        if dry == "it works":
+            would = (await cloud.data(f"{line} --dry-run"))["would"]
+        act = await outcome(cloud, line)
+        await cloud.cloud.journal.resume()  # what it left to be told in the background
+        changed = _without_bookkeeping(await everything(cloud)) != _without_bookkeeping(before)
+        assert (dry == "it works") == (act == "it works"), line
+        if dry == "it works":
+            assert changed == bool(would), line
+        elif isinstance(dry[0], type):  # one error, and nothing done
+            assert (act, changed) == (dry, False), line
+        else:  # some VMs could not be changed: both say the same of them
+            assert (act[0], act[1]["errors"]) == (dry[0], dry[1]["errors"]), line
+        foretold += bool(would)
+    assert foretold
