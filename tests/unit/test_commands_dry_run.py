@@ -38,6 +38,8 @@ WORKS: dict[str, dict[str, str]] = {
         "new --cpu 2 --disk 3G": "would make a VM with a name of two random words:"
         " debian, 2 vCPU, 1G memory, 3G disk\n"
         "no warm template of this size yet: this one boots, which takes longer",
+        "new --name n --env A=1 --setup-script 'apt-get update'": "would make n: debian, 1 vCPU,"
+        " 1G memory, 25G disk, with a setup script",
     },
     "cp": {
         "cp web n --memory 2G": "would copy web to n: debian, 1 vCPU, 2G memory, 25G disk\n"
@@ -89,7 +91,15 @@ WORKS: dict[str, dict[str, str]] = {
 }
 
 FAILS = {
-    "new": ("new --name UP", "new --name web", "new --image x", "new --memory 99G", "new --cpu 0"),
+    "new": (
+        "new --name UP",
+        "new --name web",
+        "new --image x",
+        "new --memory 99G",
+        "new --cpu 0",
+        "new --setup-script -",
+        "new --env 1=2",
+    ),
     "cp": ("cp nope", "cp web db", "cp web UP", "cp web n --disk 1G", "cp web n --memory 99G"),
     "rm": ("rm nope", "rm hers", "rm nope hers"),
     "undo": (),  # of bob, below
@@ -234,6 +244,10 @@ async def test_the_json_names_every_value(cloud: Control) -> None:
         ],
         "notes": ["no warm template of this size yet: this one boots, which takes longer"],
     }
+    step = (await cloud.data("new --setup-script secret --env B=secret --env A= --dry-run"))[
+        "would"
+    ][0]
+    assert (step["setup_script"], step["env"]) == (True, ["A", "B"])
     assert await cloud.data("cp web n --dry-run --copy-tags=false --json") == {
         "dry_run": True,
         "would": [

@@ -167,7 +167,7 @@ async def test_urls_follow_the_configuration(tmp_path: Path) -> None:
         ("--comment '" + "x" * 201 + "'", Invalid, "a comment of 201 bytes is longer than 200"),
         ("--comment $'a\x1b[31m'", Invalid, "one line without control characters"),
         ("--comment 'a\nb'", Invalid, "one line without control characters"),
-        ("--env A=b", Invalid, "`new` has no flag '--env'"),
+        ("--prompt A=b", Invalid, "`new` has no flag '--prompt'"),
     ],
 )
 async def test_new_refuses(cloud: Control, flags: str, kind: type[AtollError], said: str) -> None:

@@ -101,7 +101,8 @@ def told(step: Step) -> str:
 
 def _shape(about: Any) -> str:
     memory, disk = show_size(about["memory_bytes"]), show_size(about["disk_bytes"])
-    return f"{about['image']}, {about['cpus']} vCPU, {memory} memory, {disk} disk"
+    script = ", with a setup script" if about.get("setup_script") else ""
+    return f"{about['image']}, {about['cpus']} vCPU, {memory} memory, {disk} disk{script}"
 
 
 def _value(value: Json) -> str:

@@ -123,8 +123,13 @@ def _made(vm: VmRecord, op: Operation, before: Picture) -> Step:
         "tags": list(vm.tags),
         "comment": vm.comment,
     }
-    source = before.labels.get(str(op.payload.get("source")))
-    return Step(_MADE[op.kind], about | ({"source": source} if source else {}))
+    if source := before.labels.get(str(op.payload.get("source"))):
+        about["source"] = source
+    if "setup_script" in op.payload:
+        about["setup_script"] = True  # of which, as of variables, the text may be a secret
+    if isinstance(env := op.payload.get("env"), dict):
+        about["env"] = [*sorted(env)]
+    return Step(_MADE[op.kind], about)
 
 
 def _changed(old: VmRecord, vm: VmRecord) -> list[Step]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Internal, Invalid, NotFound
@@ -18,9 +18,11 @@ from atoll.domain.account import Caller
 from atoll.domain.label import check_comment, check_tags
 from atoll.domain.name import check_vm, random_vm
 from atoll.domain.operation import Json, OpKind
+from atoll.domain.setup import Setup
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import Image, Node, Outcome
 from atoll.services.access import Access
+from atoll.services.effects import setup_payload
 from atoll.services.facts import Facts
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
@@ -44,6 +46,8 @@ class NewVm:
     disk: str | None = None
     tags: tuple[str, ...] = ()
     comment: str = ""
+    setup_script: str | None = field(default=None, repr=False)
+    env: tuple[str, ...] = field(default=(), repr=False)  # NAME=value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ class Made:
 
     vm: VmRecord
     outcome: Outcome | None = None
+    has_setup: bool = False  # a setup script runs in it
 
 
 class Vms:
@@ -94,11 +99,15 @@ class Vms:
     ) -> Made:
         """Make a VM and wait until its guest agent has answered.
 
-        Raises Invalid (name, sizes, image), Conflict (name taken), Exhausted (too many VMs, or the
-        engine is out of something), Unavailable (the journal then goes on with it).
+        A setup script is given to it by then, and runs on. Raises Invalid (name, sizes, image, script),
+        Conflict (name taken), Exhausted (too many VMs, or the engine is out of something), Unavailable
+        (the journal then goes on with it).
         """
+        setup = Setup.checked(request.setup_script, request.env)
         vm = await self._fitted(self._planned(caller, request), progress)
-        return await self._bring_up(vm, OpKind.CREATE, {}, wish=request.name, act=act)
+        payload = setup_payload(setup)
+        made = await self._bring_up(vm, OpKind.CREATE, payload, wish=request.name, act=act)
+        return replace(made, has_setup=setup.script is not None)
 
     async def clone(
         self,
