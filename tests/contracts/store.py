@@ -15,7 +15,7 @@ from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, events, operations, schema, sessions, vms
+from atoll.store import accounts, defaults, events, operations, schema, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
@@ -294,6 +294,21 @@ class StoreContract:
         async with store.read() as tx:
             assert await events.latest(tx, ANN.id, limit=2) == (happened[2], happened[1])
             assert await events.latest(tx, BOB.id, limit=2) == ()
+
+    async def test_defaults_are_an_accounts_own(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await defaults.put(tx, ANN.id, "b", "1")
+            await defaults.put(tx, ANN.id, "a", "two\nlines ü")
+            await defaults.put(tx, ANN.id, "b", "2")
+            assert await defaults.of(tx, ANN.id) == {"a": "two\nlines ü", "b": "2"}
+            assert await defaults.of(tx, BOB.id) == {}
+            assert [await defaults.drop(tx, who, "b") for who in (BOB.id, ANN.id, ANN.id)] == [
+                False, True, False,
+            ]  # fmt: skip
+            assert await defaults.of(tx, ANN.id) == {"a": "two\nlines ü"}
+            await defaults.put(tx, BOB.id, "a", "1")
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == BOB.id))
+            assert await defaults.of(tx, BOB.id) == {}
 
     async def test_sign_in_rows_go_with_their_account(self, store: Store) -> None:
         async with filled(store) as tx:

@@ -22,7 +22,8 @@ def test_the_verbs_of_the_language() -> None:
         "pause", "resume", "restart", "stat", "vm-logs", "ssh",
         "share show", "share port", "share set-public", "share set-private",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key generate-api-key",
-        "whoami", "browser", "billing usage", "help", "doc", "exit",
+        "whoami", "browser", "defaults read", "defaults write", "defaults delete",
+        "billing usage", "help", "doc", "exit",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from atoll.base.errors import AtollError, Exhausted, Invalid
+from atoll.base.errors import AtollError, Exhausted, Invalid, NotFound
 from atoll.rpc.messages import Create, Identity, Restart
 from atoll.store.schema import events, operations
 from fakes.engine import FakeEngine
@@ -95,3 +95,50 @@ async def test_neither_journal_nor_events_keep_a_secret(cloud: Control) -> None:
         rows = [*await tx.execute(select(operations)), *await tx.execute(select(events))]
     assert len(rows) == 3
     assert "s3cret" not in repr(rows)
+
+
+# --- defaults
+
+
+async def test_a_default_script_is_for_new_vms_that_have_none_of_their_own(cloud: Control) -> None:
+    await cloud.run(r"defaults write dev.exe new.setup-script '#!/bin/sh\necho mine'")
+    reply = await cloud.run("new --no-email")
+    assert given(cloud).setup_script == "#!/bin/sh\necho mine"
+    assert reply.data["setup"] == "running"
+    await cloud.run("new --setup-script 'echo other'")
+    assert given(cloud).setup_script == "echo other"
+    for line, caller in (("new --setup-script ''", cloud.ann), ("new --setup-script=", cloud.ann),
+                         ("new", cloud.bob)):  # fmt: skip
+        assert "setup" not in (await cloud.run(line, caller)).data
+        assert given(cloud).setup_script is None
+    would = (await cloud.data("new --dry-run"))["would"]
+    assert would[0]["setup_script"] is True
+
+
+async def test_defaults_are_read_written_and_deleted(cloud: Control) -> None:
+    assert (await cloud.run("defaults read atoll")).text == "No defaults are set"
+    with pytest.raises(NotFound, match=r"the default new\.setup-script is not set"):
+        await cloud.run("defaults read atoll new.setup-script")
+    with pytest.raises(NotFound, match=r"the default new\.setup-script is not set"):
+        await cloud.run("defaults delete atoll new.setup-script")
+    written = await cloud.run("defaults write atoll new.setup-script -", stdin=SCRIPT.encode())
+    assert written.data == {"domain": "atoll", "key": "new.setup-script", "status": "written"}
+    read = await cloud.run("defaults read dev.exe new.setup-script")
+    assert (read.text, read.data["value"]) == (SCRIPT, SCRIPT)
+    assert await cloud.data("defaults read atoll") == {
+        "domain": "atoll",
+        "values": {"new.setup-script": SCRIPT},
+    }
+    assert (await cloud.run("defaults read atoll", cloud.bob)).data["values"] == {}
+    assert (await cloud.data("defaults delete atoll new.setup-script"))["status"] == "deleted"
+    assert (await cloud.data("defaults read atoll"))["values"] == {}
+
+
+async def test_defaults_that_are_none(cloud: Control) -> None:
+    for line, why in (
+        ("defaults read nope", "Domains: atoll, dev.exe"),
+        ("defaults read atoll nope", "Defaults: new.setup-script"),
+        ("defaults write atoll nope x", "Defaults: new.setup-script"),
+    ):
+        with pytest.raises(NotFound, match=why):
+            await cloud.run(line)

@@ -32,6 +32,8 @@ _TEXT = {
     "add-token": "make API token {label}{only} for: {cmds}",
     "remove-token": "remove API token {label}{only}",
     "sign-in-link": "make a sign-in link",
+    "set-default": "set the default {key}",
+    "remove-default": "remove the default {key}",
 }
 
 

@@ -59,8 +59,8 @@ in order, and is empty when nothing would change. `notes` (what the command woul
 `errors` (VM to reason, when others of the same line could be changed) are there when they say something.
 `do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
 VM learns its name or keys), `pause`, `resume`, `restart`, `remove`, `add-key`, `remove-key`,
-`rename-key`, `add-token`, `remove-token`, `sign-in-link`. A name that is drawn at random is `null`;
-secrets are not made.""",
+`rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`,
+`remove-default`. A name that is drawn at random is `null`; secrets are not made.""",
 )
 
 SETUP = Topic(
@@ -79,7 +79,8 @@ runs on in it: as root, in `/root`, without input, for at most six hours. A scri
   script is removed from the VM's disk when it ends, also when it fails.
 - `--env NAME=VALUE`, repeated for more: in `/etc/profile.d/atoll-env.sh`, for login shells (not for
   `ssh <vm> <command>`) and for the script. Every user in the VM can read it.
-- The cloud keeps neither once the VM has them.
+- The cloud keeps neither once the VM has them. A script for all your new VMs it does keep:
+  `defaults write atoll new.setup-script …`; `new --setup-script ''` makes one without.
 
 ```sh
 ssh web systemctl show -p ActiveState,Result exe-setup

@@ -50,7 +50,7 @@ class New:
     comment: str = flag("--comment", "a note of at most 200 bytes", default="")
     setup_script: str | None = flag(
         "--setup-script",
-        "script that runs once as root, at most 10 KiB; `\\n` ends a line; - reads stdin",
+        "script that runs once as root, at most 10 KiB; `\\n` ends a line; - reads stdin; '' none",
         value="TEXT|-",
     )
     env: tuple[str, ...] = flag(
@@ -58,6 +58,9 @@ class New:
         "variable for logins and the setup script; repeat it for more",
         value="NAME=VALUE",
         many=True,
+    )
+    no_email: bool = flag(
+        "--no-email", "for scripts made elsewhere: this cloud sends no mail anyway", default=False
     )
 
 

@@ -17,6 +17,7 @@ from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.changes import Changes
+from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
 from atoll.services.journal import Journal
@@ -94,6 +95,7 @@ class Cloud:
         self.trash = Trash(
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
+        self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal

@@ -22,12 +22,13 @@ from atoll.domain.setup import Setup
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import Image, Node, Outcome
 from atoll.services.access import Access
+from atoll.services.defaults import SETUP_SCRIPT
 from atoll.services.effects import setup_payload
 from atoll.services.facts import Facts
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
-from atoll.store import vms
+from atoll.store import defaults, vms
 from atoll.store.engine import Store, Tx
 
 MAX_CPUS = 64
@@ -46,7 +47,7 @@ class NewVm:
     disk: str | None = None
     tags: tuple[str, ...] = ()
     comment: str = ""
-    setup_script: str | None = field(default=None, repr=False)
+    setup_script: str | None = field(default=None, repr=False)  # empty: not the default's either
     env: tuple[str, ...] = field(default=(), repr=False)  # NAME=value
 
 
@@ -103,7 +104,11 @@ class Vms:
         Conflict (name taken), Exhausted (too many VMs, or the engine is out of something), Unavailable
         (the journal then goes on with it).
         """
-        setup = Setup.checked(request.setup_script, request.env)
+        script = request.setup_script
+        if script is None:
+            async with self._store.read() as tx:
+                script = (await defaults.of(tx, caller.account.id)).get(SETUP_SCRIPT)
+        setup = Setup.checked(script, request.env)
         vm = await self._fitted(self._planned(caller, request), progress)
         payload = setup_payload(setup)
         made = await self._bring_up(vm, OpKind.CREATE, payload, wish=request.name, act=act)
