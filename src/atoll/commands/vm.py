@@ -42,8 +42,12 @@ class New:
         "--image", "image to start from", value="IMAGE", source=Source.IMAGE, shown="debian"
     )
     cpus: int | None = flag("--cpu", "vCPUs", value="N", convert=whole_number("--cpu"))
-    memory: str | None = flag("--memory", "memory, as 512M or 2G", value="SIZE")
-    disk: str | None = flag("--disk", "disk, as 10G; blocks are taken when written", value="SIZE")
+    memory: str | None = flag(
+        "--memory", "memory, as 512M or 2G; a plain number is gigabytes", value="SIZE"
+    )
+    disk: str | None = flag(
+        "--disk", "disk, as 10G or 10; blocks are taken when written", value="SIZE"
+    )
     tags: tuple[str, ...] = flag(
         "--tag", "tag; several with commas", value="TAG", many=True, source=Source.TAG
     )

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from atoll.base import ids
-from atoll.base.errors import Conflict, Exhausted, Internal, Invalid, NotFound
-from atoll.base.units import GIB, MIB, parse_size, show_size
+from atoll.base.errors import Conflict, Exhausted, Internal, NotFound
 from atoll.config import Vms as VmDefaults
 from atoll.domain.account import Caller
 from atoll.domain.label import check_comment, check_tags
@@ -28,12 +27,9 @@ from atoll.services.facts import Facts
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
+from atoll.services.sizes import check_memory, cpu_count, disk_size, memory_size, resized
 from atoll.store import defaults, vms
 from atoll.store.engine import Store, Tx
-
-MAX_CPUS = 64
-MEMORY_BYTES = (128 * MIB, 1024 * GIB)
-DISK_BYTES = (1 * GIB, 64 * 1024 * GIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +132,13 @@ class Vms:
                 raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
             child = self._named(
                 replace(
-                    _resized(parent, request, node),
+                    resized(
+                        parent,
+                        cpus=request.cpus,
+                        memory=request.memory,
+                        disk=request.disk,
+                        node=node,
+                    ),
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
@@ -188,7 +190,7 @@ class Vms:
         """Everything that can be checked without asking anybody."""
         if request.name is not None:
             check_vm(request.name)
-        cpus = self._defaults.cpus if request.cpus is None else _cpus(request.cpus)
+        cpus = self._defaults.cpus if request.cpus is None else cpu_count(request.cpus)
         return self._named(
             VmRecord(
                 id="",
@@ -197,10 +199,8 @@ class Vms:
                 comment=check_comment(request.comment),
                 image=request.image or self._defaults.image,
                 cpus=cpus,  # 0: the node's acceleration decides
-                memory_bytes=_size(
-                    request.memory or self._defaults.memory, "--memory", MEMORY_BYTES
-                ),
-                disk_bytes=_size(request.disk or self._defaults.disk, "--disk", DISK_BYTES),
+                memory_bytes=memory_size(request.memory or self._defaults.memory),
+                disk_bytes=disk_size(request.disk or self._defaults.disk),
                 phase=Phase.CREATING,
                 port=0,
                 host_key="",
@@ -223,7 +223,7 @@ class Vms:
         if image is None:
             known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
             raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
-        _check_memory(vm.memory_bytes, node)
+        check_memory(vm.memory_bytes, node)
         if not self._is_warm(vm, node):
             progress("no warm template of this size yet: this one boots, which takes longer")
         return replace(vm, cpus=self._cpus(vm, node), port=image.default_port)
@@ -238,47 +238,3 @@ class Vms:
 
 def _image(vm: VmRecord, node: Node) -> Image | None:
     return next((image for image in node.images if image.name == vm.image), None)
-
-
-def _resized(parent: VmRecord, request: Copy, node: Node) -> VmRecord:
-    """`parent` with the sizes asked for. Raises Invalid or Exhausted for one it cannot have."""
-    memory_bytes, disk_bytes = parent.memory_bytes, parent.disk_bytes
-    if request.memory is not None:
-        memory_bytes = _size(request.memory, "--memory", MEMORY_BYTES)
-        _check_memory(memory_bytes, node)
-    if request.disk is not None:
-        disk_bytes = _size(request.disk, "--disk", DISK_BYTES)
-    if disk_bytes < parent.disk_bytes:
-        raise Invalid(
-            f"--disk {request.disk} is smaller than the disk of {parent.label}",
-            hint=f"A disk only grows; it has {show_size(parent.disk_bytes)}",
-        )
-    cpus = parent.cpus if request.cpus is None else _cpus(request.cpus)
-    return replace(parent, cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
-
-
-def _cpus(count: int) -> int:
-    if not 1 <= count <= MAX_CPUS:
-        raise Invalid(f"--cpu {count} is not within 1 to {MAX_CPUS}", hint="Try: --cpu 2")
-    return count
-
-
-def _check_memory(memory_bytes: int, node: Node) -> None:
-    if memory_bytes > node.memory_bytes:
-        raise Exhausted(
-            f"--memory {show_size(memory_bytes)} is more than this machine has"
-            f" ({show_size(node.memory_bytes)})",
-            hint="Try: --memory 1G",
-        )
-
-
-def _size(text: str, flag: str, bounds: tuple[int, int]) -> int:
-    """Whole MiB within `bounds`."""
-    low, high = bounds
-    size = parse_size(text, what=flag) // MIB * MIB
-    if not low <= size <= high:
-        raise Invalid(
-            f"{flag} {text} is not within {show_size(low)} to {show_size(high)}",
-            hint=f"Try: {flag} {show_size(max(low, GIB))}",
-        )
-    return size
