@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, defaults, help, key, label, removal, share, state, usage, vm
+from atoll.commands import (
+    account,
+    defaults,
+    help,
+    key,
+    label,
+    removal,
+    resize,
+    share,
+    state,
+    usage,
+    vm,
+)
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
@@ -10,6 +22,7 @@ REGISTRY = Registry.of(
     removal.VERBS,
     label.VERBS,
     state.VERBS,
+    resize.VERBS,
     share.VERBS,
     key.VERBS,
     account.VERBS,

@@ -26,6 +26,7 @@ from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
+from atoll.services.resizing import Resizing
 from atoll.services.settings import Settings
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
@@ -84,6 +85,9 @@ class Cloud:
         )
         self.power = Power(
             store=store, engine=engine, facts=self.facts, journal=self.journal, access=self.access
+        )
+        self.resizing = Resizing(
+            store=store, facts=self.facts, journal=self.journal, access=self.access
         )
         self.settings = Settings(
             store=store,
