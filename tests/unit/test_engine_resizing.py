@@ -16,8 +16,9 @@ from atoll.engine.qemu.machine import Machine
 from atoll.engine.qemu.qmp import Qmp
 from atoll.engine.records import Intent, Record
 from atoll.engine.resizing import SMALLER, Resizing, for_boot, planned
-from atoll.rpc.messages import Spec, VmState
+from atoll.rpc.messages import Resize, Spec, VmState
 from fakes.monitor import Monitor
+from framework.lone_vm import lone_vm
 from framework.templates import GIB, MIB, World, world
 
 VM = "vm-000000000000"
@@ -205,3 +206,29 @@ async def test_a_disk_of_a_vm_that_does_not_run_grows_when_it_starts(node: Node)
         assert disks.size_bytes(VM) == 12 * GIB
     (await disks.drive(VM, size_bytes=8 * GIB)).close()
     assert (disks.size_bytes(VM), disks.depth(VM)) == (12 * GIB, 3)
+
+
+async def test_an_operation_acts_once_and_a_refusal_leaves_no_intent(tmp_path: Path) -> None:
+    async with lone_vm(tmp_path) as vm:
+        service = vm.service
+        service._records.put(service.record(VM).model_copy(update={"state": STOPPED}))
+        now = service.record(VM).spec
+        request = Resize(op="op-000000000001", vm=VM, spec=now.model_copy(update={"cpus": 2}))
+        resized = await service.resize(request)
+        assert (resized.vm.spec, service.record(VM).intent) == (request.spec, None)
+        again = Resize(op="op-000000000002", vm=VM, spec=now)
+        assert (await service.resize(again)).vm.spec == now
+        assert await service.resize(request) == resized
+        assert service.record(VM).spec == now
+        wrong = now.model_copy(update={"image": "full"})
+        with pytest.raises(Invalid):
+            await service.resize(Resize(op="op-000000000003", vm=VM, spec=wrong))
+        assert (service.record(VM).spec, service.record(VM).intent) == (now, None)
+
+
+async def test_a_vm_shows_the_size_it_has_or_boots_with(tmp_path: Path) -> None:
+    async with lone_vm(tmp_path) as vm:
+        waiting = vm.service.record(VM).model_copy(update={"next_cpus": 4})
+        assert vm.service.vm(waiting).spec.cpus == 1
+        off = waiting.model_copy(update={"state": STOPPED})
+        assert vm.service.vm(off).spec.cpus == 4

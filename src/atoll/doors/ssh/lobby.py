@@ -289,12 +289,13 @@ class _Session:
 
 
 def wants_stdin(line: str) -> bool:
-    """Whether a word of the line is `-` or `/dev/stdin`, also as `--flag=/dev/stdin`."""
+    """Whether a word of the line is `-` or `/dev/stdin`, also as `--flag=-`."""
     try:
         words = shlex.split(line)
     except ValueError:
         return False
-    return any(word in ("-", "/dev/stdin") or word.endswith("=/dev/stdin") for word in words)
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    return any(value in ("-", "/dev/stdin") for value in values)
 
 
 def split_last(line: str) -> tuple[str, str]:
