@@ -853,12 +853,13 @@ async def test_help(cloud: Control) -> None:
     assert "share set-public" in family
     assert "rename" not in family
     await fails(cloud, "help nope", Invalid)
-    assert (await cloud.data("rm --help"))["flags"][0]["names"] == ["--json"]
+    names = [flag["names"] for flag in (await cloud.data("rm --help"))["flags"]]
+    assert names == [["--all"], ["--json"], ["--help"], ["--dry-run"]]
 
 
 async def test_doc(cloud: Control) -> None:
-    assert (await cloud.run("doc")).text.startswith("# Commands\n")
-    assert (await cloud.run("doc rm")).text.startswith("## rm\n")
+    assert (await cloud.run("doc")).text.startswith("# Pages\n")
+    assert (await cloud.run("doc rm")).text.startswith("# rm\n")
     assert (await cloud.run("exit")).text == ""
 
 
@@ -883,6 +884,8 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("tag web ", {"prod"}),
         ("ssh-key remove ", {"laptop"}),
         ("help ren", {"rename"}),
+        ("doc share-set-", {"share-set-public", "share-set-private"}),
+        ("doc ski", {"skill"}),
         ("nope ", set()),
         ("rm 'we", set()),
     ],
@@ -905,6 +908,6 @@ async def test_changes_are_recorded(cloud: Control) -> None:
     async with cloud.store.read() as tx:
         found = await events.latest(tx, cloud.ann.account.id, limit=10)
     assert [(event.kind, event.vm, event.door) for event in found] == [
-        ("rm", None, "ssh"),
+        ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]

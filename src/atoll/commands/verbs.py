@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, help, key, label, removal, share, state, vm
+from atoll.commands import account, help, key, label, removal, share, state, usage, vm
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
@@ -13,5 +13,6 @@ REGISTRY = Registry.of(
     share.VERBS,
     key.VERBS,
     account.VERBS,
+    usage.VERBS,
     help.VERBS,
 )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from atoll.base.errors import NotFound
-from atoll.rpc.messages import Event, GetVm, Message, Node, NodeInfo, Vm, VmState
+from atoll.rpc.messages import Event, GetVm, ListVms, Message, Node, NodeInfo, Vm, Vms, VmState
 from atoll.services.changes import Changes
 
 R = TypeVar("R", bound=Message)
@@ -107,6 +107,11 @@ class Facts:
             return None
         self.observe(found)
         return found
+
+    async def refresh(self) -> None:
+        """Ask about every VM now: no event tells how much of the disk they use."""
+        for vm in (await self._engine.call(ListVms(), Vms, seconds=ASK_S)).vms:
+            self.observe(vm)
 
     async def node(self) -> Node:
         """Facts about the machine, asked once per connection and after events about it.

@@ -17,10 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Internal
+from atoll.commands.addresses import Addresses
+from atoll.commands.library import Library
+from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.web import HOST_HEADER, Names
 from atoll.doors.api import pages
+from atoll.doors.api.docs import Docs
 from atoll.doors.api.exec import Callers, Exec, Executing
 from atoll.doors.api.login import Login, SigningIn
 from atoll.doors.api.run import VmRunner
@@ -65,6 +69,7 @@ class Api:
             sessions=sessions,
             published=cloud.published,
         )
+        self._docs = Docs(Library(registry=REGISTRY, addresses=Addresses(config)))
         self._exec = Exec(language=language, callers=sessions, runner=runner)
 
     def app(self) -> ASGIApp:
@@ -72,6 +77,7 @@ class Api:
         cloud = _starlette(
             [
                 *self._login.cloud_routes(),
+                *self._docs.routes(),
                 Route("/exec", self._exec.__call__, methods=["POST"]),
                 Route("/healthz", _healthz, methods=["GET"]),
                 Route("/ca.pem", self._authority, methods=["GET"]),
