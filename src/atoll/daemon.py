@@ -76,6 +76,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         config=config,
         language=language,
         sessions=sessions,
+        callers=cloud.tokens,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),

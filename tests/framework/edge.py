@@ -35,6 +35,7 @@ from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.edge.runtime import Runtime
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
+from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 
@@ -175,12 +176,14 @@ class Edge:
         self.sessions = Sessions(
             store=store, changes=self.cloud.changes, key=key, session_seconds=3600
         )
+        self.tokens = Tokens(store=store)
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
         self.api = Api(
             config=config,
             language=WhoAmI(),
             sessions=self.sessions,
+            callers=self.tokens,
             cloud=self.cloud,
             ca=self.keys / "ca.pem",
         )

@@ -16,6 +16,7 @@ from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
 from atoll.doors.api.app import Api
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
+from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 
@@ -51,7 +52,8 @@ class House:
         )
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         api = Api(
-            config=Config(), language=NoLanguage(), sessions=self.sessions, cloud=self,
+            config=Config(), language=NoLanguage(), sessions=self.sessions,
+            callers=Tokens(store=store), cloud=self,
             ca=folder / "ca.pem",
         )  # fmt: skip
         self.client = httpx2.AsyncClient(

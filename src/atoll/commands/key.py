@@ -37,7 +37,7 @@ class Nothing:
 async def listed(ctx: Context, args: Nothing) -> Reply:
     names = {vm.id: vm.label for vm in await ctx.cloud.access.visible(ctx.caller)}
     keys = await ctx.cloud.accounts.keys(ctx.caller)
-    tokens = await ctx.sessions.api_tokens(ctx.caller.account)
+    tokens = await ctx.cloud.tokens.of(ctx.caller.account)
     key_entries = [shown(ctx, key, names) for key in keys]
     token_entries = [
         {
@@ -128,7 +128,7 @@ async def remove(ctx: Context, args: Remove) -> Reply:
     try:
         key = await ctx.cloud.accounts.remove_key(ctx.caller, which, act=ctx.act)
     except NotFound:
-        if not await ctx.sessions.remove_api_token(ctx.caller.account, which):
+        if not await ctx.cloud.tokens.remove(ctx.caller.account, which):
             raise
         return Reply(data={"status": "removed", "name": which}, text=f"removed {which}")
     return Reply(data={"status": "removed", **_entry(key)}, text=f"removed {key.name}")
@@ -174,15 +174,12 @@ async def generate(ctx: Context, args: Generate) -> Reply:
     seconds = _lifetime(args.expires)
     expires_at = None if seconds is None else ctx.cloud.now() + seconds
     vm = None if args.vm is None else (await ctx.cloud.access.find(ctx.caller, args.vm)).id
-    label, token = await ctx.sessions.new_api_token(
-        ctx.caller.account, args.label, cmds, vm, expires_at
-    )
-    made = await ctx.sessions.api_tokens(ctx.caller.account)
+    made, token = await ctx.cloud.tokens.new(ctx.caller.account, args.label, cmds, vm, expires_at)
     data = {
-        "label": label,
+        "label": made.label,
         "token": token,
         "namespace": f"v0@{ctx.cloud.config.https.domain}",
-        "fingerprint": next((item.fingerprint for item in made if item.label == label), ""),
+        "fingerprint": made.fingerprint,
         "cmds": list(cmds),
     } | ({} if expires_at is None else {"expires_at": instant(expires_at)})
     return Reply(data=data, text=token)

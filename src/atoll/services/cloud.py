@@ -25,6 +25,7 @@ from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.settings import Settings
+from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
 from atoll.store import events, vms
@@ -90,6 +91,7 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.tokens = Tokens(store=store, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )

@@ -30,10 +30,6 @@ _STATIC = Path(__file__).with_name("static")
 _log = log.get("api")
 
 
-class Sessions(SigningIn, Callers, Protocol):
-    """atoll.services.sessions.Sessions."""
-
-
 class Publishing(Protocol):
     """What is needed of atoll.services.cloud.Cloud."""
 
@@ -50,7 +46,8 @@ class Api:
         *,
         config: Config,
         language: Executing,
-        sessions: Sessions,
+        sessions: SigningIn,
+        callers: Callers,
         cloud: Publishing,
         ca: Path,
         runner: VmRunner | None = None,
@@ -65,7 +62,7 @@ class Api:
             sessions=sessions,
             published=cloud.published,
         )
-        self._exec = Exec(language=language, callers=sessions, runner=runner)
+        self._exec = Exec(language=language, callers=callers, runner=runner)
 
     def app(self) -> ASGIApp:
         """One application per kind of host, chosen by the header HAProxy sets."""

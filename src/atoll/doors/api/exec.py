@@ -55,7 +55,7 @@ class Executing(Protocol):
 
 
 class Callers(Protocol):
-    """What is needed of atoll.services.sessions.Sessions."""
+    """What is needed of atoll.services.tokens.Tokens."""
 
     async def caller_for_token(self, token: str, source: str) -> Caller | None:
         """Who calls with this token."""

@@ -1,0 +1,138 @@
+"""API tokens that the cloud keeps: 256 random bits, stored as their hash, limited by their scope.
+
+Invariant: a token opens no more than its row says, and nothing once the row is gone or over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from atoll.base.errors import Conflict, Invalid
+from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.store import sessions as rows
+from atoll.store.engine import Store
+
+_USED_EVERY_S = 60.0  # how exact `last_used_at` is: not a write per request
+_TOKEN = re.compile(r"atoll1\.[A-Za-z0-9_-]{43}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """What may be shown of an API token."""
+
+    label: str
+    cmds: tuple[str, ...] | None
+    vm: str | None
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+    fingerprint: str
+
+
+class Tokens:
+    """Makes, lists, removes and recognises API tokens."""
+
+    def __init__(self, *, store: Store, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now = now
+
+    async def new(
+        self,
+        account: Account,
+        label: str = "",
+        cmds: Sequence[str] | None = None,
+        vm: str | None = None,
+        expires_at: float | None = None,
+    ) -> tuple[ApiToken, str]:
+        """Make a token; returns what may be shown of it, and the token itself, once.
+
+        `vm` is a VM id. Raises Invalid for a bad label or a time in the past, Conflict for a label
+        in use.
+        """
+        now, token = self._now(), f"atoll1.{secrets.token_urlsafe(32)}"
+        label = label or f"api-{secrets.token_hex(3)}"
+        _check_label(label)
+        if expires_at is not None and expires_at <= now:
+            raise Invalid("the token would have ended already", hint="Try: --exp 30d")
+        row = rows.TokenRow(
+            hash=_hash(token),
+            account=account.id,
+            label=label,
+            cmds=None if cmds is None else tuple(cmds),
+            vm=vm,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        async with self._store.begin() as tx:
+            if any(other.label == label for other in await rows.tokens_of(tx, account.id)):
+                raise Conflict(
+                    f"there is a token {label!r} already", hint=f"Try: --label {label[:60]}-2"
+                )
+            await rows.add_token(tx, row)
+        return _shown(row), token
+
+    async def of(self, account: Account) -> tuple[ApiToken, ...]:
+        """The account's tokens, oldest first."""
+        async with self._store.read() as tx:
+            return tuple(_shown(row) for row in await rows.tokens_of(tx, account.id))
+
+    async def remove(self, account: Account, label: str) -> bool:
+        """Forget a token; False when the account has none of this label."""
+        async with self._store.begin() as tx:
+            return await rows.remove_token(tx, account=account.id, label=label)
+
+    async def caller_for_token(self, token: str, source: str) -> Caller | None:
+        """Who calls with this token, limited to its scope; None when it is unknown or over."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        hash_, now = _hash(token), self._now()
+        async with self._store.read() as tx:
+            found = await rows.token(tx, hash_)
+        if found is None:
+            return None
+        account, row = found
+        if row.expires_at is not None and row.expires_at <= now:
+            return None
+        if row.last_used_at is None or now - row.last_used_at > _USED_EVERY_S:
+            async with self._store.begin() as tx:
+                await rows.token_used(tx, hash_, now=now)
+        return Caller(
+            account=account,
+            door=Door.EXEC,
+            source=source,
+            scope=Scope(cmds=None if row.cmds is None else frozenset(row.cmds), vm=row.vm),
+        )
+
+
+def _shown(row: rows.TokenRow) -> ApiToken:
+    return ApiToken(
+        label=row.label,
+        cmds=row.cmds,
+        vm=row.vm,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        fingerprint=fingerprint(row.hash),
+    )
+
+
+def _check_label(label: str) -> None:
+    if not _LABEL.fullmatch(label):
+        raise Invalid(
+            f"{label[:40]!r} is not a label", hint="Try: letters, digits, '.', '_' or '-'"
+        )
+
+
+def fingerprint(hash_: str) -> str:
+    """How an API token is named in lists and events: `api:` and 12 hex digits of its hash."""
+    return f"api:{hash_[:12]}"
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
