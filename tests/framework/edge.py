@@ -176,7 +176,7 @@ class Edge:
         self.sessions = Sessions(
             store=store, changes=self.cloud.changes, key=key, session_seconds=3600
         )
-        self.tokens = Tokens(store=store)
+        self.tokens = Tokens(store=store, domain=config.https.domain)
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
         self.api = Api(

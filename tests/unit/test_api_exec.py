@@ -40,7 +40,9 @@ class Callers:
     """One good token."""
 
     async def caller_for_token(self, token: str, source: str) -> Caller | None:
-        """See Sessions."""
+        """See Tokens."""
+        if token == "atoll0.old":
+            raise Denied("the token ended yesterday", hint="Sign a new one")
         if token != TOKEN:
             return None
         return Caller(account=ANN, door=Door.EXEC, source=source)
@@ -163,6 +165,12 @@ async def test_text_without_data() -> None:
 async def test_401(token: str | None) -> None:
     heard = await post(endpoint(), b"ls", token=token)
     assert heard.status == 401
+    assert heard.headers["www-authenticate"] == "Bearer"
+
+
+async def test_401_says_why() -> None:
+    heard = await post(endpoint(), b"ls", token="atoll0.old")
+    assert (heard.status, heard.json()["error"]) == (401, "the token ended yesterday")
     assert heard.headers["www-authenticate"] == "Bearer"
 
 

@@ -53,7 +53,7 @@ class House:
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         api = Api(
             config=Config(), language=NoLanguage(), sessions=self.sessions,
-            callers=Tokens(store=store), cloud=self,
+            callers=Tokens(store=store, domain=DOMAIN), cloud=self,
             ca=folder / "ca.pem",
         )  # fmt: skip
         self.client = httpx2.AsyncClient(

@@ -11,10 +11,10 @@ from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
+from atoll.domain.permission import DEFAULT_CMDS
 from atoll.store.accounts import SshKey
 
 VERBS = Registry()
-DEFAULT_CMDS = ("help", "ls", "new", "share show", "ssh-key list", "whoami")
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _STDIN = ("-", "/dev/stdin")
 
@@ -178,7 +178,7 @@ async def generate(ctx: Context, args: Generate) -> Reply:
     data = {
         "label": made.label,
         "token": token,
-        "namespace": f"v0@{ctx.cloud.config.https.domain}",
+        "namespace": ctx.cloud.tokens.namespace,
         "fingerprint": made.fingerprint,
         "cmds": list(cmds),
     } | ({} if expires_at is None else {"expires_at": instant(expires_at)})

@@ -91,7 +91,7 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
-        self.tokens = Tokens(store=store, now=now)
+        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )

@@ -1,6 +1,7 @@
-"""API tokens that the cloud keeps: 256 random bits, stored as their hash, limited by their scope.
+"""API tokens: those the cloud keeps (256 random bits, stored as their hash) and those users sign.
 
-Invariant: a token opens no more than its row says, and nothing once the row is gone or over.
+Invariant: a token opens no more than its row says, or its key and the signed permission together,
+and nothing once the row or the key is gone, or the time over.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atoll.base.errors import Conflict, Invalid
+from atoll.base.errors import Conflict, Denied, Invalid
 from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.services import signed_token
+from atoll.store import accounts
 from atoll.store import sessions as rows
 from atoll.store.engine import Store
 
@@ -38,7 +41,8 @@ class ApiToken:
 class Tokens:
     """Makes, lists, removes and recognises API tokens."""
 
-    def __init__(self, *, store: Store, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, store: Store, domain: str, now: Callable[[], float] = time.time) -> None:
+        self.namespace = signed_token.namespace_of(domain)
         self._store = store
         self._now = now
 
@@ -88,7 +92,12 @@ class Tokens:
             return await rows.remove_token(tx, account=account.id, label=label)
 
     async def caller_for_token(self, token: str, source: str) -> Caller | None:
-        """Who calls with this token, limited to its scope; None when it is unknown or over."""
+        """Who calls with this token, limited to its scope; None when it is unknown or over.
+
+        Raises Denied saying why not for a token that its holder signed.
+        """
+        if signed_token.is_signed(token):
+            return await self._signer(token, source)
         if not _TOKEN.fullmatch(token):
             return None
         hash_, now = _hash(token), self._now()
@@ -107,6 +116,25 @@ class Tokens:
             door=Door.EXEC,
             source=source,
             scope=Scope(cmds=None if row.cmds is None else frozenset(row.cmds), vm=row.vm),
+        )
+
+    async def _signer(self, token: str, source: str) -> Caller:
+        read = signed_token.read(token, now=self._now())
+        async with self._store.read() as tx:
+            found = await accounts.by_key(tx, read.signature.fingerprint)
+        # The key first: a signature by a stranger's key costs a look-up, no arithmetic.
+        if found is None or not read.is_signed_by(found[1].public_key, namespace=self.namespace):
+            raise Denied(
+                f"no key here signed this token for {self.namespace}",
+                hint=f"Try: ssh-keygen -Y sign -n {self.namespace}, with a key of: ssh-key list",
+            )
+        account, key = found
+        return Caller(
+            account=account,
+            door=Door.EXEC,
+            key_fingerprint=key.fingerprint,
+            source=source,
+            scope=Scope(cmds=frozenset(read.permission.cmds), vm=key.vm),
         )
 
 

@@ -58,7 +58,7 @@ class Callers(Protocol):
     """What is needed of atoll.services.tokens.Tokens."""
 
     async def caller_for_token(self, token: str, source: str) -> Caller | None:
-        """Who calls with this token."""
+        """Who calls with this token; None: unknown. Raises Denied saying why it is not good."""
         ...
 
 
@@ -81,12 +81,9 @@ class Exec:
     async def __call__(self, request: Request) -> Response:
         """Authenticate, count, read, run, answer."""
         token = _bearer(request)
-        caller = await self._callers.caller_for_token(token, _source(request)) if token else None
-        if caller is None:
-            error = Denied(
-                "this API token is unknown, has ended or is missing",
-                hint="Try: ssh … ssh-key generate-api-key, then Authorization: Bearer <token>",
-            )
+        try:
+            caller = await self._caller(token, _source(request))
+        except Denied as error:
             return _answer(error, 401, {"www-authenticate": "Bearer"})
         wait_s = self._limits.wait_s(token)
         if wait_s:
@@ -99,6 +96,15 @@ class Exec:
             return await self._run(request, caller)
         except AtollError as error:
             return _answer(error, _status(error))
+
+    async def _caller(self, token: str, source: str) -> Caller:
+        found = await self._callers.caller_for_token(token, source) if token else None
+        if found is None:
+            raise Denied(
+                "this API token is unknown, has ended or is missing",
+                hint="Try: ssh … ssh-key generate-api-key, then Authorization: Bearer <token>",
+            )
+        return found
 
     async def _run(self, request: Request, caller: Caller) -> Response:
         try:
