@@ -81,12 +81,18 @@ class Language:
 def check_scope(caller: Caller, command: Command, arguments: object) -> None:
     """Raise Denied when the key or token is not made for this command."""
     scope = caller.scope
-    if scope.vm is not None and command.reach is Reach.ACCOUNT:
+    is_beyond = {
+        Reach.ACCOUNT: not scope.is_whole,
+        Reach.NEW_VM: scope.vm is not None,
+    }.get(command.reach, False)
+    if is_beyond:
+        limit = "one VM" if scope.vm is not None else f"VMs tagged {scope.tag!r}"
         raise Denied(
-            f"this key or token is for one VM; `{command.name}` concerns the account",
+            f"this key or token is for {limit}; `{command.name}` concerns the account",
             hint="Use a key of the account itself",
         )
-    if scope.cmds is None or command.name in scope.cmds:
+    names = {command.name, *map(" ".join, command.aliases)}
+    if scope.cmds is None or names & scope.cmds:
         return
     vm = getattr(arguments, "vm", None)
     if isinstance(vm, str) and f"{command.name} {vm}" in scope.cmds:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from atoll.base.errors import Invalid
 
 # What a token may run that names no commands: looking round, and a VM to try.
-DEFAULT_CMDS = ("help", "ls", "new", "share show", "ssh-key list", "whoami")
+DEFAULT_CMDS = ("help", "ls", "new", "share show", "ssh-key list", "ssh-key shorten", "whoami")
 TIMES = (946_684_800, 4_102_444_800)  # the years 2000 to 2100: milliseconds are no such number
 MAX_CMDS = 256
 _FIELDS = frozenset({"exp", "nbf", "cmds", "ctx"})

@@ -67,7 +67,7 @@ class Store:
     async def migrate(self) -> None:
         """Bring the tables to this version; all or nothing. Forward only."""
         async with self.begin() as tx:
-            await tx.run_sync(_upgrade)
+            await tx.run_sync(upgrade)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -132,8 +132,9 @@ def _failure(error: OSError | DBAPIError) -> AtollError:
     return Unavailable(f"the store failed: {said[:300]}", hint="Try: atoll doctor")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to a revision."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

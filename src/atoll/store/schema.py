@@ -78,6 +78,7 @@ ssh_keys = Table(
     Column("public_key", Text, nullable=False),  # type and base64, no comment
     Column("vm", ForeignKey("vms.id", ondelete="CASCADE")),  # good for this VM only
     Column("created_at", Double, nullable=False),
+    Column("tag", Text),  # good for VMs with this tag only
     UniqueConstraint("account", "name"),
 )
 
@@ -150,5 +151,7 @@ api_tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("last_used_at", Double),
+    Column("tag", Text),  # good for VMs with this tag only
+    Column("key", ForeignKey("ssh_keys.fingerprint", ondelete="CASCADE")),  # stands for its token
     UniqueConstraint("account", "label"),
 )
