@@ -27,7 +27,8 @@ from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.api import exec as door
 from atoll.doors.api import run
-from atoll.doors.api.exec import BODY_BYTES, Exec
+from atoll.doors.api.body import BODY_BYTES
+from atoll.doors.api.exec import Exec
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
 
@@ -37,15 +38,17 @@ TOKEN = "atoll1.good"
 
 
 class Callers:
-    """One good token."""
+    """Good tokens by one key."""
 
     async def caller_for_token(self, token: str, source: str) -> Caller | None:
         """See Tokens."""
         if token == "atoll0.old":
             raise Denied("the token ended yesterday", hint="Sign a new one")
-        if token != TOKEN:
+        if token == "atoll1.store":
+            raise Unavailable("the store failed")
+        if not token.startswith(TOKEN):
             return None
-        return Caller(account=ANN, door=Door.EXEC, source=source)
+        return Caller(account=ANN, door=Door.EXEC, source=source, key_fingerprint="SHA256:k")
 
 
 class Script:
@@ -76,8 +79,9 @@ class Script:
 class Runner:
     """Yields what it is given; `closed` tells that the command was ended."""
 
-    def __init__(self, *items: Item, hangs: bool = False) -> None:
+    def __init__(self, *items: Item, hangs: bool = False, fails: AtollError | None = None) -> None:
         self.items = items
+        self.fails = fails
         self.hangs = hangs
         self.closed = False
 
@@ -87,6 +91,8 @@ class Runner:
         try:
             for item in self.items:
                 yield item
+            if self.fails:
+                raise self.fails
             if self.hangs:
                 await asyncio.Event().wait()
         finally:
@@ -125,9 +131,13 @@ async def post(
     accept: str = "*/*",
     leaves: asyncio.Event | None = None,
     heard: Heard | None = None,
+    read: list[Message] | None = None,
+    length: str = "",
 ) -> Heard:
     """One request, in parts of 10 kB. The client stays until `leaves` is set."""
     headers = [(b"accept", accept.encode()), (b"x-forwarded-for", b"192.0.2.7")]
+    if length:
+        headers.append((b"content-length", length.encode()))
     if token is not None:
         headers.append((b"authorization", f"Bearer {token}".encode()))
     parts = [body[at : at + 10_000] for at in range(0, len(body), 10_000)] or [b""]
@@ -135,7 +145,10 @@ async def post(
 
     async def receive() -> Message:
         if parts:
-            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+            body = parts.pop(0)
+            message: Message = {"type": "http.request", "body": body, "more_body": bool(parts)}
+            (read if read is not None else []).append(message)
+            return message
         await gone.wait()
         return {"type": "http.disconnect"}
 
@@ -217,9 +230,30 @@ async def test_429_before_the_line_is_read() -> None:
         limits=Limits(per_second=0.5, burst=1, monotonic=lambda: 7.0),
     )
     assert (await post(limited, b"ls")).status == 200
-    heard = await post(limited, b"ls")
+    read: list[Message] = []
+    heard = await post(limited, b"ls", token=f"{TOKEN}.another by the same key", read=read)
     assert (heard.status, heard.headers["retry-after"]) == (429, "2")
-    assert script.lines == ["ls"]
+    assert heard.json()["code"] == "exhausted"
+    assert (script.lines, read) == (["ls"], [])
+
+
+async def test_401_comes_before_the_body_is_read() -> None:
+    read: list[Message] = []
+    assert (await post(endpoint(), b"x" * 100_000, token="atoll1.bad", read=read)).status == 401
+    assert read == []
+
+
+async def test_413_by_its_length_comes_before_the_body_is_read() -> None:
+    for length in (str(BODY_BYTES + 1), "9" * 40):
+        read: list[Message] = []
+        heard = await post(endpoint(), b"ls", read=read, length=length)
+        assert (heard.status, read) == (413, [])
+        assert heard.json()["error"] == "the body is over 64 KiB"
+        assert "fields" not in heard.json()
+
+
+async def test_a_store_that_fails_is_our_fault() -> None:
+    assert (await post(endpoint(), b"ls", token="atoll1.store")).status == 500
 
 
 def test_limits_refill_per_key() -> None:
@@ -247,11 +281,42 @@ async def test_in_vm_plain() -> None:
     assert (heard.status, heard.body, heard.headers["x-atoll-exit"]) == (200, b"out err", "3")
 
 
+async def test_in_vm_plain_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "COMMAND_S", 0.01)
+    runner = Runner(hangs=True)
+    heard = await post(endpoint(IN_VM, runner=runner), b"ssh web make")
+    assert (heard.status, runner.closed) == (504, True)
+    assert "was ended" in heard.json()["error"]
+
+
+async def test_in_vm_plain_ends_when_the_client_leaves() -> None:
+    runner, leaves = Runner(hangs=True), asyncio.Event()
+    leaves.set()
+    await asyncio.wait_for(post(endpoint(IN_VM, runner=runner), b"ssh web make", leaves=leaves), 5)
+    assert runner.closed
+
+
+async def test_in_vm_without_a_command() -> None:
+    heard = await post(endpoint(Reply(run_in_vm=ROUTE), runner=Runner()), b"ssh web")
+    assert (heard.status, heard.json()["hint"]) == (422, "Try: ssh <vm> <command>")
+
+
 async def test_in_vm_plain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "OUTPUT_BYTES", 10)
     runner = Runner(("stdout", b"x" * 11), hangs=True)
     heard = await post(endpoint(IN_VM, runner=runner), b"ssh web make")
-    assert heard.status == 422
+    assert (heard.status, runner.closed) == (422, True)
+
+
+async def test_in_vm_lines_end_with_an_error_alone() -> None:
+    runner = Runner(("stdout", b"a"), fails=Unavailable("web: the VM went away", hint="Try: ls"))
+    heard = await post(
+        endpoint(IN_VM, runner=runner),
+        b"ssh web make",
+        accept="application/json, application/x-ndjson",
+    )
+    lines = [json.loads(line) for line in heard.body.splitlines() if line]
+    assert lines[1:] == [{"error": "web: the VM went away. Try: ls"}]
 
 
 async def test_in_vm_lines() -> None:

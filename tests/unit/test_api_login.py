@@ -222,3 +222,15 @@ async def test_every_answer_is_locked_down(house: House) -> None:
         assert "default-src 'none'" in headers["content-security-policy"], path
         assert "unsafe" not in headers["content-security-policy"], path
         assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_other_methods_and_paths_say_what_works(house: House) -> None:
+    answer = await house.client.get("/exec")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {
+        "code": "invalid",
+        "error": "GET does not work here",
+        "hint": "Try: POST",
+    }
+    answer = await house.client.post("/nowhere")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
-from atoll.base.errors import AtollError, Internal
+from atoll.base.errors import AtollError, Internal, Invalid, NotFound
 from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.web import HOST_HEADER, Names
@@ -151,7 +151,12 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = AtollError(f"{error.status_code}: {error.detail}", hint="")
+    allowed = (error.headers or {}).get("Allow", "")
+    said: AtollError = Invalid(f"{error.status_code}: {error.detail}")
+    if error.status_code == 404:
+        said = NotFound("there is nothing at this path", hint="Try: POST /exec, or /openapi.json")
+    elif error.status_code == 405:
+        said = Invalid(f"{request.method} does not work here", hint=f"Try: {allowed}")
     response = _refusal(request, said, error.status_code)
     response.headers.update(error.headers or {})
     return response
