@@ -77,6 +77,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         language=language,
         sessions=sessions,
         callers=cloud.tokens,
+        answers=cloud.answers,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, delete, inspect, text
@@ -15,8 +16,9 @@ from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, events, operations, schema, sessions, vms
+from atoll.store import accounts, answers, events, operations, schema, sessions, vms
 from atoll.store.accounts import SshKey
+from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
 from atoll.store.sessions import TokenRow
@@ -323,6 +325,27 @@ class StoreContract:
         async with store.begin() as tx:
             await accounts.remove_key(tx, "SHA256:k")
             assert await sessions.tokens_of(tx, ANN.id) == ()
+
+    async def test_answers(self, store: Store) -> None:
+        first = AnswerRow(id="a", account=ANN.id, line="l", run="run-1", created_at=1.0,
+                          expires_at=9.0)  # fmt: skip
+        second = replace(first, id="b", expires_at=5.0)
+        async with filled(store) as tx:
+            for row in (first, second):
+                await answers.add(tx, row)
+        async with store.begin() as tx:
+            assert await answers.get(tx, "a") == first
+            assert await answers.get(tx, "c") is None
+            assert [await answers.count(tx, who.id) for who in (ANN, BOB)] == [2, 0]
+            await answers.finish(tx, "a", status=200, body=b"\0\xff")
+            await answers.break_off(tx, "b")
+        async with store.begin() as tx:
+            assert await answers.get(tx, "a") == replace(first, status=200, body=b"\0\xff")
+            assert await answers.get(tx, "b") == replace(second, run="")
+            await answers.forget_old(tx, now=5.0)
+            assert await answers.get(tx, "b") is None
+            await answers.remove(tx, "a")
+            assert await answers.count(tx, ANN.id) == 0
 
     async def test_events_newest_first(self, store: Store) -> None:
         happened = [

@@ -31,7 +31,7 @@ class TestOpenSsh(RunInVmContract):
 
 
 async def test_a_vm_that_goes_away_is_said(start: Start) -> None:
-    items = start("echo $$ $PPID; sleep 600")
+    items = start("echo $$ $PPID; exec sleep 600")
     shell, session = await pids(items)
     os.kill(session, signal.SIGKILL)  # the sshd of this connection
     with pytest.raises(Unavailable, match="web"):

@@ -58,6 +58,7 @@ async def door(
         language=control.language,
         sessions=sessions,
         callers=cloud.tokens,
+        answers=cloud.answers,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=runner,

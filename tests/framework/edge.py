@@ -33,6 +33,7 @@ from atoll.doors.edge.decide import Maps
 from atoll.doors.edge.files import TABLES, Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.edge.runtime import Runtime
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
@@ -85,6 +86,10 @@ class WhoAmI:
     ) -> Reply:
         """Echo."""
         return Reply(data={"email": caller.account.email, "line": line, "source": caller.source})
+
+    def changes(self, line: str) -> bool:
+        """Nothing does."""
+        return False
 
 
 @dataclass(slots=True)
@@ -184,6 +189,7 @@ class Edge:
             language=WhoAmI(),
             sessions=self.sessions,
             callers=self.tokens,
+            answers=Answers(store=store, key=key),
             cloud=self.cloud,
             ca=self.keys / "ca.pem",
         )

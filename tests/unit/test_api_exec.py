@@ -31,6 +31,7 @@ from atoll.doors.api.body import BODY_BYTES
 from atoll.doors.api.exec import Exec
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
+from atoll.services.answers import Answer, Claim
 
 ANN = Account(id="acct-1", email="ann@example.com")
 ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.213.1.2", login_user="atoll", host_ca="")
@@ -74,6 +75,30 @@ class Script:
         if isinstance(reply, AtollError):
             raise reply
         return reply
+
+    def changes(self, line: str) -> bool:
+        """See Language."""
+        return False
+
+
+class NoAnswers:
+    """Nobody gives an idempotency key for a changing call here."""
+
+    async def claim(self, caller: Caller, key: str, line: str) -> Claim | Answer:
+        """Never called."""
+        raise AssertionError
+
+    async def keep(self, claim: Claim, answer: Answer) -> None:
+        """Never called."""
+        raise AssertionError
+
+    async def release(self, claim: Claim) -> None:
+        """Never called."""
+        raise AssertionError
+
+    async def break_off(self, claim: Claim) -> None:
+        """Never called."""
+        raise AssertionError
 
 
 class Runner:
@@ -133,9 +158,12 @@ async def post(
     heard: Heard | None = None,
     read: list[Message] | None = None,
     length: str = "",
+    once: str = "",
 ) -> Heard:
     """One request, in parts of 10 kB. The client stays until `leaves` is set."""
     headers = [(b"accept", accept.encode()), (b"x-forwarded-for", b"192.0.2.7")]
+    if once:
+        headers.append((b"idempotency-key", once.encode()))
     if length:
         headers.append((b"content-length", length.encode()))
     if token is not None:
@@ -161,7 +189,7 @@ async def post(
 
 
 def endpoint(*replies: Reply | AtollError, runner: Runner | None = None) -> Exec:
-    return Exec(language=Script(*replies), callers=Callers(), runner=runner)
+    return Exec(language=Script(*replies), callers=Callers(), answers=NoAnswers(), runner=runner)
 
 
 async def test_data_comes_back_as_json() -> None:
@@ -226,6 +254,7 @@ async def test_429_before_the_line_is_read() -> None:
     limited = Exec(
         language=script,
         callers=Callers(),
+        answers=NoAnswers(),
         runner=None,
         limits=Limits(per_second=0.5, burst=1, monotonic=lambda: 7.0),
     )
@@ -299,6 +328,13 @@ async def test_in_vm_plain_ends_when_the_client_leaves() -> None:
 async def test_in_vm_without_a_command() -> None:
     heard = await post(endpoint(Reply(run_in_vm=ROUTE), runner=Runner()), b"ssh web")
     assert (heard.status, heard.json()["hint"]) == (422, "Try: ssh <vm> <command>")
+
+
+async def test_in_vm_an_idempotency_key_is_refused() -> None:
+    runner = Runner()
+    heard = await post(endpoint(IN_VM, runner=runner), b"ssh web make", once="k")
+    assert (heard.status, runner.closed) == (422, False)
+    assert "does not cover" in heard.json()["error"]
 
 
 async def test_in_vm_plain_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

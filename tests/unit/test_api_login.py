@@ -14,6 +14,7 @@ from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
 from atoll.doors.api.app import Api
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
@@ -30,6 +31,10 @@ class NoLanguage:
     async def execute(
         self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
     ) -> Reply:
+        """Never called."""
+        raise AssertionError
+
+    def changes(self, line: str) -> bool:
         """Never called."""
         raise AssertionError
 
@@ -53,8 +58,8 @@ class House:
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         api = Api(
             config=Config(), language=NoLanguage(), sessions=self.sessions,
-            callers=Tokens(store=store, domain=DOMAIN), cloud=self,
-            ca=folder / "ca.pem",
+            callers=Tokens(store=store, domain=DOMAIN),
+            answers=Answers(store=store, key=bytes(32)), cloud=self, ca=folder / "ca.pem",
         )  # fmt: skip
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=api.app()), base_url=f"https://{DOMAIN}:8443"

@@ -11,31 +11,36 @@ from pathlib import Path
 import pytest
 
 from atoll.base.aio import TaskGroup, poll
+from atoll.base.errors import Exhausted
 from atoll.doors.api.serve import serve
 from atoll.doors.ssh.run import Runner
+from atoll.rpc.messages import Create
+from atoll.store import operations
 from contracts.run_in_vm import STUBBORN, gone
 from fakes.engine import FakeEngine
 from fakes.sshd import FakeSshd
 from framework.api import Door, door
-from framework.cloud import control
+from framework.cloud import Control, control
 from framework.gateway import free_port
 
 
 class Server:
     """Where it listens."""
 
-    def __init__(self, api: Door, port: int) -> None:
+    def __init__(self, api: Door, port: int, cloud: Control) -> None:
         self.api = api
         self.port = port
+        self.cloud = cloud
 
     async def ask(
-        self, line: str, accept: str = "*/*"
+        self, line: str, accept: str = "*/*", key: str = ""
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send a request; the answer is still to be read."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         body = line.encode()
         writer.write(
             f"POST /exec HTTP/1.1\r\nHost: atoll.localhost\r\nAccept: {accept}\r\n"
+            f"{f'Idempotency-Key: {key}' if key else 'X-None: 1'}\r\n"
             f"Authorization: Bearer {self.api.token}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
@@ -64,7 +69,7 @@ async def _server(tmp_path: Path) -> AsyncIterator[Server]:
             return True
 
         await poll(listens, seconds=10, what="uvicorn")
-        yield Server(api, port)
+        yield Server(api, port, cloud)
         task.cancel()
 
 
@@ -99,3 +104,42 @@ async def test_plain(server: Server) -> None:
     assert "x-exe-exit: 3\r\n" in head
     assert sorted((await reader.readexactly(8)).split()) == [b"err", b"out"]
     writer.close()
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_client_that_leaves_during_new_leaves_a_whole_vm_or_none(
+    server: Server, is_refused: bool
+) -> None:
+    cloud = server.cloud
+    engine = cloud.engine
+    engine.hold[Create] = asyncio.Event()
+    if is_refused:
+        engine.refuse[Create].append(Exhausted("out of memory"))
+    _, writer = await server.ask("new --name shop", key="k")
+
+    async def is_asked() -> bool | None:
+        return sum(isinstance(request, Create) for request in engine.asked) == 2 or None
+
+    await poll(is_asked, seconds=10, what="the engine to be asked")
+    writer.transport.abort()  # the client is gone, and its answer has nowhere to go
+    engine.hold.pop(Create).set()
+
+    async def is_over() -> bool | None:
+        async with cloud.store.read() as tx:
+            return not await operations.unfinished(tx) or None
+
+    await poll(is_over, seconds=10, what="the journal to be done")
+    names = {vm["vm_name"]: vm["status"] for vm in (await cloud.data("ls"))["vms"]}
+    made = {} if is_refused else {"shop": "running"}
+    assert names == {"web": "running"} | made
+    assert len(engine.vms) == len(names)
+
+    async def told() -> str | None:
+        reader, again = await server.ask("new --name shop", key="k")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        again.close()
+        return None if " 409 " in head else head
+
+    head = await poll(told, seconds=10, what="the answer of the first call")
+    assert head.startswith(f"http/1.1 {422 if is_refused else 200} ")
+    assert "idempotency-replayed: true" in head

@@ -66,6 +66,14 @@ class Language:
             return Reply(data=reply.data, text=as_json(reply.data), exit=reply.exit)
         return reply
 
+    def changes(self, line: str) -> bool:
+        """True when running the line would change something.
+
+        Raises UnknownCommand or Invalid (the line).
+        """
+        parsed = parse(REGISTRY, line)
+        return parsed.command.mutates and not parsed.wants_help
+
     async def complete(self, caller: Caller, line: str) -> list[str]:
         """Words that can stand in place of the last word of `line`, sorted."""
         return await self._completer.complete(caller, line)

@@ -16,6 +16,7 @@ from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
@@ -91,6 +92,7 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal

@@ -23,6 +23,7 @@ from atoll.domain.web import HOST_HEADER, Names
 from atoll.doors.api import pages
 from atoll.doors.api.exec import Callers, Exec, Executing
 from atoll.doors.api.login import Login, SigningIn
+from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 
 _STATIC = Path(__file__).with_name("static")
@@ -48,6 +49,7 @@ class Api:
         language: Executing,
         sessions: SigningIn,
         callers: Callers,
+        answers: Keeping,
         cloud: Publishing,
         ca: Path,
         runner: VmRunner | None = None,
@@ -62,7 +64,7 @@ class Api:
             sessions=sessions,
             published=cloud.published,
         )
-        self._exec = Exec(language=language, callers=callers, runner=runner)
+        self._exec = Exec(language=language, callers=callers, answers=answers, runner=runner)
 
     def app(self) -> ASGIApp:
         """One application per kind of host, chosen by the header HAProxy sets."""

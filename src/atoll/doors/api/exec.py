@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from starlette.requests import Request
@@ -31,6 +32,7 @@ from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
+from atoll.doors.api.once import HEADER, Keeping, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left
 
 COMMAND_S = 30.0
@@ -55,6 +57,10 @@ class Executing(Protocol):
         """Run one line; raises AtollError."""
         ...
 
+    def changes(self, line: str) -> bool:
+        """True when running it would change something; raises as `execute` for what is no command."""
+        ...
+
 
 class Callers(Protocol):
     """What is needed of atoll.services.tokens.Tokens."""
@@ -72,11 +78,13 @@ class Exec:
         *,
         language: Executing,
         callers: Callers,
+        answers: Keeping,
         runner: VmRunner | None,
         limits: Limits | None = None,
     ) -> None:
         self._language = language
         self._callers = callers
+        self._answers = answers
         self._runner = runner
         self._limits = limits or Limits(monotonic=time.monotonic)
 
@@ -97,6 +105,18 @@ class Exec:
             words = split(line)
         except Invalid as error:
             return _answer(error, error.http)
+        key = request.headers.get(HEADER)
+        try:
+            if key is not None and self._language.changes(line):
+                run = partial(self._answered, request, caller, line, words)
+                return await once(self._answers, caller, key, line, run)
+        except AtollError as error:
+            return _answer(error, _status(error))
+        return await self._answered(request, caller, line, words)
+
+    async def _answered(
+        self, request: Request, caller: Caller, line: str, words: Sequence[str]
+    ) -> Response:
         try:
             return await self._run(request, caller, line, words)
         except AtollError as error:
@@ -131,6 +151,10 @@ class Exec:
 
     async def _run_in_vm(self, request: Request, route: Route, command: str) -> Response:
         """The plain form holds the output until the exit code is known; lines are sent as they come."""
+        if HEADER in request.headers:
+            raise Invalid(
+                "an idempotency key does not cover what runs in a VM", hint=f"Leave {HEADER} out"
+            )
         if not command:
             raise Invalid("there is no terminal here for a shell", hint="Try: ssh <vm> <command>")
         items = self._vm_runner().run_in_vm(route, command)
