@@ -11,6 +11,7 @@ import httpx2
 from starlette.types import ASGIApp
 
 from atoll.doors.api.app import Api
+from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import VmRunner
 from atoll.services.sessions import Sessions
 from framework.cloud import Control
@@ -46,6 +47,7 @@ async def door(
     *,
     cmds: tuple[str, ...] | None = None,
     runner: VmRunner | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Door]:
     """The application of `control`; `cmds` limits the token."""
     cloud = control.cloud
@@ -62,6 +64,7 @@ async def door(
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=runner,
+        limits=limits,
     )
     _, token = await cloud.tokens.new(control.ann.account, "test", cmds)
     made = Door(api.app(), token)

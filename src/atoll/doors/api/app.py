@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +21,9 @@ from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.web import HOST_HEADER, Names
 from atoll.doors.api import pages
+from atoll.doors.api.endpoints import endpoints
 from atoll.doors.api.exec import Callers, Exec, Executing
+from atoll.doors.api.limits import Limits
 from atoll.doors.api.login import Login, SigningIn
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
@@ -53,9 +55,9 @@ class Api:
         cloud: Publishing,
         ca: Path,
         runner: VmRunner | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._names = names_of(config)
-        self._ca = ca
         port = "" if config.ssh.port == 22 else f"-p {config.ssh.port} "
         self._login = Login(
             names=self._names,
@@ -64,23 +66,23 @@ class Api:
             sessions=sessions,
             published=cloud.published,
         )
-        self._exec = Exec(language=language, callers=callers, answers=answers, runner=runner)
+        execute = Exec(
+            language=language, callers=callers, answers=answers, runner=runner, limits=limits
+        )
+        self._endpoints = endpoints(
+            execute.__call__, ca=ca, url=self._names.url(self._names.domain, "")
+        )
 
     def app(self) -> ASGIApp:
         """One application per kind of host, chosen by the header HAProxy sets."""
         cloud = _starlette(
             [
                 *self._login.cloud_routes(),
-                Route("/exec", self._exec.__call__, methods=["POST"]),
-                Route("/healthz", _healthz, methods=["GET"]),
-                Route("/ca.pem", self._authority, methods=["GET"]),
+                *(endpoint.route for endpoint in self._endpoints),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ]
         )
         return _Hosts(names=self._names, cloud=cloud, vm=_starlette(self._login.vm_routes()))
-
-    async def _authority(self, _request: Request) -> Response:
-        return FileResponse(self._ca, media_type="application/x-pem-file", filename="atoll-ca.pem")
 
 
 def names_of(config: Config) -> Names:
@@ -140,10 +142,6 @@ def _starlette(routes: Sequence[BaseRoute]) -> Starlette:
         Exception: _defect,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
-
-
-async def _healthz(_request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -32,7 +32,7 @@ from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
-from atoll.doors.api.once import HEADER, Keeping, once
+from atoll.doors.api.once import HEADER, Keeping, key_of, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left
 
 COMMAND_S = 30.0
@@ -101,11 +101,11 @@ class Exec:
             often = Exhausted("this key calls too often", hint=f"Try again in {wait_s} s")
             return _answer(often, 429, {"retry-after": str(wait_s)})
         try:
+            key = key_of(request)
             line = await read_line(request)
             words = split(line)
         except Invalid as error:
             return _answer(error, error.http)
-        key = request.headers.get(HEADER)
         try:
             if key is not None and self._language.changes(line):
                 run = partial(self._answered, request, caller, line, words)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from atoll.base.aio import shielded
@@ -14,6 +16,7 @@ from atoll.services.answers import Answer, Claim
 
 HEADER = "idempotency-key"
 REPLAYED = "idempotency-replayed"
+KEY_PATTERN = "^[!-~]{1,200}$"
 UNTOUCHED = frozenset({400, 403, 404})  # refused before anything was run
 _NOTE_S = 15.0  # to write down how it ended, beyond the store's own patience
 
@@ -36,6 +39,16 @@ class Keeping(Protocol):
     async def break_off(self, claim: Claim) -> None:
         """It ended without an answer."""
         ...
+
+
+def key_of(request: Request) -> str | None:
+    """The key that a request carries. Raises Invalid for one that cannot be."""
+    key = request.headers.get(HEADER)
+    if key is not None and not re.fullmatch(KEY_PATTERN, key):
+        raise Invalid(
+            "an idempotency key is 1 to 200 printable ASCII characters", hint="Try: a UUID"
+        )
+    return key
 
 
 async def once(
