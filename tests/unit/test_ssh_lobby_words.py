@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atoll.doors.ssh.lobby import common_start, split_last, wants_stdin
+from atoll.doors.ssh.words import common_start, split_last, wants_stdin
 
 
 @pytest.mark.parametrize(

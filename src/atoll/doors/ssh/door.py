@@ -19,9 +19,10 @@ from atoll.base.errors import AtollError, Conflict, Internal
 from atoll.base.log import get
 from atoll.domain.account import Route
 from atoll.doors.ssh.admission import Admission, Limits
-from atoll.doors.ssh.lobby import Language, Lobby
+from atoll.doors.ssh.lobby import Lobby
 from atoll.doors.ssh.relay import ClientSide, VmSide
 from atoll.doors.ssh.roll import Roll
+from atoll.doors.ssh.session import Language
 from atoll.doors.ssh.visitor import Directory, Visitor
 from atoll.doors.ssh.vm import Certifier, VmLogin
 

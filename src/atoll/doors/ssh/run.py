@@ -11,7 +11,7 @@ import asyncssh
 from atoll.base.aio import TaskGroup
 from atoll.base.errors import Unavailable
 from atoll.domain.account import Route
-from atoll.doors.ssh.lobby import VmOpener
+from atoll.doors.ssh.session import VmOpener
 
 CHUNK = 1 << 16
 QUEUED = 16  # chunks held when the reader is slow; then the VM's own window fills and it waits

@@ -1,0 +1,29 @@
+"""Small rules about the words of a line. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+
+def wants_stdin(line: str) -> bool:
+    """Whether a word of the line is `-` or `/dev/stdin`, also as `--flag=/dev/stdin`."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return False
+    return any(word in ("-", "/dev/stdin") or word.endswith("=/dev/stdin") for word in words)
+
+
+def split_last(line: str) -> tuple[str, str]:
+    """What stands before the last word, and that word (empty after a space)."""
+    cut = max(line.rfind(" "), line.rfind("\t")) + 1
+    return line[:cut], line[cut:]
+
+
+def common_start(words: list[str]) -> str:
+    """The longest text that all of the sorted words begin with."""
+    first, last = words[0], words[-1]
+    for index, letter in enumerate(first):
+        if index >= len(last) or last[index] != letter:
+            return first[:index]
+    return first
