@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from atoll.base.text import escape, json_escape, pad, width
+
 
 def as_json(data: Any) -> str:
-    """JSON as `--json` prints it."""
-    return json.dumps(data, indent=2, ensure_ascii=False)
+    """JSON as `--json` prints it; a terminal acts on nothing in it."""
+    return json_escape(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two blanks apart; empty columns are left out."""
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    lines = [[row[i] for i in kept] for row in (head, *rows)]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    lines = [[one_line(row[i]) for i in kept] for row in (head, *rows)]
+    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
+        "  ".join(pad(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
@@ -30,20 +29,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """`key  value` lines; pairs without a value are left out."""
     kept = [(key, value) for key, value in pairs if value]
-    width = max((_width(key) for key, _ in kept), default=0)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in kept)
+    size = max((width(key) for key, _ in kept), default=0)
+    return "\n".join(f"{pad(key, size)}  {one_line(value)}" for key, value in kept)
+
+
+def one_line(text: str) -> str:
+    """Anybody's text as part of a line: what would break it or move the cursor is spelled out."""
+    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def instant(seconds: float) -> str:
     """`2026-11-21T08:34:36Z`, as in the JSON of every command."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _width(text: str) -> int:
-    """Columns a terminal uses: East Asian wide characters take two."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
-    )

@@ -202,8 +202,7 @@ async def _server_options(host_key: Path, welcome: object) -> asyncssh.SSHServer
         server_version="Atoll",
         encoding="utf-8",
         errors="surrogateescape",
-        line_history=500,
-        max_line_length=65536,
+        line_editor=False,  # `editor` does more: words, search, pastes, wide characters
         kex_algs=_KEY_EXCHANGES,
         encryption_algs=_CIPHERS,
         mac_algs=_MACS,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
-
 import asyncssh
 
 
@@ -25,21 +21,3 @@ class Process(asyncssh.SSHServerProcess[str]):
         serving = self._start_process(*streams)
         assert serving is not None
         channel.get_connection().create_task(serving)
-
-    @contextmanager
-    def without_editor(self) -> Iterator[None]:
-        """The terminal belongs to somebody else for a while: keys and output pass unchanged."""
-        if self.term_type is None:
-            yield
-            return
-        editor = cast("asyncssh.SSHLineEditorChannel", self._chan)
-        editor.set_line_mode(False)
-        editor.set_echo(False)
-        self._chan = editor._orig_chan
-        try:
-            yield
-        finally:
-            self._chan = cast("asyncssh.SSHServerChannel[str]", editor)
-            if not self.is_closing():
-                editor.set_echo(True)
-                editor.set_line_mode(True)

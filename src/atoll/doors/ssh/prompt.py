@@ -1,16 +1,19 @@
-"""The prompt: lines in, one after another, with completion on a terminal."""
+"""The prompt: lines in, one after another; on a terminal with an editor, history and completion."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 import asyncssh
 
 from atoll.base.errors import AtollError
 from atoll.domain.account import Caller
+from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.process import Process
-from atoll.doors.ssh.words import common_start, split_last
+from atoll.doors.ssh.recall import Recall
+from atoll.doors.ssh.terminal import Terminal
+from atoll.doors.ssh.words import commands, common_start, split_last
 
 _LEAVE = frozenset(["exit", "quit", "logout"])
 PROMPT = "atoll> "
@@ -26,72 +29,71 @@ class Completes(Protocol):
 class Prompt:
     """Reads and runs lines until `exit` or the end of input."""
 
-    def __init__(
-        self,
-        *,
-        process: Process,
-        caller: Caller,
-        language: Completes,
-        answer: Callable[[str], Awaitable[int]],
-    ) -> None:
-        self._process = process
-        self._caller = caller
-        self._language = language
+    def __init__(self, *, answer: Callable[[str], Awaitable[int]]) -> None:
         self._answer = answer
-        self._lines_read = 0  # a completion that comes after its line was sent is dropped
-        self._on_terminal = process.term_type is not None
-        # With a terminal, AsyncSSH wraps the channel in its line editor.
-        self._editor = cast("asyncssh.SSHLineEditorChannel", process.channel)
 
-    async def run(self) -> int:
+    async def run(self, lines: AsyncIterator[str]) -> int:
         """The exit code of the last command."""
-        process = self._process
-        if self._on_terminal:
-            self._editor.register_key("\t", self._on_tab)
         code = 0
-        while not process.is_closing():
-            if self._on_terminal:
-                process.stdout.write(PROMPT)
-            try:
-                line = await process.stdin.readline()
-            except asyncssh.BreakReceived:  # Ctrl-C: a new line
-                self._editor.clear_input()
-                process.stdout.write("^C\n")
-                continue
-            except asyncssh.TerminalSizeChanged:
-                continue
-            except asyncssh.SignalReceived:
+        async for line in lines:
+            if line in _LEAVE:
                 break
-            self._lines_read += 1
-            if not line:
-                if self._on_terminal:
-                    process.stdout.write("\n")
-                break
-            words = line.strip()
-            if words in _LEAVE:
-                break
-            if words:
-                code = await self._answer(words)
+            code = await self._answer(line)
         return code
 
-    def _on_tab(self, line: str, position: int) -> tuple[str, int]:
-        start = self._process.channel.get_connection().create_task
-        start(self._complete(line, position, self._lines_read))
-        return line, position
 
-    async def _complete(self, line: str, position: int, number: int) -> None:
-        """Finish the word at the cursor as far as all candidates agree, else list them."""
+async def piped_lines(process: Process) -> AsyncIterator[str]:
+    """The lines of a session without a terminal."""
+    while not process.is_closing():
         try:
-            words = await self._language.complete(self._caller, line[:position])
+            line = await process.stdin.readline()
+        except (asyncssh.BreakReceived, asyncssh.SignalReceived):
+            return
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+class TerminalLines:
+    """The lines somebody types, one command at a time."""
+
+    def __init__(
+        self, *, terminal: Terminal, caller: Caller, language: Completes, recall: Recall
+    ) -> None:
+        self._terminal = terminal
+        self._caller = caller
+        self._language = language
+        self._recall = recall
+        self._editor = Editor(terminal=terminal, recall=recall, on_tab=self._complete)
+        self._left: list[str] = []  # of a paste of several lines
+
+    def forget_rest(self) -> None:
+        """What was pasted behind the command that runs is not run."""
+        self._left.clear()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while (line := await self._editor.read(PROMPT)) is not None:
+            self._left = commands(line)
+            while self._left:
+                command = self._left.pop(0)
+                self._recall.add(command)
+                yield command
+
+    async def _complete(self, editor: Editor) -> bool:
+        """Finish the word at the cursor as far as all candidates agree, else list them."""
+        before, after = editor.line.before, editor.line.text[editor.line.cursor :]
+        try:
+            words = await self._language.complete(self._caller, before)
         except AtollError:
-            return
-        stem, last = split_last(line[:position])
+            return False
+        stem, last = split_last(before)
         words = sorted(word for word in words if word.startswith(last))
-        if not words or self._process.is_closing() or number != self._lines_read:
-            return
+        if not words:
+            return False
         grown = stem + common_start(words) + (" " if len(words) == 1 else "")
-        if len(words) > 1 and len(grown) <= position:
-            self._process.stdout.write("\n" + "  ".join(words) + "\n" + PROMPT)
-            return
-        self._editor.set_input(grown + line[position:], len(grown))
-        self._process.stdout.write("")  # shows the new input
+        if len(words) > 1 and len(grown) <= len(before):
+            editor.below("  ".join(words) + "\n")
+            return True
+        editor.line.set(grown + after, len(grown))
+        return True

@@ -1,27 +1,33 @@
 """One session in the lobby: its command or its prompt, and where text goes.
 
 It parses nothing: a line goes to the language, its reply comes back as text and exit code. Text for
-people and errors go to stderr, except on a terminal, where OpenSSH does not translate it.
+people and errors go to stderr, except on a terminal, where OpenSSH does not translate it. Nothing
+anybody has written reaches a terminal raw: what one acts on is spelled out here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import asyncssh
 
 from atoll.base.errors import AtollError, Invalid, NotFound
+from atoll.base.text import escape
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.ssh import target
+from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.process import Process
-from atoll.doors.ssh.prompt import Prompt
+from atoll.doors.ssh.prompt import Prompt, TerminalLines, piped_lines
+from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
+from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.visitor import Visitor
 from atoll.doors.ssh.words import wants_stdin
 
 _STDIN_LIMIT = 1 << 20  # characters; the longest input a command takes is a script of 10 KiB
+_INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
 
 class Language(Protocol):
@@ -58,7 +64,7 @@ class Session:
         self._opener = opener
         self._process = process
         self._visitor = visitor
-        self._on_terminal = process.term_type is not None
+        self._terminal = Terminal(process) if process.term_type is not None else None
 
     async def run(self) -> int:
         visitor, process = self._visitor, self._process
@@ -75,7 +81,14 @@ class Session:
         if process.command is None:
             return await self._prompt(visitor.caller)
         await self._check_user(visitor.caller, process.command)
-        return await self._execute(visitor.caller, process.command, await self._stdin())
+        return await self._run_one(visitor.caller, process.command)
+
+    async def _run_one(self, caller: Caller, command: str) -> int:
+        try:
+            return await self._execute(caller, command, await self._stdin(command))
+        except Interrupted:
+            self.note("^C")
+            return _INTERRUPTED
 
     def note(self, text: str) -> None:
         """A line that is not the command's result."""
@@ -87,10 +100,10 @@ class Session:
         return error.exit
 
     def _write(self, text: str, *, is_result: bool) -> None:
-        if self._process.is_closing():
-            return
-        is_main = is_result or self._on_terminal
-        (self._process.stdout if is_main else self._process.stderr).write(text)
+        if self._terminal is not None:
+            self._terminal.write(text)
+        elif not self._process.is_closing():
+            (self._process.stdout if is_result else self._process.stderr).write(escape(text))
 
     async def _check_user(self, caller: Caller, command: str) -> None:
         """`ssh wbe@host rm notes` must not become the lobby's `rm` when a VM is called web."""
@@ -103,21 +116,28 @@ class Session:
                 hint=f"For VM '{meant}' write {meant}@ before the host; for the lobby, atoll@",
             )
 
-    async def _stdin(self) -> bytes:
+    async def _stdin(self, line: str) -> bytes:
         """All of stdin, if the command names it: others must not wait for its end."""
-        if not wants_stdin(self._process.command or ""):
+        if not wants_stdin(line):
             return b""
         read: list[str] = []
         size = 0
-        while chunk := await self._process.stdin.read(65536):
+        while chunk := await self._more_stdin():
             read.append(chunk)
             size += len(chunk)
             if size > _STDIN_LIMIT:
                 raise Invalid(f"More than {_STDIN_LIMIT >> 20} MiB on stdin")
         return "".join(read).encode("utf-8", "surrogateescape")
 
+    async def _more_stdin(self) -> str:
+        if self._terminal is None:
+            return await self._process.stdin.read(65536)
+        line = await Editor(terminal=self._terminal, recall=Recall()).read("")
+        return "" if line is None else line + "\n"
+
     async def _execute(self, caller: Caller, line: str, stdin: bytes = b"") -> int:
-        reply = await self._language.execute(caller, line, stdin=stdin, progress=self.note)
+        work = self._language.execute(caller, line, stdin=stdin, progress=self.note)
+        reply = await (work if self._terminal is None else self._terminal.until_done(work))
         if reply.run_in_vm is not None:
             return await self._run_in_vm(reply.run_in_vm, reply.command)
         if reply.text:
@@ -125,18 +145,30 @@ class Session:
         return reply.exit
 
     async def _prompt(self, caller: Caller) -> int:
+        if self._terminal is None:
+            return await Prompt(answer=lambda line: self._answer(caller, line)).run(
+                piped_lines(self._process)
+            )
+        self._greet()
+        lines = TerminalLines(
+            terminal=self._terminal, caller=caller, language=self._language, recall=Recall()
+        )
+
         async def answer(line: str) -> int:
             try:
-                return await self._execute(caller, line)
-            except AtollError as error:
-                return self.fail(error)
+                return await self._answer(caller, line, await self._stdin(line))
+            except Interrupted:
+                lines.forget_rest()
+                self.note("^C")
+                return _INTERRUPTED
 
-        if self._on_terminal:
-            self._greet()
-        prompt = Prompt(
-            process=self._process, caller=caller, language=self._language, answer=answer
-        )
-        return await prompt.run()
+        return await Prompt(answer=answer).run(aiter(lines))
+
+    async def _answer(self, caller: Caller, line: str, stdin: bytes = b"") -> int:
+        try:
+            return await self._execute(caller, line, stdin)
+        except AtollError as error:
+            return self.fail(error)
 
     def _greet(self) -> None:
         user = self._visitor.user
@@ -149,20 +181,21 @@ class Session:
         process = self._process
         vm = await self._opener.open_vm(route)
         try:
-            with process.without_editor():
-                async with vm.create_process(
-                    command or None,
-                    term_type=process.term_type,
-                    term_size=process.term_size,
-                    term_modes=process.term_modes,
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                    stdin=process.stdin,
-                    stdout=process.stdout,
-                    stderr=asyncssh.STDOUT if self._on_terminal else process.stderr,
-                    recv_eof=False,  # the prompt goes on with the same streams
-                ) as inner:
-                    done = await inner.wait(check=False)
+            async with vm.create_process(
+                command or None,
+                term_type=process.term_type,
+                term_size=process.term_size,
+                term_modes=process.term_modes,
+                encoding="utf-8",
+                errors="surrogateescape",
+                stdout=process.stdout,
+                stderr=asyncssh.STDOUT if self._terminal is not None else process.stderr,
+                recv_eof=False,  # the prompt goes on with the same streams
+            ) as inner:
+                if self._terminal is not None:
+                    inner.stdin.write(self._terminal.typed_ahead())
+                await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
+                done = await inner.wait(check=False)
         finally:
             vm.leave(asyncssh.DISC_BY_APPLICATION, "done")
         return done.exit_status if done.exit_status is not None and done.exit_status >= 0 else 255

@@ -14,6 +14,26 @@ def wants_stdin(line: str) -> bool:
     return any(word in ("-", "/dev/stdin") or word.endswith("=/dev/stdin") for word in words)
 
 
+def commands(text: str) -> list[str]:
+    """The commands of pasted lines: each line is one, unless a quote goes on in the next."""
+    found: list[str] = []
+    begun = ""
+    for line in text.split("\n"):
+        begun = f"{begun}\n{line}" if begun else line
+        if not _is_open(begun):
+            found.append(begun.strip())
+            begun = ""
+    return [command for command in [*found, begun.strip()] if command]
+
+
+def _is_open(line: str) -> bool:
+    try:
+        shlex.split(line)
+    except ValueError:
+        return True
+    return False
+
+
 def split_last(line: str) -> tuple[str, str]:
     """What stands before the last word, and that word (empty after a space)."""
     cut = max(line.rfind(" "), line.rfind("\t")) + 1

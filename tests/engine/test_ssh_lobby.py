@@ -1,0 +1,197 @@
+"""The lobby as people use it: OpenSSH's client on a terminal, the whole language, a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.base.aio import poll
+from atoll.domain.vm import VmRecord
+from atoll.rpc.messages import Create, Message
+from atoll.store import vms
+from fakes.engine import FakeEngine
+from framework.lobby import Lobby, lobby
+
+PROMPT = "atoll>"
+UP, LEFT, HOME = "\x1b[A", "\x1b[D", "\x1b[H"
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Lobby]:
+    async with lobby(tmp_path) as made:
+        yield made
+
+
+def pasted(text: str) -> str:
+    """As a terminal sends what is pasted."""
+    return f"\x1b[200~{text}\x1b[201~"
+
+
+# --- a line
+
+
+async def test_a_line_is_edited(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows("Type help for the commands, exit to leave.", PROMPT)
+        screen.type(f"amix{LEFT * 4}who{HOME}\x1b[1;5C\x17whoam\x0b")
+        await screen.shows(f"{PROMPT} whoam")
+        screen.type("\x08\x19\x01\x04w\x05\r")
+        await screen.shows("atoll: no command 'whoawhoamix'", "Did you mean whoami\\?", PROMPT)
+
+
+async def test_history_and_search(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        for line in ("comment web 日本", "whoami", "ls"):
+            screen.type(f"{line}\r")
+            await screen.shows(".*", PROMPT)
+        screen.type(f"{UP}{UP}")
+        await screen.shows(f"{PROMPT} whoami")
+        screen.type("\x0e\x0e")
+        await screen.shows(PROMPT)
+        screen.type("\x12om")
+        await screen.shows(r"\(search\) om: comment web 日本")
+        screen.type("x")  # nothing has that: the bell, and what was found stays
+        await screen.shows(r"\(search\) om: comment web 日本")
+        screen.type("\x05!")
+        await screen.shows(f"{PROMPT} comment web 日本!")
+        screen.type("\x03")
+        await screen.shows(f"{PROMPT} comment web 日本!\\^C", PROMPT)
+
+
+async def test_a_paste_waits_for_enter_and_runs_line_by_line(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type(pasted("new --name web\rcomment web 'two\rlines'\rls nothing\r"))
+        await screen.shows(f"{PROMPT} new --name web⏎comment web 'two⏎lines'⏎ls nothing")
+        assert not any(isinstance(asked, Create) for asked in here.control.engine.asked)
+        screen.type("\r")
+        await screen.shows(
+            "https://web.atoll.localhost:8443/",
+            "atoll: a comment is one line without control characters",
+            'atoll: VM "nothing" not found',
+            "Try: ls",
+            PROMPT,
+        )
+        screen.type(f"{UP}{UP}{UP}")
+        await screen.shows(f"{PROMPT} new --name web")
+
+
+async def test_control_characters_that_are_pasted_do_nothing(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type(pasted("who\x1b]0;owned\x07\x1b[2J\x9b\x03ami"))
+        await screen.shows(f"{PROMPT} who\\]0;owned\\[2Jami")
+        assert b"owned\x07" not in screen.received
+        assert screen.model.title == ""
+
+
+async def test_a_long_wide_line_on_a_narrow_terminal_that_is_resized(here: Lobby) -> None:
+    with here.screen(columns=20, rows=8) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("comment web 日本語日本語🐢🐢")
+        await screen.shows(f"{PROMPT} comment web", "日本語日本語🐢🐢")
+        assert screen.cursor[1] == 16
+        screen.drag(columns=40, rows=8)
+        await screen.shows(f"{PROMPT} comment web 日本語日本語🐢🐢")
+        screen.drag(columns=14, rows=8)
+        screen.type("\x01\x1bd\x04")
+        await screen.shows(f"{PROMPT} web 日", "本語日本語🐢🐢")
+        screen.type("\x03")
+        await screen.shows("\\^C", PROMPT)
+
+
+async def test_a_terminal_without_a_movable_cursor(here: Lobby) -> None:
+    with here.screen(columns=70, term="dumb") as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("whoamx\x08i")
+        await screen.shows(f"{PROMPT} whoami")
+        screen.type("\r")
+        await screen.shows("(desk|laptop) .*", PROMPT)
+        assert b"\x1b" not in screen.received
+
+
+async def test_end_of_input_leaves_on_an_empty_line_only(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("a\x04")
+        await screen.shows(f"{PROMPT} a")
+        screen.type("\x7f\x04")
+        assert await screen.ended() == 0
+
+
+# --- commands at the prompt
+
+
+async def test_a_command_is_left_with_ctrl_c_and_what_follows_is_not_run(here: Lobby) -> None:
+    gate = here.control.engine.hold[Create] = asyncio.Event()
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type(pasted("new --name web\rwhoami") + "\r")
+        await _asked(here.control.engine, Create)
+        screen.type("\x03")
+        await screen.shows(".*", "\\^C", PROMPT)
+        gate.set()
+        screen.type("ls\r")
+        await screen.shows("NAME +STATUS +URL", "web +.*", PROMPT)
+
+
+async def test_keys_typed_while_a_command_runs_wait_for_the_prompt(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("whoami\rls x")
+        await screen.shows("(desk|laptop) .*", f"{PROMPT} ls x")
+
+
+async def test_stdin_is_typed_where_a_command_reads_it(here: Lobby) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
+    with here.screen("ssh-key", "add", "-") as screen:
+        await screen.until(rb"\[\?2004h")  # it reads
+        screen.type(f"{key}\r\x04")
+        await screen.shows(".*", "added ci", "Connection to 127.0.0.1 closed.")
+        assert await screen.ended() == 0
+
+
+async def test_nothing_that_a_terminal_acts_on_gets_out(here: Lobby) -> None:
+    """Names and comments are checked when they come in; this is about what slipped past."""
+    await here.control.run("new --name web")
+    await _damage(here, comment="\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp\r\nNAME")
+    hostile = (b"\x1b]0", b"\x1b[31", b"\x9b", b"\x07", b"\xc2\x9b", b"\xe2\x80\xae")
+    for words in (["ls"], ["ls", "--json"], ["comment", "web", "a\x1b[31mb"], ["\x1b[31m"]):
+        done = await here.ssh(*words)
+        assert not [code for code in hostile if code in done.out + done.err], words
+    with here.screen("ls", columns=200) as screen:
+        assert await screen.ended() == 0
+        shown = next(row for row in screen.rows() if row.startswith("web"))
+        assert shown.endswith(r"\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egnp\x0d\nNAME")
+
+
+async def test_without_a_terminal_lines_come_from_the_pipe(here: Lobby) -> None:
+    done = await here.ssh(stdin=b"whoami --json\n\n nonsense \nhelp whoami\nexit\nls\n")
+    assert done.code == 0
+    assert done.err.splitlines() == [b"atoll: no command 'nonsense'", b"Try: help"]
+    assert b'"email": "ann@example.com"' in done.out
+    assert b"Usage: whoami" in done.out
+    assert b"\r" not in done.out + done.err
+    assert b"\x1b" not in done.out + done.err
+
+
+# --- small things the tests share
+
+
+async def _asked(engine: FakeEngine, kind: type[Message]) -> None:
+    async def check() -> bool | None:
+        return any(isinstance(request, kind) for request in engine.asked) or None
+
+    await poll(check, seconds=10, what="a request to the engine")
+
+
+async def _damage(here: Lobby, *, comment: str) -> None:
+    """Put a comment into the store that no command would take."""
+    async with here.control.store.begin() as tx:
+        vm: VmRecord | None = await vms.named(tx, "web")
+        assert vm is not None
+        await vms.change(tx, vm, comment=comment)
