@@ -62,6 +62,24 @@ async def test_history_and_search(here: Lobby) -> None:
         await screen.shows(f"{PROMPT} comment web 日本!\\^C", PROMPT)
 
 
+async def test_history_outlives_the_session_without_secrets(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        for line in ("ls one", "ssh-key add 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDNsQlPYC x'"):
+            screen.type(f"{line}\r")
+            await screen.shows("(Try|atoll): .*", PROMPT)
+        screen.type(f"{UP}")
+        await screen.shows(f"{PROMPT} ssh-key add .*")
+        screen.type("\x15\x04")
+        assert await screen.ended() == 64
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type(f"{UP}")
+        await screen.shows(f"{PROMPT} ls one")
+        screen.type(f"{UP}")
+        await screen.until(rb"\x07")  # the bell: that was the first
+
+
 async def test_a_paste_waits_for_enter_and_runs_line_by_line(here: Lobby) -> None:
     with here.screen() as screen:
         await screen.shows(".*", PROMPT)

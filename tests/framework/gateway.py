@@ -89,6 +89,12 @@ class Town:
             case _:
                 return Reply()
 
+    async def recent(self, caller: Caller) -> tuple[str, ...]:
+        return ()
+
+    async def add(self, caller: Caller, line: str) -> None:
+        """Nothing is kept."""
+
     async def complete(self, caller: Caller, line: str) -> list[str]:
         if line.startswith("ssh "):
             words = [vm for owner, vm in self.routes if owner == caller.account.id]
@@ -230,6 +236,7 @@ async def ground(
         domain=DOMAIN,
         directory=town,
         language=town,
+        history=town,
         keys=keys,
         vm_ssh_port=vm_port,
         limits=limits,

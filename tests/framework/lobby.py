@@ -45,6 +45,7 @@ async def lobby(folder: Path) -> AsyncIterator[Lobby]:
             domain=DOMAIN,
             directory=made.cloud,
             language=made.language,
+            history=made.cloud.history,
             keys=made.cloud.keys,
         )
         ground = Ground(folder, Town(), made.cloud.keys, 22, door)

@@ -19,6 +19,7 @@ from atoll.services.accounts import Accounts
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
+from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
@@ -90,6 +91,7 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.history = History(store=store, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )

@@ -22,7 +22,7 @@ from atoll.doors.ssh.admission import Admission, Limits
 from atoll.doors.ssh.lobby import Lobby
 from atoll.doors.ssh.relay import ClientSide, VmSide
 from atoll.doors.ssh.roll import Roll
-from atoll.doors.ssh.session import Language
+from atoll.doors.ssh.session import History, Language
 from atoll.doors.ssh.visitor import Directory, Visitor
 from atoll.doors.ssh.vm import Certifier, VmLogin
 
@@ -65,6 +65,7 @@ class SshDoor:
         domain: str,
         directory: Directory,
         language: Language,
+        history: History,
         keys: GatewayKeys,
         vm_ssh_port: int = 22,
         limits: Limits | None = None,
@@ -79,7 +80,7 @@ class SshDoor:
         self.limits = limits or Limits()
         self._admission = Admission(self.limits)
         self._vms = VmLogin(certifier=keys, port=vm_ssh_port)
-        self._lobby = Lobby(language=language, opener=self)
+        self._lobby = Lobby(language=language, history=history, opener=self)
         self._visitors: Roll[Visitor] = Roll()
         self._group: TaskGroup | None = None
 

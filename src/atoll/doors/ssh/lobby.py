@@ -10,7 +10,7 @@ import asyncssh
 from atoll.base.errors import AtollError, Internal
 from atoll.base.log import get
 from atoll.doors.ssh.process import Process
-from atoll.doors.ssh.session import Language, Session, VmOpener
+from atoll.doors.ssh.session import History, Language, Session, VmOpener
 from atoll.doors.ssh.visitor import Visitor
 
 _log = get(__name__)
@@ -19,8 +19,9 @@ _log = get(__name__)
 class Lobby:
     """Serves the sessions that end here: commands, the prompt, and bad news."""
 
-    def __init__(self, *, language: Language, opener: VmOpener) -> None:
+    def __init__(self, *, language: Language, history: History, opener: VmOpener) -> None:
         self._language = language
+        self._history = history
         self._opener = opener
 
     def session(self) -> asyncssh.SSHServerProcess[str]:
@@ -33,7 +34,13 @@ class Lobby:
         visitor = process.channel.get_connection().get_owner()
         if not isinstance(visitor, Visitor):  # the connection is gone already
             return
-        session = Session(self._language, self._opener, process, visitor)
+        session = Session(
+            language=self._language,
+            history=self._history,
+            opener=self._opener,
+            process=process,
+            visitor=visitor,
+        )
         try:
             code = await session.run()
         except AtollError as error:

@@ -7,12 +7,13 @@ anybody has written reaches a terminal raw: what one acts on is spelled out here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import asyncssh
 
 from atoll.base.errors import AtollError, Invalid, NotFound
+from atoll.base.log import get
 from atoll.base.text import escape
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
@@ -26,6 +27,7 @@ from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.visitor import Visitor
 from atoll.doors.ssh.words import wants_stdin
 
+_log = get(__name__)
 _STDIN_LIMIT = 1 << 20  # characters; the longest input a command takes is a script of 10 KiB
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
@@ -47,6 +49,16 @@ class Language(Protocol):
         """Words that can replace the last word of `line` (the empty one after a space)."""
 
 
+class History(Protocol):
+    """Lines of earlier sessions."""
+
+    async def recent(self, caller: Caller) -> Sequence[str]:
+        """Oldest first; raises AtollError."""
+
+    async def add(self, caller: Caller, line: str) -> None:
+        """Keep a line, if it may be kept; raises AtollError."""
+
+
 class VmOpener(Protocol):
     """Logs in to a VM."""
 
@@ -58,9 +70,16 @@ class Session:
     """One channel of one visitor."""
 
     def __init__(
-        self, language: Language, opener: VmOpener, process: Process, visitor: Visitor
+        self,
+        *,
+        language: Language,
+        history: History,
+        opener: VmOpener,
+        process: Process,
+        visitor: Visitor,
     ) -> None:
         self._language = language
+        self._history = history
         self._opener = opener
         self._process = process
         self._visitor = visitor
@@ -151,10 +170,14 @@ class Session:
             )
         self._greet()
         lines = TerminalLines(
-            terminal=self._terminal, caller=caller, language=self._language, recall=Recall()
+            terminal=self._terminal,
+            caller=caller,
+            language=self._language,
+            recall=Recall(await self._remembered(caller)),
         )
 
         async def answer(line: str) -> int:
+            await self._remember(caller, line)
             try:
                 return await self._answer(caller, line, await self._stdin(line))
             except Interrupted:
@@ -169,6 +192,19 @@ class Session:
             return await self._execute(caller, line, stdin)
         except AtollError as error:
             return self.fail(error)
+
+    async def _remembered(self, caller: Caller) -> Sequence[str]:
+        try:
+            return await self._history.recent(caller)
+        except AtollError as error:  # the prompt works without
+            _log.warning("history not read", reason=str(error))
+            return ()
+
+    async def _remember(self, caller: Caller, line: str) -> None:
+        try:
+            await self._history.add(caller, line)
+        except AtollError as error:
+            _log.warning("history not kept", reason=str(error))
 
     def _greet(self) -> None:
         user = self._visitor.user
