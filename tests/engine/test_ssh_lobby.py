@@ -141,6 +141,67 @@ async def test_end_of_input_leaves_on_an_empty_line_only(here: Lobby) -> None:
         assert await screen.ended() == 0
 
 
+# --- what can come
+
+
+async def test_tab_finishes_and_the_second_lists_in_columns(here: Lobby) -> None:
+    for number in range(9):
+        await here.control.run(f"new --name web-{number}x")
+    with here.screen(columns=30, rows=20) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("sha\tsh\t")
+        await screen.shows(f"{PROMPT} share show")
+        assert screen.cursor[1] == len("atoll> share show ")
+        screen.type("w\t")
+        await screen.shows(f"{PROMPT} share show web-")
+        screen.type("\t")
+        await screen.shows(
+            f"{PROMPT} share show web-",
+            "web-0x  web-3x  web-6x",
+            "web-1x  web-4x  web-7x",
+            "web-2x  web-5x  web-8x",
+            f"{PROMPT} share show web-",
+        )
+        screen.type("\x15rm 'web-0\t")
+        await screen.shows(f"{PROMPT} rm 'web-0x'")
+        screen.type("\x15new x\x01\x1bf --ima\t=deb\t")
+        await screen.shows(f"{PROMPT} new --image=debian x")
+        screen.type("\x05\x15s\t")  # nothing to finish: the bell
+        await screen.until(rb"\x07")
+        screen.type("\x15nope \t\t")
+        await screen.shows(f"{PROMPT} nope")
+
+
+async def test_a_question_mark_says_what_can_come_and_is_a_letter_inside_a_word(
+    here: Lobby,
+) -> None:
+    await here.control.run("new --name web")
+    with here.screen(columns=60, rows=40) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("?")
+        await screen.shows(
+            *[".*"] * 3, "  exit +Leave the prompt", *["  .* +the same as exit"] * 2, PROMPT
+        )
+        screen.type("share sh")
+        screen.type("?")  # in a word of a verb
+        await screen.shows(f"{PROMPT} share sh", "  show +Show who may .*", f"{PROMPT} share sh")
+        screen.type("ow ")
+        await screen.shows(f"{PROMPT} share show")
+        screen.type("?")
+        await screen.shows(
+            f"{PROMPT} share show",
+            "  <vm> +VM",
+            "  --json +print the result as JSON",
+            "  --help +say what a command does; nothing is run",
+            "web",
+            f"{PROMPT} share show",
+        )
+        screen.type("\x15ls web?\r")
+        await screen.shows("No such VM", PROMPT)
+        screen.type("comment web really \x1b[200~?\x1b[201~")
+        await screen.shows(f"{PROMPT} comment web really \\?")
+
+
 # --- commands at the prompt
 
 

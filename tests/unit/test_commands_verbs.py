@@ -863,7 +863,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("share ", {"show", "port", "set-public", "set-private"}),
         ("share set-", {"set-public", "set-private"}),
         ("rm ", {"web", "web-next"}),
-        ("rm web ", {"web", "web-next"}),
+        ("rm web ", {"web-next"}),
         ("rm web-", {"web-next"}),
         ("rename web ", set()),
         ("new --", {"--name", "--image", "--json", "--help"}),
@@ -873,7 +873,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("ssh-key remove ", {"laptop"}),
         ("help ren", {"rename"}),
         ("nope ", set()),
-        ("rm 'we", set()),
+        ("rm 'we", {"web", "web-next"}),
     ],
 )
 async def test_completion(cloud: Control, line: str, words: set[str]) -> None:

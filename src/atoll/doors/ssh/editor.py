@@ -101,11 +101,8 @@ class Editor:
         if self._search is not None and self._go_on_searching(event):
             return
         match event:
-            case Typed(text="?") if self._on_question is not None:
-                if not await self._on_question(self):
-                    self.line.insert("?")
             case Typed(text=text):
-                self._check(self.line.insert(text))
+                await self._type(text)
             case Pasted(text=text, is_whole=is_whole):
                 self._check(self.line.insert(text.removesuffix("\n")) and is_whole)
             case Key.TAB:
@@ -125,6 +122,13 @@ class Editor:
                 self._check(self.line.press(event))
             case Happening():
                 pass  # resized: it is drawn anew anyway
+
+    async def _type(self, text: str) -> None:
+        """A question mark asks when it is the last that came: with Enter behind it, it is meant."""
+        asks = text.endswith("?") and self._on_question is not None and self.terminal.is_idle
+        self._check(self.line.insert(text[:-1] if asks else text))
+        if asks and self._on_question is not None and not await self._on_question(self):
+            self._check(self.line.insert("?"))
 
     def _step(self, step: str | None) -> None:
         if step is not None:

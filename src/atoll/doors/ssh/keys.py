@@ -137,6 +137,11 @@ class Keys:
         if data:
             self._data, self._at = self._data[self._at :] + data, 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that came has been read."""
+        return self._at == len(self._data)
+
     def rest(self) -> str:
         """Everything not read yet, which is then forgotten here."""
         rest = self._data[self._at :]

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
 
 import asyncssh
 
-from atoll.base.errors import AtollError
-from atoll.domain.account import Caller
+from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.process import Process
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.terminal import Terminal
-from atoll.doors.ssh.words import commands, common_start, split_last
+from atoll.doors.ssh.words import commands
 
 _LEAVE = frozenset(["exit", "quit", "logout"])
 PROMPT = "atoll> "
-
-
-class Completes(Protocol):
-    """Knows what can stand where a line ends."""
-
-    async def complete(self, caller: Caller, line: str) -> list[str]:
-        """Words that can replace the last word of `line` (the empty one after a space)."""
 
 
 class Prompt:
@@ -58,14 +49,14 @@ async def piped_lines(process: Process) -> AsyncIterator[str]:
 class TerminalLines:
     """The lines somebody types, one command at a time."""
 
-    def __init__(
-        self, *, terminal: Terminal, caller: Caller, language: Completes, recall: Recall
-    ) -> None:
-        self._terminal = terminal
-        self._caller = caller
-        self._language = language
+    def __init__(self, *, terminal: Terminal, recall: Recall, completion: Completion) -> None:
         self._recall = recall
-        self._editor = Editor(terminal=terminal, recall=recall, on_tab=self._complete)
+        self._editor = Editor(
+            terminal=terminal,
+            recall=recall,
+            on_tab=completion.on_tab,
+            on_question=completion.on_question,
+        )
         self._left: list[str] = []  # of a paste of several lines
 
     def forget_rest(self) -> None:
@@ -79,21 +70,3 @@ class TerminalLines:
                 command = self._left.pop(0)
                 self._recall.add(command)
                 yield command
-
-    async def _complete(self, editor: Editor) -> bool:
-        """Finish the word at the cursor as far as all candidates agree, else list them."""
-        before, after = editor.line.before, editor.line.text[editor.line.cursor :]
-        try:
-            words = await self._language.complete(self._caller, before)
-        except AtollError:
-            return False
-        stem, last = split_last(before)
-        words = sorted(word for word in words if word.startswith(last))
-        if not words:
-            return False
-        grown = stem + common_start(words) + (" " if len(words) == 1 else "")
-        if len(words) > 1 and len(grown) <= len(before):
-            editor.below("  ".join(words) + "\n")
-            return True
-        editor.line.set(grown + after, len(grown))
-        return True

@@ -15,9 +15,11 @@ import asyncssh
 from atoll.base.errors import AtollError, Invalid, NotFound
 from atoll.base.log import get
 from atoll.base.text import escape
+from atoll.commands.complete import Choices
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.ssh import target
+from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.process import Process
 from atoll.doors.ssh.prompt import Prompt, TerminalLines, piped_lines
@@ -45,8 +47,8 @@ class Language(Protocol):
     ) -> Reply:
         """Run one line; raises AtollError."""
 
-    async def complete(self, caller: Caller, line: str) -> list[str]:
-        """Words that can replace the last word of `line` (the empty one after a space)."""
+    async def choices(self, caller: Caller, line: str) -> Choices:
+        """What can stand at the end of `line`."""
 
 
 class History(Protocol):
@@ -127,7 +129,8 @@ class Session:
     async def _check_user(self, caller: Caller, command: str) -> None:
         """`ssh wbe@host rm notes` must not become the lobby's `rm` when a VM is called web."""
         user = self._visitor.user
-        vms = [word.strip() for word in await self._language.complete(caller, "ssh ")]
+        choices = await self._language.choices(caller, "ssh ")
+        vms = [choice.word for choice in choices.items if choice.is_value]
         meant = target.mistaken(user, vms)
         if meant is not None:
             raise NotFound(
@@ -171,9 +174,8 @@ class Session:
         self._greet()
         lines = TerminalLines(
             terminal=self._terminal,
-            caller=caller,
-            language=self._language,
             recall=Recall(await self._remembered(caller)),
+            completion=Completion(language=self._language, caller=caller),
         )
 
         async def answer(line: str) -> int:

@@ -61,6 +61,11 @@ class Terminal:
         """Whether it has no movable cursor."""
         return (self._process.term_type or "") in _DUMB
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that came has been read."""
+        return not self._ahead and self._keys.is_empty
+
     def write(self, text: str) -> None:
         """Print text."""
         self.draw(escape(text).replace("\n", "\r\n"))

@@ -34,12 +34,6 @@ def _is_open(line: str) -> bool:
     return False
 
 
-def split_last(line: str) -> tuple[str, str]:
-    """What stands before the last word, and that word (empty after a space)."""
-    cut = max(line.rfind(" "), line.rfind("\t")) + 1
-    return line[:cut], line[cut:]
-
-
 def common_start(words: list[str]) -> str:
     """The longest text that all of the sorted words begin with."""
     first, last = words[0], words[-1]
