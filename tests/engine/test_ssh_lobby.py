@@ -10,10 +10,12 @@ import pytest
 
 from atoll.base.aio import poll
 from atoll.domain.vm import VmRecord
+from atoll.doors.ssh.pages import rows_of
 from atoll.rpc.messages import Create, Message
 from atoll.store import vms
 from fakes.engine import FakeEngine
 from framework.lobby import Lobby, lobby
+from framework.screen import Screen
 
 PROMPT = "atoll>"
 UP, LEFT, HOME = "\x1b[A", "\x1b[D", "\x1b[H"
@@ -200,6 +202,86 @@ async def test_a_question_mark_says_what_can_come_and_is_a_letter_inside_a_word(
         await screen.shows("No such VM", PROMPT)
         screen.type("comment web really \x1b[200~?\x1b[201~")
         await screen.shows(f"{PROMPT} comment web really \\?")
+
+
+# --- long texts, narrow terminals, colours
+
+
+async def test_a_long_text_is_shown_by_page(here: Lobby) -> None:
+    total = len(rows_of((await here.control.run("doc")).text, 80, colour=False))
+    with here.screen(columns=80, rows=12) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("doc\r")
+        await screen.shows(f"1-11 of {total}  space next, b back, / search, q quit")
+        assert screen.rows()[0] == "# Commands"
+        screen.type(" ")
+        await screen.shows(f"12-22 of {total}  .*")
+        screen.type("jb")
+        await screen.shows(f"2-12 of {total}  .*")
+        screen.type("/## WHOAMI")
+        await screen.shows("/## WHOAMI")
+        screen.type("\r")
+        await screen.shows(f"\\d+-\\d+ of {total}  .*")
+        assert screen.rows()[0] == "## whoami"
+        screen.type("/nothing such\r")
+        await screen.shows(".* not found|.*  not found")
+        assert screen.rows()[0] == "## whoami"
+        screen.drag(columns=40, rows=8)
+        await screen.shows("\\d+-\\d+ of [0-9]+  space next, b.*")
+        assert screen.rows()[0] == "## whoami"
+        screen.type("G")
+        await screen.shows("[0-9]+-([0-9]+) of \\1  .*")
+        screen.type("g  q")
+        await screen.shows(PROMPT)
+        screen.type("ls x\r")
+        await screen.shows("Try: ls", PROMPT)
+
+
+@pytest.mark.parametrize("line", ["doc --json", "help"])
+async def test_json_and_what_fits_is_not_paged(here: Lobby, line: str) -> None:
+    with here.screen(columns=80, rows=30) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type(f"{line}\r")
+        await screen.shows(".*", PROMPT)
+        assert b"[?1049h" not in screen.received
+
+
+async def test_a_paged_command_on_a_terminal_of_its_own(here: Lobby) -> None:
+    with here.screen("doc", columns=80, rows=12) as screen:
+        await screen.shows("1-11 of .*")
+        screen.type("q")
+        assert await screen.ended() == 0
+    done = await here.ssh("doc")
+    assert done.out.decode() == (await here.control.run("doc")).text + "\n"
+
+
+async def test_tables_fit_a_narrow_terminal_and_are_whole_without_one(here: Lobby) -> None:
+    await here.control.run(f"new --name web --comment '{'long ' * 20}'")
+    with here.screen("ls", columns=60) as screen:
+        await screen.shows(
+            "NAME  STATUS   URL +COMMENT",
+            r"web   running  https://web\.atoll\.localhost:8443/  long long…",
+            "Connection to .*",
+        )
+    done = await here.ssh("ls")
+    assert ("long " * 20).strip().encode() in done.out
+
+
+@pytest.mark.parametrize(("no_colour", "term", "is_painted"), [
+    (False, "xterm", True), (True, "xterm", False), (False, "dumb", False)])  # fmt: skip
+async def test_colour_is_for_terminals_whose_users_want_it(
+    here: Lobby, no_colour: bool, term: str, is_painted: bool
+) -> None:
+    await here.control.run("new --name web")
+    options = ["-o", "SetEnv=NO_COLOR=1"] if no_colour else []
+    for words, colour in ((["ls"], b"\x1b[32mrunning\x1b[0m"), (["nope"], b"\x1b[31matoll: no")):
+        argv = here.ground.ssh_line("-tt", *options, "atoll@gw", *words)
+        with Screen(["env", f"TERM={term}", *argv]) as screen:
+            await screen.ended()
+            assert (colour in screen.received) is is_painted
+            assert (b"\x1b" in screen.received) is is_painted
+        done = await here.ssh(*words)
+        assert b"\x1b" not in done.out + done.err
 
 
 # --- commands at the prompt

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from atoll.base.text import escape, json_escape, pad, width
+from atoll.base.text import json_escape, pad, width
+from atoll.commands.table import Table, one_line
 
 
 def as_json(data: Any) -> str:
@@ -15,15 +16,9 @@ def as_json(data: Any) -> str:
     return json_escape(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Columns as wide as their widest cell, two blanks apart; empty columns are left out."""
-    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    lines = [[one_line(row[i]) for i in kept] for row in (head, *rows)]
-    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(pad(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return Table(head, rows)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
@@ -31,11 +26,6 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     kept = [(key, value) for key, value in pairs if value]
     size = max((width(key) for key, _ in kept), default=0)
     return "\n".join(f"{pad(key, size)}  {one_line(value)}" for key, value in kept)
-
-
-def one_line(text: str) -> str:
-    """Anybody's text as part of a line: what would break it or move the cursor is spelled out."""
-    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def instant(seconds: float) -> str:

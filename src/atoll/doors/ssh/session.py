@@ -15,19 +15,21 @@ import asyncssh
 from atoll.base.errors import AtollError, Invalid, NotFound
 from atoll.base.log import get
 from atoll.base.text import escape
+from atoll.commands.colour import ERROR
 from atoll.commands.complete import Choices
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.ssh import target
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
+from atoll.doors.ssh.pager import Pager
 from atoll.doors.ssh.process import Process
 from atoll.doors.ssh.prompt import Prompt, TerminalLines, piped_lines
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.visitor import Visitor
-from atoll.doors.ssh.words import wants_stdin
+from atoll.doors.ssh.words import wants_json, wants_stdin
 
 _log = get(__name__)
 _STDIN_LIMIT = 1 << 20  # characters; the longest input a command takes is a script of 10 KiB
@@ -117,7 +119,11 @@ class Session:
 
     def fail(self, error: AtollError) -> int:
         """Say what failed and what to type next; the exit code to end with."""
-        self.note(f"atoll: {error.message}" + (f"\n{error.hint}" if error.hint else ""))
+        if self._terminal is not None:
+            self._terminal.write(f"atoll: {error.message}", ERROR)
+            self._terminal.write(f"\n{error.hint}\n" if error.hint else "\n")
+        else:
+            self.note(f"atoll: {error.message}" + (f"\n{error.hint}" if error.hint else ""))
         return error.exit
 
     def _write(self, text: str, *, is_result: bool) -> None:
@@ -162,7 +168,9 @@ class Session:
         reply = await (work if self._terminal is None else self._terminal.until_done(work))
         if reply.run_in_vm is not None:
             return await self._run_in_vm(reply.run_in_vm, reply.command)
-        if reply.text:
+        if reply.text and self._terminal is not None:
+            await Pager(self._terminal).show(reply.text, is_whole=wants_json(line))
+        elif reply.text:
             self._write(reply.text + "\n", is_result=True)
         return reply.exit
 

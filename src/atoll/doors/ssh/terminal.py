@@ -17,6 +17,7 @@ import asyncssh
 
 from atoll.base.aio import unless
 from atoll.base.text import escape
+from atoll.commands.colour import Colour, is_wanted, paint
 from atoll.doors.ssh.draw import Size
 from atoll.doors.ssh.keys import Event, Keys
 from atoll.doors.ssh.process import Process
@@ -66,18 +67,20 @@ class Terminal:
         """Whether all that came has been read."""
         return not self._ahead and self._keys.is_empty
 
-    def write(self, text: str) -> None:
+    @property
+    def has_colour(self) -> bool:
+        """Whether it shows colours and its user wants them (`SendEnv NO_COLOR` says no)."""
+        return is_wanted(self._process.term_type or "", self._process.env)
+
+    def write(self, text: str, colour: Colour = Colour.NONE) -> None:
         """Print text."""
-        self.draw(escape(text).replace("\n", "\r\n"))
+        safe = escape(text).replace("\n", "\r\n")
+        self.draw(paint(safe, colour) if self.has_colour else safe)
 
     def draw(self, sequences: str) -> None:
         """Send text of ours as it is."""
         if sequences and not self._process.is_closing():
             self._process.stdout.write(sequences)
-
-    async def drain(self) -> None:
-        """Wait until the client has taken most of what was printed."""
-        await self._process.stdout.drain()
 
     def bell(self) -> None:
         """Something could not be done."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+from atoll.commands.parse import JSON_FLAG
+
 
 def wants_stdin(line: str) -> bool:
     """Whether a word of the line is `-` or `/dev/stdin`, also as `--flag=/dev/stdin`."""
@@ -12,6 +14,11 @@ def wants_stdin(line: str) -> bool:
     except ValueError:
         return False
     return any(word in ("-", "/dev/stdin") or word.endswith("=/dev/stdin") for word in words)
+
+
+def wants_json(line: str) -> bool:
+    """Whether the line asks for JSON, which is for programs."""
+    return JSON_FLAG in line.split()
 
 
 def commands(text: str) -> list[str]:
