@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from atoll.base.aio import poll
+from atoll.commands.qr import drawn
 from atoll.domain.vm import VmRecord
 from atoll.doors.ssh.pages import rows_of
 from atoll.rpc.messages import Create, Message
@@ -193,6 +195,7 @@ async def test_a_question_mark_says_what_can_come_and_is_a_letter_inside_a_word(
         await screen.shows(
             f"{PROMPT} share show",
             "  <vm> +VM",
+            "  --qr +draw the address as a QR code too",
             "  --json +print the result as JSON",
             "  --help +say what a command does; nothing is run",
             "web",
@@ -265,6 +268,30 @@ async def test_tables_fit_a_narrow_terminal_and_are_whole_without_one(here: Lobb
         )
     done = await here.ssh("ls")
     assert ("long " * 20).strip().encode() in done.out
+
+
+async def test_a_qr_code_on_terminals_of_any_theme_and_width(here: Lobby) -> None:
+    await here.control.run("new --name web")
+    url = "https://web.atoll.localhost:8443/"
+    with here.screen("share", "show", "web", "--qr", columns=80, rows=24) as screen:
+        assert await screen.ended() == 0
+        rows = screen.model.display
+        first = next(n for n, row in enumerate(rows) if row.startswith("█"))
+        code = drawn(url)
+        assert [row.rstrip() for row in rows[first : first + len(code)]] == list(
+            map(str.rstrip, code)
+        )
+        shown = screen.model.buffer[first][0]
+        assert (shown.fg, shown.bg) == ("brightwhite", "black")
+        assert any(url in row for row in rows)
+    with here.screen("share", "show", "web", "--qr", columns=30) as screen:
+        await screen.ended()
+        assert "needs 33 columns" in " ".join(screen.rows())
+        assert "█" not in "".join(screen.rows())
+    done = await here.ssh("share", "show", "web", "--qr")
+    assert done.out.decode().endswith("\n".join(drawn(url)) + "\n")
+    done = await here.ssh("browser", "--qr", "--json")
+    assert set(json.loads(done.out)) == {"url", "expires_at"}
 
 
 @pytest.mark.parametrize(("no_colour", "term", "is_painted"), [

@@ -6,6 +6,7 @@ Only whole results come here; what a command says while it runs is printed as it
 from __future__ import annotations
 
 from atoll.base.text import cut, pad
+from atoll.commands.qr import Qr
 from atoll.commands.table import Table
 from atoll.doors.ssh.keys import Key, Pasted, Typed
 from atoll.doors.ssh.pages import Pages
@@ -37,7 +38,7 @@ class Pager:
             terminal.write(text + "\n")
             return
         pages = Pages(text, terminal.size, colour=terminal.has_colour)
-        if pages.is_one:
+        if pages.is_one or isinstance(text, Qr):  # half a QR code is none
             self._print(text)
             return
         terminal.draw(_ENTER)
@@ -50,12 +51,11 @@ class Pager:
     def _print(self, text: str) -> None:
         """Lines that are too long are left to the terminal, which copies them whole."""
         terminal = self._terminal
-        if isinstance(text, Table):
-            table = text.fitted(terminal.size.columns)
-            shown = table.painted() if terminal.has_colour else table
-            terminal.draw(shown.replace("\n", "\r\n") + "\r\n")
+        fitted = text.fitted(terminal.size.columns) if isinstance(text, Table | Qr) else text
+        if isinstance(fitted, Table | Qr) and terminal.has_colour:
+            terminal.draw(fitted.painted().replace("\n", "\r\n") + "\r\n")
         else:
-            terminal.write(text + "\n")
+            terminal.write(fitted + "\n")
 
     async def _look(self, pages: Pages) -> None:
         while True:
