@@ -399,8 +399,11 @@ async def test_lobby_prompt_on_a_terminal(here: Ground) -> None:
         await screen.shows("ann@example.com", "atoll>")
         screen.type("nonsense\r")
         await screen.shows("atoll: There is no command 'nonsense'", "Try: help", "atoll>")
-        screen.type("ssh web\rstty size; exit 3\r")  # what is typed ahead goes into the VM
-        await screen.shows("30 100", ".*", "atoll>")
+        screen.type("ssh web\rstty size\r")  # what is typed ahead goes into the VM
+        await screen.until(rb"30 100\r\n.*[#$] ")
+        screen.drag(columns=77, rows=21)
+        screen.type("stty size; exit 3\r")
+        await screen.shows("21 77", ".*", "atoll>")
         screen.type("whoami\r")
         await screen.shows("ann@example.com", "atoll>")
         screen.type("\x04")

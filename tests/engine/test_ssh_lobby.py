@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -321,7 +322,7 @@ async def test_a_command_is_left_with_ctrl_c_and_what_follows_is_not_run(here: L
         screen.type(pasted("new --name web\rwhoami") + "\r")
         await _asked(here.control.engine, Create)
         screen.type("\x03")
-        await screen.shows(".*", "\\^C", PROMPT)
+        await screen.shows("\\^C", "What it began goes on. Try: ls", PROMPT)
         gate.set()
         screen.type("ls\r")
         await screen.shows("NAME +STATUS +URL", "web +.*", PROMPT)
@@ -332,6 +333,58 @@ async def test_keys_typed_while_a_command_runs_wait_for_the_prompt(here: Lobby) 
         await screen.shows(".*", PROMPT)
         screen.type("whoami\rls x")
         await screen.shows("(desk|laptop) .*", f"{PROMPT} ls x")
+
+
+async def test_a_client_that_is_gone_leaves_nothing_behind(here: Lobby) -> None:
+    here.control.engine.hold[Create] = asyncio.Event()
+    for keys in ("half a line", "doc\r", "new --name web\r"):
+        with here.screen() as screen:
+            await screen.shows(".*", PROMPT)
+            screen.type(keys)
+            await screen.shows(".+", f"{PROMPT} new .*|{PROMPT} half.*|1-23 of.*")
+    await _asked(here.control.engine, Create)
+
+    async def alone() -> bool | None:
+        return None if len(here.ground.door._visitors) else True
+
+    await poll(alone, seconds=15, what="the end of all connections")
+    here.control.engine.hold.pop(Create).set()
+    with here.screen() as screen:  # what was begun is brought to its end
+        await screen.shows(".*", PROMPT)
+        screen.type("ls web\r")
+        await screen.shows("NAME .*", "web .*", PROMPT)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_noise_at_the_prompt_does_no_harm(here: Lobby, seed: int) -> None:
+    random = Random(seed)
+    parts = [
+        "\x1b",
+        "[",
+        "200~",
+        "O",
+        ";",
+        "9",
+        "m",
+        "\t",
+        "?",
+        "\x12",
+        "\x03",
+        "\x17",
+        "\x19",
+        "\x0c",
+    ]
+    parts += ["a", "'", "\\", "日", "🇩", "\u0301", "\x9b", "\x1b[A", "\x1b[D", "\x7f", " ls "]
+    with here.screen(columns=random.randint(5, 60), rows=random.randint(3, 30)) as screen:
+        await screen.until(b"atoll> ")
+        for _ in range(40):
+            screen.type("".join(random.choices(parts, k=random.randint(1, 60))))
+            screen.drag(columns=random.randint(5, 60), rows=random.randint(3, 30))
+        screen.drag(columns=80, rows=24)
+        screen.type("\x1b[201~x\x1b[201~\x03")
+        await screen.until(rb"\^C")
+        screen.type("\x15\x0bwhoami\r")
+        await screen.until(rb"ann@example\.com.*atoll> ")
 
 
 async def test_stdin_is_typed_where_a_command_reads_it(here: Lobby) -> None:

@@ -96,6 +96,9 @@ class Town:
     async def add(self, caller: Caller, line: str) -> None:
         """Nothing is kept."""
 
+    def changes(self, line: str) -> bool:
+        return False
+
     async def choices(self, caller: Caller, line: str) -> Choices:
         is_vm = line.startswith("ssh ")
         words = ["whoami", "status", "slow", "ssh"]

@@ -45,6 +45,13 @@ def test_cut(shown: str, columns: int, kept: str) -> None:
     assert text.cut(shown, columns) == kept
 
 
+def test_flags_are_two_letters_from_either_side() -> None:
+    flags = "🇩🇪🇫🇷🇮🇹"
+    assert [text.next_cluster(flags, n) for n in (0, 2, 4)] == [2, 4, 6]
+    assert [text.previous_cluster(flags, n) for n in (2, 4, 6)] == [0, 2, 4]
+    assert len(list(text.clusters("🇩" * 200_000))) == 100_000, "in one pass"
+
+
 def test_wrap() -> None:
     assert text.wrap("", 3) == [""]
     assert text.wrap("abcdefg", 3) == ["abc", "def", "g"]

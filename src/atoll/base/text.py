@@ -62,7 +62,9 @@ def clusters(text: str) -> Iterator[str]:
 def next_cluster(text: str, start: int) -> int:
     """Where the cluster that begins at `start` ends."""
     end = start + 1
-    while end < len(text) and _belongs(text, end):
+    if end < len(text) and _is_flag(text[start]) and _is_flag(text[end]):
+        end += 1  # two letters make one flag
+    while end < len(text) and _goes_on(text, end):
         end += 1
     return end
 
@@ -70,9 +72,12 @@ def next_cluster(text: str, start: int) -> int:
 def previous_cluster(text: str, end: int) -> int:
     """Where the cluster that ends at `end` begins."""
     start = end - 1
-    while start > 0 and _belongs(text, start):
+    while start > 0 and _goes_on(text, start):
         start -= 1
-    return start
+    letters = start
+    while letters >= 0 and _is_flag(text[letters]):
+        letters -= 1
+    return start - 1 if (start - letters) and (start - letters) % 2 == 0 else start
 
 
 def cut(text: str, columns: int) -> str:
@@ -107,24 +112,17 @@ def pad(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
-def _belongs(text: str, at: int) -> bool:
-    """Whether the code point at `at` goes on with the cluster before it."""
+def _goes_on(text: str, at: int) -> bool:
+    """Whether the code point at `at` goes on with the one before it."""
     char = text[at]
     if char < "\u0300":
         return False
-    if text[at - 1] == _JOINER or char_width(char) == 0 or "\U0001f3fb" <= char <= "\U0001f3ff":
-        return True
-    if not _is_flag(char) or not _is_flag(text[at - 1]):
-        return False
-    before = len(text[:at]) - len(text[:at].rstrip("".join(map(chr, _FLAGS))))
-    return before % 2 == 1  # two letters make one flag
-
-
-_FLAGS = range(0x1F1E6, 0x1F200)
+    return text[at - 1] == _JOINER or char_width(char) == 0 or "\U0001f3fb" <= char <= "\U0001f3ff"
 
 
 def _is_flag(char: str) -> bool:
-    return ord(char) in _FLAGS
+    """A letter of a flag (regional indicator)."""
+    return "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
 def _spelled(char: str) -> str:

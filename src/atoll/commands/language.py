@@ -71,6 +71,13 @@ class Language:
         choices = await self._completer.choices(caller, line)
         return [choice.word for choice in choices.items]
 
+    def changes(self, line: str) -> bool:
+        """Whether a line that can be run would change something."""
+        try:
+            return parse(REGISTRY, line).command.mutates
+        except AtollError:
+            return False
+
     async def choices(self, caller: Caller, line: str) -> Choices:
         """What can stand at the end of `line`, with what to show for it."""
         return await self._completer.choices(caller, line)

@@ -34,6 +34,7 @@ class Drawing:
     def __init__(self, *, is_dumb: bool = False) -> None:
         self._is_dumb = is_dumb
         self._shown = ""
+        self._cursor = -1
         self._row = 0  # the cursor's, counted from the first row that is shown
         self._column = 0
         self._size: Size | None = None
@@ -42,11 +43,15 @@ class Drawing:
 
     def forget(self) -> None:
         """The cursor stands at the start of an empty row."""
-        self._shown, self._row, self._column, self._drawn, self._at_end = "", 0, 0, 0, False
+        self._shown, self._cursor, self._at_end = "", -1, False
+        self._row, self._column, self._drawn = 0, 0, 0
 
     def update(self, text: str, cursor: int, size: Size) -> str:
         """Show `text` with the cursor before the character `cursor`."""
         shown = text.replace("\n", _NEWLINE).replace("\t", " ")
+        if (shown, cursor, size) == (self._shown, self._cursor, self._size):
+            return ""
+        self._cursor = cursor
         if self._is_dumb:
             return self._one_row(shown, cursor, size)
         added = self._added(shown, cursor, size)
@@ -97,6 +102,7 @@ class Drawing:
         ) // size.columns
 
     def _one_row(self, shown: str, cursor: int, size: Size) -> str:
+        self._shown, self._size = shown, size
         start, room = 0, size.columns - 1
         while width(shown[start:cursor]) >= room:
             start += 1

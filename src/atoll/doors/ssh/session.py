@@ -49,6 +49,9 @@ class Language(Protocol):
     ) -> Reply:
         """Run one line; raises AtollError."""
 
+    def changes(self, line: str) -> bool:
+        """Whether a line would change something."""
+
     async def choices(self, caller: Caller, line: str) -> Choices:
         """What can stand at the end of `line`."""
 
@@ -110,8 +113,14 @@ class Session:
         try:
             return await self._execute(caller, command, await self._stdin(command))
         except Interrupted:
-            self.note("^C")
-            return _INTERRUPTED
+            return self._leave(command)
+
+    def _leave(self, line: str) -> int:
+        """Ctrl-C ends the waiting; the journal brings what was begun to its end."""
+        self.note(
+            "^C" + ("\nWhat it began goes on. Try: ls" if self._language.changes(line) else "")
+        )
+        return _INTERRUPTED
 
     def note(self, text: str) -> None:
         """A line that is not the command's result."""
@@ -192,8 +201,7 @@ class Session:
                 return await self._answer(caller, line, await self._stdin(line))
             except Interrupted:
                 lines.forget_rest()
-                self.note("^C")
-                return _INTERRUPTED
+                return self._leave(line)
 
         return await Prompt(answer=answer).run(aiter(lines))
 
