@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
+import asyncssh
 import pytest
 
 from atoll.base.aio import poll
@@ -333,6 +334,37 @@ async def test_keys_typed_while_a_command_runs_wait_for_the_prompt(here: Lobby) 
         await screen.shows(".*", PROMPT)
         screen.type("whoami\rls x")
         await screen.shows("(desk|laptop) .*", f"{PROMPT} ls x")
+
+
+async def test_input_that_is_broken_off_does_nothing(here: Lobby) -> None:
+    with here.screen() as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("ssh-key add -\r")
+        await screen.shows(f"{PROMPT} ssh-key add -")
+        await screen.until(rb"add -.*\[\?2004h")
+        screen.type("ssh-ed25519\r\x03")
+        await screen.shows(
+            "ssh-ed25519", "\\^C", "atoll: Input was broken off; nothing was done", PROMPT
+        )
+
+
+async def test_a_window_of_any_size_costs_nothing(here: Lobby) -> None:
+    for columns, rows in ((2**32 - 1, 24), (1, 1), (0, 2**32 - 1)):
+        async with asyncssh.connect(
+            "127.0.0.1",
+            here.ground.door.port,
+            username="atoll",
+            client_keys=[str(here.ground.folder / "ann")],
+            known_hosts=None,
+            config=[],
+            agent_path=None,
+        ) as connection:
+            process = await connection.create_process(
+                term_type="xterm", term_size=(columns, rows, 0, 0)
+            )
+            process.stdin.write("doc\rq\rexit\r")
+            async with asyncio.timeout(20):
+                assert len(await process.stdout.read()) < 200_000
 
 
 async def test_a_client_that_is_gone_leaves_nothing_behind(here: Lobby) -> None:

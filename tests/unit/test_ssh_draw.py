@@ -52,6 +52,12 @@ def test_a_line_goes_on_in_the_next_row_and_comes_back() -> None:
     assert world.rows[:3] == ["above", ">", ""]
 
 
+def test_sizes_that_clients_announce_are_made_sensible() -> None:
+    assert Size.of(0, 0) == Size(80, 24)
+    assert Size.of(1, 1) == Size(4, 2)
+    assert Size.of(2**32 - 1, 2**32 - 1) == Size(2000, 2000)
+
+
 def test_a_wide_character_does_not_hang_over_the_edge() -> None:
     world = World(5, 4)
     world.show("abcd日x")

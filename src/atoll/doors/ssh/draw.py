@@ -13,6 +13,7 @@ from atoll.base.text import char_width, width
 
 _NEWLINE = "⏎"  # how a pasted newline shows
 _NARROWEST = 4
+_LARGEST = 2000  # rows or columns; a client may announce four thousand million
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Size:
     @classmethod
     def of(cls, columns: int, rows: int) -> Size:
         """What was announced, made sensible."""
-        return cls(max(columns or 80, _NARROWEST), max(rows or 24, 2))
+        return cls(min(max(columns or 80, _NARROWEST), _LARGEST), min(max(rows or 24, 2), _LARGEST))
 
 
 class Drawing:

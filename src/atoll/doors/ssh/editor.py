@@ -13,7 +13,7 @@ from atoll.doors.ssh.draw import Drawing
 from atoll.doors.ssh.keys import Key, Pasted, Typed
 from atoll.doors.ssh.line import Line
 from atoll.doors.ssh.recall import Recall
-from atoll.doors.ssh.terminal import Happening, Input, Terminal
+from atoll.doors.ssh.terminal import Happening, Input, Interrupted, Terminal
 
 # Called for Tab and for `?`: may change the line or print below it; False: nothing to offer.
 Asked: TypeAlias = Callable[["Editor"], Awaitable[bool]]
@@ -41,7 +41,7 @@ class Editor:
         self._search: _Search | None = None
 
     async def read(self, prompt: str) -> str | None:
-        """The next line; empty after Ctrl-C, None at the end of input."""
+        """The next line; None at the end of input. Raises Interrupted on Ctrl-C."""
         self._prompt = prompt
         self.line.set("")
         self._drawing.forget()
@@ -52,7 +52,8 @@ class Editor:
                     self.below()
                     return None
                 if event is Key.INTERRUPT:
-                    return self._give_up()
+                    self._give_up()
+                    raise Interrupted
                 if event is Key.ENTER:
                     return self._send()
                 await self._handle(event)
@@ -83,13 +84,12 @@ class Editor:
     def _is_end(self, event: Input) -> bool:
         return event is Key.END_OF_INPUT and not self.line.text and self._search is None
 
-    def _give_up(self) -> str:
+    def _give_up(self) -> None:
         self._search = None
         self.line.cursor = len(self.line.text)
         self._show()
         self.terminal.draw("^C\r\n")
         self._recall.leave()
-        return ""
 
     def _send(self) -> str:
         self._accept()
@@ -113,7 +113,7 @@ class Editor:
                 self._step(self._recall.newer())
             case Key.SEARCH:
                 self._search = _Search(self._recall, self.line.text)
-            case Key.CLEAR:
+            case Key.CLEAR if not self.terminal.is_dumb:
                 self.terminal.draw("\x1b[H\x1b[2J")
                 self._drawing.forget()
             case Key.END_OF_INPUT:

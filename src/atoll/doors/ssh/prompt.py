@@ -10,7 +10,7 @@ from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.process import Process
 from atoll.doors.ssh.recall import Recall
-from atoll.doors.ssh.terminal import Terminal
+from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.words import commands
 
 _LEAVE = frozenset(["exit", "quit", "logout"])
@@ -64,7 +64,13 @@ class TerminalLines:
         self._left.clear()
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        while (line := await self._editor.read(PROMPT)) is not None:
+        while True:
+            try:
+                line = await self._editor.read(PROMPT)
+            except Interrupted:
+                continue
+            if line is None:
+                return
             self._left = commands(line)
             while self._left:
                 command = self._left.pop(0)

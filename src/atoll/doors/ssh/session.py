@@ -110,8 +110,9 @@ class Session:
         return await self._run_one(visitor.caller, process.command)
 
     async def _run_one(self, caller: Caller, command: str) -> int:
+        stdin = await self._stdin(command)
         try:
-            return await self._execute(caller, command, await self._stdin(command))
+            return await self._execute(caller, command, stdin)
         except Interrupted:
             return self._leave(command)
 
@@ -169,7 +170,10 @@ class Session:
     async def _more_stdin(self) -> str:
         if self._terminal is None:
             return await self._process.stdin.read(65536)
-        line = await Editor(terminal=self._terminal, recall=Recall()).read("")
+        try:
+            line = await Editor(terminal=self._terminal, recall=Recall()).read("")
+        except Interrupted as error:
+            raise Invalid("Input was broken off; nothing was done") from error
         return "" if line is None else line + "\n"
 
     async def _execute(self, caller: Caller, line: str, stdin: bytes = b"") -> int:
@@ -198,15 +202,16 @@ class Session:
         async def answer(line: str) -> int:
             await self._remember(caller, line)
             try:
-                return await self._answer(caller, line, await self._stdin(line))
+                return await self._answer(caller, line)
             except Interrupted:
                 lines.forget_rest()
                 return self._leave(line)
 
         return await Prompt(answer=answer).run(aiter(lines))
 
-    async def _answer(self, caller: Caller, line: str, stdin: bytes = b"") -> int:
+    async def _answer(self, caller: Caller, line: str) -> int:
         try:
+            stdin = b"" if self._terminal is None else await self._stdin(line)
             return await self._execute(caller, line, stdin)
         except AtollError as error:
             return self.fail(error)

@@ -40,7 +40,7 @@ Input: TypeAlias = Event | Happening
 
 
 class Interrupted(Exception):
-    """Ctrl-C while a command ran."""
+    """Ctrl-C, at a line or while a command ran."""
 
 
 class Terminal:
