@@ -61,6 +61,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         domain=config.https.domain,
         directory=cloud,
         language=language,
+        history=cloud.history,
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))

@@ -16,7 +16,7 @@ from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, answers, events, operations, schema, sessions, vms
+from atoll.store import accounts, answers, events, history, operations, schema, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
@@ -359,6 +359,20 @@ class StoreContract:
         async with store.read() as tx:
             assert await events.latest(tx, ANN.id, limit=2) == (happened[2], happened[1])
             assert await events.latest(tx, BOB.id, limit=2) == ()
+
+    async def test_history_is_the_newest_lines_of_an_account(self, store: Store) -> None:
+        async with filled(store) as tx:
+            for number, line in enumerate(["ls", "ls", "new", "ls", "stat web 日本"]):
+                await history.add(tx, ANN.id, line, now=float(number), keep=3)
+            await history.add(tx, BOB.id, "whoami", now=1.0, keep=3)
+        async with store.read() as tx:
+            assert await history.latest(tx, ANN.id, limit=9) == ("new", "ls", "stat web 日本")
+            assert await history.latest(tx, ANN.id, limit=1) == ("stat web 日本",)
+            assert await history.latest(tx, BOB.id, limit=9) == ("whoami",)
+        async with store.begin() as tx:
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == ANN.id))
+        async with store.read() as tx:
+            assert await history.latest(tx, ANN.id, limit=9) == ()
 
     async def test_sign_in_rows_go_with_their_account(self, store: Store) -> None:
         async with filled(store) as tx:

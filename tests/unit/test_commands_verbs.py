@@ -993,7 +993,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("share ", {"show", "port", "set-public", "set-private"}),
         ("share set-", {"set-public", "set-private"}),
         ("rm ", {"web", "web-next"}),
-        ("rm web ", {"web", "web-next"}),
+        ("rm web ", {"web-next"}),
         ("rm web-", {"web-next"}),
         ("rename web ", set()),
         ("new --", {"--name", "--image", "--json", "--help"}),
@@ -1005,7 +1005,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("doc share-set-", {"share-set-public", "share-set-private"}),
         ("doc ski", {"skill"}),
         ("nope ", set()),
-        ("rm 'we", set()),
+        ("rm 'we", {"web", "web-next"}),
     ],
 )
 async def test_completion(cloud: Control, line: str, words: set[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied
 from atoll.commands import pages
-from atoll.commands.complete import Completer
+from atoll.commands.complete import Choices, Completer
 from atoll.commands.context import Context, Sessions
 from atoll.commands.dry_run import rehearse
 from atoll.commands.parse import parse
@@ -81,7 +81,12 @@ class Language:
 
     async def complete(self, caller: Caller, line: str) -> list[str]:
         """Words that can stand in place of the last word of `line`, sorted."""
-        return await self._completer.complete(caller, line)
+        choices = await self._completer.choices(caller, line)
+        return [choice.word for choice in choices.items]
+
+    async def choices(self, caller: Caller, line: str) -> Choices:
+        """What can stand at the end of `line`, with what to show for it."""
+        return await self._completer.choices(caller, line)
 
     async def _record(self, ctx: Context, command: Command, reply: Reply) -> None:
         names: tuple[str | None, ...] | None = reply.changed

@@ -64,7 +64,9 @@ def page_data(command: Command) -> dict[str, Any]:
             }
             for option in command.options
         ]
-        + [{"names": [name], "help": text, "repeat": False} for name, text in _globals(command)],
+        + [
+            {"names": [name], "help": text, "repeat": False} for name, text in global_flags(command)
+        ],
         "examples": list(command.examples),
         "result": {**command.result, **command.sometimes},
         "mutates": command.mutates,
@@ -86,7 +88,7 @@ def reference(commands: Iterable[Command]) -> str:
 
 def own_page(command: Command) -> str:
     """The page of one verb in Markdown."""
-    names = [f"`{name}`" for name, _ in _globals(command)]
+    names = [f"`{name}`" for name, _ in global_flags(command)]
     more = f"Takes {', '.join(names[:-1])} and {names[-1]} too: `doc language`."
     return f"# {command.name}\n\n{section(command)}\n\n{more}"
 
@@ -111,7 +113,8 @@ def section(command: Command) -> str:
     return "\n\n".join(parts)
 
 
-def _globals(command: Command) -> tuple[tuple[str, str], ...]:
+def global_flags(command: Command) -> tuple[tuple[str, str], ...]:
+    """The flags that a verb has besides its own, with their help."""
     return (*GLOBAL, DRY_RUN) if command.mutates else GLOBAL
 
 

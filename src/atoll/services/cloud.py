@@ -20,6 +20,7 @@ from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
+from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
@@ -99,6 +100,7 @@ class Cloud:
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.history = History(store=store, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )

@@ -121,6 +121,15 @@ events = Table(
     Column("detail", JSON, nullable=False),
 )
 
+history = Table(
+    "history",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("line", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 login_codes = Table(
     "login_codes",
     metadata,

@@ -19,7 +19,7 @@ from atoll.base.aio import deadline, shielded
 from atoll.base.errors import AtollError, Unavailable
 from atoll.base.timeout import timeout
 from atoll.domain.account import Route
-from atoll.doors.ssh.lobby import VmOpener
+from atoll.doors.ssh.session import VmOpener
 
 HELD_BYTES = 1 << 20  # held when the reader is slow; then the VM's own window fills and it waits
 SIGNALLED = 128  # a command ended by signal n has exit code 128 + n, as shells say
