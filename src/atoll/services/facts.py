@@ -6,7 +6,7 @@ connection the facts are old, and `connected` says so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from atoll.base.errors import NotFound
@@ -39,7 +39,12 @@ class Facts:
         self._engine = engine
         self._changes = changes
         self._vms: dict[str, Vm] = {}
+        self._on_end: list[Callable[[str], None]] = []
         self._node: Node | None = None
+
+    def when_vm_ends(self, act: Callable[[str], None]) -> None:
+        """Call `act` with the id of every VM that is found no longer where it was reached."""
+        self._on_end.append(act)
 
     def get(self, vm: str) -> Vm | None:
         """The last facts about one VM."""
@@ -51,11 +56,16 @@ class Facts:
         self._vms[vm.vm] = vm
         if before is None or (before.state, before.address) != (vm.state, vm.address):
             self._changes.bump()
+        if before is not None and before.address not in (None, vm.address):
+            self._ended(vm.vm)
 
     def gone(self, vm: str) -> None:
         """The engine has no such VM."""
-        if self._vms.pop(vm, None) is not None:
+        before = self._vms.pop(vm, None)
+        if before is not None:
             self._changes.bump()
+        if before is not None and before.address is not None:
+            self._ended(vm)
 
     def replace(self, vms: Iterable[Vm]) -> None:
         """The engine's whole list."""
@@ -83,6 +93,10 @@ class Facts:
             self.connected = connected
             self._node = None
             self._changes.bump()
+
+    def _ended(self, vm: str) -> None:
+        for act in self._on_end:
+            act(vm)
 
     async def fresh(self, vm: str) -> Vm | None:
         """Ask the engine about one VM now; None: it has no such VM."""
