@@ -77,6 +77,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         config=config,
         language=language,
         sessions=sessions,
+        callers=cloud.tokens,
+        answers=cloud.answers,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),

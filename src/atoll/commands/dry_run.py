@@ -31,6 +31,7 @@ _TEXT = {
     "rename-key": "rename key {name} to {new_name}",
     "add-token": "make API token {label}{only} for: {cmds}",
     "remove-token": "remove API token {label}{only}",
+    "rename-token": "rename API token {label} to {new_label}",
     "sign-in-link": "make a sign-in link",
 }
 
@@ -92,11 +93,15 @@ def told(step: Step) -> str:
     words = {key: _value(value) for key, value in about.items()} | {
         "vm_name": name or "a VM with a name of two random words",
         "other": "" if name else " under another name, as that one is taken",
-        "only": f" for {name} only" if name else "",
+        "only": f" for {name} only" if name else _tagged(about),
     }
     if "image" in about:
         words["shape"] = _shape(about)
     return _TEXT[step.do].format(**words)
+
+
+def _tagged(about: Any) -> str:
+    return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
 
 
 def _shape(about: Any) -> str:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, help, key, label, listing, removal, share, state, usage, vm
+from atoll.commands import (
+    account,
+    help,
+    key,
+    label,
+    listing,
+    removal,
+    share,
+    state,
+    token,
+    usage,
+    vm,
+)
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
@@ -13,6 +25,7 @@ REGISTRY = Registry.of(
     state.VERBS,
     share.VERBS,
     key.VERBS,
+    token.VERBS,
     account.VERBS,
     usage.VERBS,
     help.VERBS,

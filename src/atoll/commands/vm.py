@@ -46,7 +46,7 @@ class New:
 @VERBS.command(
     "new",
     help="Make a VM and wait until it answers.",
-    reach=Reach.ACCOUNT,
+    reach=Reach.NEW_VM,
     mutates=True,
     examples=("new", "new --name web --memory 2G --tag prod", "new --name web --json"),
     result={
@@ -100,7 +100,7 @@ class Cp:
     "cp",
     help="Clone a VM. A running one with its memory and processes, and it goes on running. A copy with"
     " other vCPUs or memory has the disk alone, and boots.",
-    reach=Reach.ACCOUNT,
+    reach=Reach.NEW_VM,
     mutates=True,
     examples=("cp web web-next", "cp web --copy-tags=false", "cp web big --memory 4G --disk 50G"),
     result={

@@ -16,6 +16,7 @@ from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
@@ -26,6 +27,7 @@ from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.settings import Settings
+from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
 from atoll.store import events, vms
@@ -95,6 +97,8 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.answers = Answers(store=store, key=keys.session_key, now=now)
+        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )

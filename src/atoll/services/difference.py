@@ -159,9 +159,8 @@ def _operation_steps(before: Picture, after: Picture, started: list[Operation]) 
 
 def _key_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, key: SshKey) -> Step:
-        only = before.labels.get(key.vm or "")
         about: dict[str, Json] = {"name": key.name, "fingerprint": key.fingerprint}
-        return Step(do, about | ({"vm_name": only} if only else {}))
+        return Step(do, about | _limits(before, key))
 
     added = [key for mark, key in after.keys.items() if mark not in before.keys]
     removed = [key for mark, key in before.keys.items() if mark not in after.keys]
@@ -179,13 +178,26 @@ def _key_steps(before: Picture, after: Picture) -> list[Step]:
 
 def _token_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, token: TokenRow) -> Step:
-        only = before.labels.get(token.vm or "")
         cmds: Json = None if token.cmds is None else list(token.cmds)
         about: dict[str, Json] = {"label": token.label, "cmds": cmds}
-        return Step(do, about | ({"vm_name": only} if only else {}))
+        return Step(do, about | _limits(before, token))
 
     added = [token for mark, token in after.tokens.items() if mark not in before.tokens]
     removed = [token for mark, token in before.tokens.items() if mark not in after.tokens]
-    return [step("add-token", token) for token in added] + [
-        step("remove-token", token) for token in removed
+    kept = [(token, after.tokens.get(mark, token)) for mark, token in before.tokens.items()]
+    return [
+        *(step("add-token", token) for token in added),
+        *(step("remove-token", token) for token in removed),
+        *(
+            Step("rename-token", {"label": old.label, "new_label": new.label})
+            for old, new in kept
+            if old.label != new.label
+        ),
     ]
+
+
+def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
+    """What a key or token is limited to."""
+    name = before.labels.get(one.vm or "")
+    vm: dict[str, Json] = {"vm_name": name} if name else {}
+    return vm | ({"tag": one.tag} if one.tag is not None else {})

@@ -126,7 +126,7 @@ class Vms:
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
-                    tags=parent.tags if request.copy_tags else (),
+                    tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )
             if (child.cpus, child.memory_bytes) != (parent.cpus, parent.memory_bytes):
@@ -191,7 +191,7 @@ class Vms:
                 port=0,
                 host_key="",
                 created_at=self._now(),
-                tags=check_tags(request.tags),
+                tags=_tags(caller, request.tags),
             )
         )
 
@@ -224,6 +224,12 @@ class Vms:
 
 def _image(vm: VmRecord, node: Node) -> Image | None:
     return next((image for image in node.images if image.name == vm.image), None)
+
+
+def _tags(caller: Caller, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What a new VM is tagged with: whoever may touch only VMs with a tag makes such VMs."""
+    own = caller.scope.tag
+    return check_tags(wanted if own is None else (*wanted, own))
 
 
 def _resized(parent: VmRecord, request: Copy, node: Node) -> VmRecord:

@@ -72,7 +72,7 @@ class Store:
         Raises Conflict, and changes nothing, when a newer version made them.
         """
         async with self.begin() as tx:
-            await tx.run_sync(_upgrade)
+            await tx.run_sync(upgrade)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -137,12 +137,13 @@ def _failure(error: OSError | DBAPIError) -> AtollError:
     return Unavailable(f"the store failed: {said[:300]}", hint="Try: atoll doctor")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to a revision."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     _refuse_newer(connection, ScriptDirectory.from_config(config))
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _refuse_newer(connection: Connection, ours: ScriptDirectory) -> None:
