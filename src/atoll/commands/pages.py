@@ -40,6 +40,8 @@ def page(command: Command) -> str:
         parts.append("Also: " + ", ".join(" ".join(alias) for alias in command.aliases))
     if command.examples:
         parts.append("\n".join(("Examples:", *(f"  {example}" for example in command.examples))))
+    if command.mutates:
+        parts.append("With --dry-run it says what it would do, and does nothing.")
     return "\n\n".join(parts)
 
 
