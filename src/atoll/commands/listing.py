@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atoll.base.errors import NotFound
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, one_of
 from atoll.commands.render import table
@@ -50,11 +51,9 @@ class Ls:
 async def ls(ctx: Context, args: Ls) -> Reply:
     visible = {vm.label: vm for vm in await ctx.cloud.access.visible(ctx.caller)}
     views = [VmView.of(ctx.cloud, visible[name]) for name in matching(visible, args.pattern)]
-    if not views and not is_pattern(args.pattern):
-        await ctx.cloud.access.find(ctx.caller, args.pattern)  # says so, with the nearest name
     data: dict[str, Any] = {"vms": [view.listed(long=args.long) for view in views]}
     if not views:
-        return Reply(data=data, text="No VMs. Try: new" if args.pattern == "*" else "No such VM")
+        return await _none(ctx, args.pattern, data)
     titles = head(long=args.long)
     if args.group == "none":
         return Reply(data=data, text=table(titles, [v.row(long=args.long) for v in views]))
@@ -65,6 +64,17 @@ async def ls(ctx: Context, args: Ls) -> Reply:
     ]
     rows = [(name or "-", *v.row(long=args.long)) for name, some in groups.items() for v in some]
     return Reply(data=data, text=table(("GROUP", *titles), rows))
+
+
+async def _none(ctx: Context, pattern: str, data: dict[str, Any]) -> Reply:
+    """An empty list; for a name also an exit code, and the nearest name in words."""
+    if is_pattern(pattern):
+        return Reply(data=data, text="No VMs. Try: new" if pattern == "*" else "No such VM")
+    try:
+        await ctx.cloud.access.find(ctx.caller, pattern)
+    except NotFound as error:
+        return Reply(data=data, text=str(error), exit=error.exit)
+    return Reply(data=data, text="No such VM")  # it came this very moment
 
 
 def _grouped(views: Sequence[VmView], by: str) -> dict[str, list[VmView]]:

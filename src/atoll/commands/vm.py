@@ -41,6 +41,7 @@ class New:
         "--tag", "tag; several with commas", value="TAG", many=True, source=Source.TAG
     )
     comment: str = flag("--comment", "a note of at most 200 bytes", default="")
+    no_email: bool = flag("--no-email", "for other clouds' clients: none is sent", default=False)
 
 
 @VERBS.command(

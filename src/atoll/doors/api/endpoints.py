@@ -50,8 +50,8 @@ def _exec(execute: Serve) -> Endpoint:
             "application/octet-stream": {**TEXT, "format": "binary"},
         },
         maybe={
-            "x-atoll-exit": "exit code of a command in a VM",
-            "x-exe-exit": "the same",
+            "x-atoll-exit": "exit code: of the command in the VM, or not 0 when a part of it failed",
+            "x-exe-exit": "that of a command in a VM",
             REPLAYED: "`true`: the answer of the first call with this key",
         },
     )

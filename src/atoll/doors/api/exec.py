@@ -180,8 +180,10 @@ class Exec:
 
 
 def _render(reply: Reply) -> Response:
-    data = reply.data if reply.data is not None else {"output": reply.text}
-    return JSONResponse(data, status_code=200 if reply.exit == 0 else 422)
+    """What the command says, and 200: its data tells what of it failed, as the exit code does."""
+    if reply.data is None:
+        return JSONResponse({"output": reply.text}, status_code=200 if reply.exit == 0 else 422)
+    return JSONResponse(reply.data, headers={"x-atoll-exit": str(reply.exit)})
 
 
 def _status(error: AtollError) -> int:
