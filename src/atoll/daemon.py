@@ -64,6 +64,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
+    cloud.facts.when_vm_ends(ssh.end_vm)
     edge = EdgeSync(
         config=config,
         keys=folder,

@@ -22,6 +22,7 @@ from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
 from atoll.store.sessions import TokenRow
+from atoll.store.written import tables_written
 
 ANN = Account(id="acct-ann", email="ann@example.com", is_admin=True)
 BOB = Account(id="acct-bob", email="bob@example.com")
@@ -373,3 +374,37 @@ class StoreContract:
             for table in ("login_codes", "api_tokens"):
                 query = text(f"SELECT count(*) FROM {table}")
                 assert (await tx.execute(query)).scalar_one() == 0
+
+    async def test_a_writer_and_what_it_has_not_committed_are_told_apart(
+        self, store: Store
+    ) -> None:
+        """What dry runs stand on: rows by their marks, and the old picture beside the new one."""
+        async with filled(store) as tx:
+            for number in (1, 2, 3):
+                await vms.add(tx, vm(number))
+            await vms.add(tx, vm(4, owner=BOB.id))
+            gone = vm(5, name=None, former_name="old", phase=Phase.TRASHED, tags=("a",))
+            await vms.add(tx, gone)
+        async with store.begin() as tx:
+            written = tables_written(tx)
+            await vms.change(tx, vm(1), name="other")
+            await vms.set_tags(tx, vm(2).id, ["b"])
+            await operations.unfinished(tx)
+            assert written == {"vms", "tags"}
+            async with store.read() as kept:
+                before, after = await vms.marks(kept, ANN.id), await vms.marks(tx, ANN.id)
+        assert before == {
+            vm(1).id: ("web1x", 0),
+            vm(2).id: ("web2x", 0),
+            vm(3).id: ("web3x", 0),
+            gone.id: ("old", 0),
+        }
+        assert after == before | {vm(1).id: ("other", 1)}
+        async with store.read() as tx:
+            assert await vms.some(tx, [gone.id, "vm-none"]) == (gone,)
+            assert await vms.some(tx, []) == ()
+            assert await sessions.codes_of(tx, ANN.id) == frozenset()
+        async with store.begin() as tx:
+            await sessions.add_code(tx, hash_="h", account=ANN.id, expires_at=1.0)
+            assert await sessions.codes_of(tx, ANN.id) == {"h"}
+            assert await sessions.codes_of(tx, BOB.id) == frozenset()

@@ -229,6 +229,14 @@ async def test_every_answer_is_locked_down(house: House) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
+async def test_the_docs_are_open_on_the_clouds_host_alone(house: House) -> None:
+    for path in ("/docs.md", "/docs/skill.md", "/llms.txt"):
+        answer = await house.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (await house.get(path, host=WEB)).status_code == 404
+
+
 async def test_other_methods_and_paths_say_what_works(house: House) -> None:
     answer = await house.client.get("/exec")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -20,7 +20,9 @@ from framework.api import Door, door
 from framework.cloud import control
 from framework.served import served_api
 
-PAGES = {("GET", "/"), ("GET", "/login"), ("GET", "/login/{code}"), ("POST", "/login/{code}"),
+PAGES = {("GET", "/docs"), ("GET", "/docs/"), ("GET", "/docs.md"), ("GET", "/docs/{slug}.md"),
+         ("GET", "/llms.txt"), ("GET", "/llms-full.txt"),
+         ("GET", "/"), ("GET", "/login"), ("GET", "/login/{code}"), ("POST", "/login/{code}"),
          ("POST", "/logout")}  # fmt: skip
 
 

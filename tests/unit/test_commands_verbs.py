@@ -23,6 +23,7 @@ from atoll.rpc.messages import (
     Clone,
     Create,
     Identify,
+    Image,
     Pause,
     Restart,
     Resume,
@@ -116,6 +117,16 @@ async def test_new_says_when_it_was_a_cold_boot(cloud: Control) -> None:
     cloud.engine.makes_templates = False  # it failed lately
     reply = await cloud.run("new --memory 3G")
     assert ", cold boot: no warm template of this size yet)" in reply.text
+
+
+async def test_new_knows_an_image_and_a_template_that_came_a_moment_ago(cloud: Control) -> None:
+    """Without an event: what is cached of the node is no reason to refuse, or to warn."""
+    await cloud.run("new")
+    cloud.engine.images["full"] = Image(name="full", digest="sha256:2", size_bytes=GIB)
+    cloud.engine.warm_sizes.add((1, 3 * GIB))
+    reply = await cloud.run("new --image full --memory 3G")
+    assert cloud.progress == []
+    assert reply.data["cold_booted"] is False
 
 
 async def test_new_without_a_name_takes_two_words(cloud: Control) -> None:
@@ -960,12 +971,13 @@ async def test_help(cloud: Control) -> None:
     assert "share set-public" in family
     assert "rename" not in family
     await fails(cloud, "help nope", Invalid)
-    assert (await cloud.data("rm --help"))["flags"][0]["names"] == ["--json"]
+    names = [flag["names"] for flag in (await cloud.data("rm --help"))["flags"]]
+    assert names == [["--all"], ["--json"], ["--help"], ["--dry-run"]]
 
 
 async def test_doc(cloud: Control) -> None:
-    assert (await cloud.run("doc")).text.startswith("# Commands\n")
-    assert (await cloud.run("doc rm")).text.startswith("## rm\n")
+    assert (await cloud.run("doc")).text.startswith("# Pages\n")
+    assert (await cloud.run("doc rm")).text.startswith("# rm\n")
     assert (await cloud.run("exit")).text == ""
 
 
@@ -990,6 +1002,8 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("tag web ", {"prod"}),
         ("ssh-key remove ", {"laptop"}),
         ("help ren", {"rename"}),
+        ("doc share-set-", {"share-set-public", "share-set-private"}),
+        ("doc ski", {"skill"}),
         ("nope ", set()),
         ("rm 'we", set()),
     ],
@@ -1012,6 +1026,6 @@ async def test_changes_are_recorded(cloud: Control) -> None:
     async with cloud.store.read() as tx:
         found = await events.latest(tx, cloud.ann.account.id, limit=10)
     assert [(event.kind, event.vm, event.door) for event in found] == [
-        ("rm", None, "ssh"),
+        ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]

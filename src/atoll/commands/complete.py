@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 
 from atoll.base.errors import AtollError
-from atoll.commands.parse import HELP_FLAG, JSON_FLAG
+from atoll.commands.addresses import Addresses
+from atoll.commands.library import ALL, Library
+from atoll.commands.parse import DRY_RUN_FLAG, GLOBAL, HELP_FLAG, JSON_FLAG
 from atoll.commands.registry import Command, Parameter, Registry, Source
 from atoll.domain.account import Caller
 from atoll.services.cloud import Cloud
@@ -36,7 +38,8 @@ class Completer:
             return await self._values(caller, option.source)
         if start.startswith("-"):
             flags = [name for item in command.options for name in item.flags]
-            return [*flags, JSON_FLAG, HELP_FLAG]
+            more_flags = [DRY_RUN_FLAG] if command.mutates else []
+            return [*flags, *more_flags, JSON_FLAG, HELP_FLAG]
         ahead = command.places[places:] or tuple(p for p in command.places[-1:] if p.is_many)
         return more + (await self._values(caller, ahead[0].source) if ahead else [])
 
@@ -63,6 +66,10 @@ class Completer:
                     return [key.name for key in await self._cloud.accounts.keys(caller)]
                 case Source.VERB:
                     return self._verbs([])
+                case Source.PAGE:
+                    addresses = Addresses(self._cloud.config)
+                    library = Library(registry=self._registry, addresses=addresses)
+                    return [ALL, *(page.slug for page in library)]
                 case Source.NONE:
                     return []
         except AtollError:
@@ -71,7 +78,7 @@ class Completer:
 
 def _words(text: str) -> list[str]:
     try:
-        return [word for word in shlex.split(text) if word not in (JSON_FLAG, HELP_FLAG)]
+        return [word for word in shlex.split(text) if word not in GLOBAL]
     except ValueError:
         return text.split()
 

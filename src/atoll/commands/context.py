@@ -11,10 +11,15 @@ from atoll.commands.addresses import Addresses
 from atoll.commands.registry import Registry
 from atoll.domain.account import Caller
 from atoll.services.cloud import Cloud
+from atoll.store.engine import Store
 
 
 class Sessions(Protocol):
     """The part of sign-in that verbs use."""
+
+    def upon(self, store: Store) -> Sessions:
+        """The same, on another store: for a dry run."""
+        ...
 
     async def login_code(self, account_id: str, *, seconds: float = 600.0) -> str:
         """A one-time code that signs a browser in."""

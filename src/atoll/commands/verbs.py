@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, help, key, label, removal, share, state, token, vm
+from atoll.commands import account, help, key, label, removal, share, state, token, usage, vm
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
@@ -14,5 +14,6 @@ REGISTRY = Registry.of(
     key.VERBS,
     token.VERBS,
     account.VERBS,
+    usage.VERBS,
     help.VERBS,
 )

@@ -10,6 +10,7 @@ nothing about the secret.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import secrets
@@ -72,6 +73,12 @@ class Sessions:
         self._now = now
         # Lost with the process: the browser is then sent round once more.
         self._handoffs: dict[str, _Handoff] = {}
+
+    def upon(self, store: Store) -> Sessions:
+        """The same, on another store: for a dry run."""
+        twin = copy.copy(self)
+        twin._store = store
+        return twin
 
     # -- login codes -------------------------------------------------------------------------
 

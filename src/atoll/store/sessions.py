@@ -67,6 +67,12 @@ async def use_code(tx: Tx, hash_: str, *, now: float) -> Account | None:
     return _account((await tx.execute(select(accounts).where(accounts.c.id == account))).one())
 
 
+async def codes_of(tx: Tx, account: str) -> frozenset[str]:
+    """Hashes of an account's login codes."""
+    query = select(login_codes.c.hash).where(login_codes.c.account == account)
+    return frozenset((await tx.execute(query)).scalars())
+
+
 async def add_session(
     tx: Tx, *, hash_: str, account: str, now: float, expires_at: float, user_agent: str
 ) -> None:

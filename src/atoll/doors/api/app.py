@@ -17,10 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Internal, Invalid, NotFound
+from atoll.commands.addresses import Addresses
+from atoll.commands.library import Library
+from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.web import HOST_HEADER, Names
 from atoll.doors.api import pages
+from atoll.doors.api.docs import Docs
 from atoll.doors.api.endpoints import endpoints
 from atoll.doors.api.exec import Callers, Exec, Executing
 from atoll.doors.api.limits import Limits
@@ -66,6 +70,7 @@ class Api:
             sessions=sessions,
             published=cloud.published,
         )
+        self._docs = Docs(Library(registry=REGISTRY, addresses=Addresses(config)))
         execute = Exec(
             language=language, callers=callers, answers=answers, runner=runner, limits=limits
         )
@@ -78,6 +83,7 @@ class Api:
         cloud = _starlette(
             [
                 *self._login.cloud_routes(),
+                *self._docs.routes(),
                 *(endpoint.route for endpoint in self._endpoints),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ]

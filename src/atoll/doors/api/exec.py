@@ -37,7 +37,8 @@ from atoll.doors.api.run import Lines, VmRunner, collect, left
 
 COMMAND_S = 30.0
 LONG_S = 330.0
-LONG = frozenset({"new", "cp", "resume", "restart"})  # they may copy memory or boot
+# They may copy memory or boot, and most take a pattern.
+LONG = frozenset({"new", "cp", "pause", "resume", "restart", "rm", "undo"})
 NDJSON = "application/x-ndjson"
 
 _log = log.get("api")
