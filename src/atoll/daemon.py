@@ -84,6 +84,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
     )
+    cloud.accounts.when_key_ends(lambda key: api.end(key.fingerprint))
+    cloud.tokens.when_token_ends(api.end)
     local = LocalDoor(
         path=socket_path(config.paths.run),
         language=language,

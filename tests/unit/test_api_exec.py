@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from atoll.base.aio import poll
 from atoll.base.errors import (
     AtollError,
     Conflict,
@@ -108,6 +109,7 @@ class Runner:
         self.items = items
         self.fails = fails
         self.hangs = hangs
+        self.started = False
         self.closed = False
 
     async def run_in_vm(self, route: Route, command: str) -> AsyncGenerator[Item, None]:
@@ -118,6 +120,7 @@ class Runner:
                 yield item
             if self.fails:
                 raise self.fails
+            self.started = True
             if self.hangs:
                 await asyncio.Event().wait()
         finally:
@@ -395,6 +398,26 @@ async def test_client_that_leaves_ends_the_command() -> None:
     leaves.set()
     await asyncio.wait_for(task, 5)
     assert runner.closed
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson"])
+async def test_a_key_that_is_removed_ends_its_commands(accept: str) -> None:
+    runner, heard = Runner(("stdout", b"a"), hangs=True), Heard()
+    api = endpoint(IN_VM, runner=runner)
+    task = asyncio.ensure_future(post(api, b"ssh web make", accept=accept, heard=heard))
+
+    async def runs() -> bool | None:
+        api.end("SHA256:of another key")
+        return runner.started or None
+
+    await poll(runs, seconds=5, what="the command to start", every=0.001)
+    assert not task.done()
+    api.end("SHA256:k")
+    await asyncio.wait_for(task, 5)
+    assert runner.closed
+    last = json.loads(heard.body.splitlines()[-1])
+    assert last["error"] == "the key or token of this call was removed"
+    assert heard.status == (403 if accept == "*/*" else 200)
 
 
 async def test_without_a_runner() -> None:

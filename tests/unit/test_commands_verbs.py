@@ -1029,3 +1029,4 @@ async def test_changes_are_recorded(cloud: Control) -> None:
         ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]
+    assert found[0].detail["by"] == cloud.ann.key_fingerprint

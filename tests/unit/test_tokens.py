@@ -75,6 +75,18 @@ async def test_removed(tokens: Tokens) -> None:
     assert await tokens.caller_for_token(token, "") is None
 
 
+async def test_removal_is_told(tokens: Tokens) -> None:
+    told: list[str] = []
+    tokens.when_token_ends(told.append)
+    made, token = await tokens.new(ANN, "ci")
+    caller = await tokens.caller_for_token(token, "")
+    assert caller is not None
+    assert not await tokens.remove(ANN, "other")
+    assert told == []
+    await tokens.remove(ANN, "ci")
+    assert told == [made.fingerprint] == [caller.token] == [caller.credential]
+
+
 async def test_listed_without_the_secret(tokens: Tokens, clock: Clock) -> None:
     _, token = await tokens.new(ANN, "ci")
     await tokens.caller_for_token(token, "")

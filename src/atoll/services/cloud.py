@@ -162,7 +162,7 @@ class Cloud:
             vm=vm_name,
             kind=kind,
             door=caller.door.value,
-            detail={"act": act, "source": caller.source},
+            detail={"act": act, "source": caller.source, "by": caller.credential},
         )
         async with self._store.begin() as tx:
             await events.add(tx, event)

@@ -49,6 +49,11 @@ class Tokens:
         self.namespace = signed_token.namespace_of(domain)
         self._store = store
         self._now = now
+        self._ends: list[Callable[[str], None]] = []
+
+    def when_token_ends(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` with the fingerprint of every token that is removed from now on."""
+        self._ends.append(tell)
 
     async def new(
         self,
@@ -117,7 +122,14 @@ class Tokens:
     async def remove(self, account: Account, label: str) -> bool:
         """Forget a token; False when the account has none of this label."""
         async with self._store.begin() as tx:
-            return await rows.remove_token(tx, account=account.id, label=label)
+            owned = await rows.tokens_of(tx, account.id)
+            found = next((row for row in owned if row.label == label), None)
+            if found is None:
+                return False
+            await rows.remove_token(tx, account=account.id, label=label)
+        for tell in self._ends:
+            tell(fingerprint(found.hash))
+        return True
 
     async def rename(self, account: Account, old: str, new: str) -> bool:
         """Give a token another label; False when the account has none of this one.

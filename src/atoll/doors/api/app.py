@@ -71,12 +71,16 @@ class Api:
             published=cloud.published,
         )
         self._docs = Docs(Library(registry=REGISTRY, addresses=Addresses(config)))
-        execute = Exec(
+        execute = self._exec = Exec(
             language=language, callers=callers, answers=answers, runner=runner, limits=limits
         )
         self._endpoints = endpoints(
             execute.__call__, ca=ca, url=self._names.url(self._names.domain, "")
         )
+
+    def end(self, credential: str) -> None:
+        """A key or token was removed: end what it runs in VMs."""
+        self._exec.end(credential)
 
     def app(self) -> ASGIApp:
         """One application per kind of host, chosen by the header HAProxy sets."""

@@ -34,6 +34,7 @@ from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left
+from atoll.doors.api.running import Running, ended
 
 COMMAND_S = 30.0
 LONG_S = 330.0
@@ -87,7 +88,12 @@ class Exec:
         self._callers = callers
         self._answers = answers
         self._runner = runner
+        self._running = Running()
         self._limits = limits or Limits(monotonic=time.monotonic)
+
+    def end(self, credential: str) -> None:
+        """End what this key or token runs in VMs: it was removed."""
+        self._running.end(credential)
 
     async def __call__(self, request: Request) -> Response:
         """Authenticate, count, read, run, answer."""
@@ -148,9 +154,11 @@ class Exec:
             return _answer(late, 504)
         if reply.run_in_vm is None:
             return _render(reply)
-        return await self._run_in_vm(request, reply.run_in_vm, reply.command)
+        return await self._run_in_vm(request, caller, reply.run_in_vm, reply.command)
 
-    async def _run_in_vm(self, request: Request, route: Route, command: str) -> Response:
+    async def _run_in_vm(
+        self, request: Request, caller: Caller, route: Route, command: str
+    ) -> Response:
         """The plain form holds the output until the exit code is known; lines are sent as they come."""
         if HEADER in request.headers:
             raise Invalid(
@@ -158,12 +166,15 @@ class Exec:
             )
         if not command:
             raise Invalid("there is no terminal here for a shell", hint="Try: ssh <vm> <command>")
+        entered = self._running.by(caller)
         items = self._vm_runner().run_in_vm(route, command)
         if NDJSON in request.headers.get("accept", ""):
-            return Lines(items)
+            return Lines(items, entered)
         try:
-            async with timeout(COMMAND_S):
-                output, code = await unless(collect(items), left(request.receive))
+            with entered() as must_end:
+                async with timeout(COMMAND_S):
+                    heard = unless(collect(items), left(request.receive))
+                    output, code = await unless(heard, ended(must_end))
         except TimeoutError:
             late = Unavailable(
                 f"the command ran over {COMMAND_S:g} s and was ended",

@@ -1,7 +1,7 @@
 """A command in a VM for the other doors: output as it comes, then the exit code.
 
 Invariant: a command that nobody listens to any more does not run on. sshd leaves one without a terminal
-to itself when the connection ends, so its process group is killed before we hang up.
+to itself when the connection ends, so it is killed, with all it started, before we hang up.
 """
 
 from __future__ import annotations
@@ -17,24 +17,31 @@ import asyncssh
 from atoll.base import log
 from atoll.base.aio import deadline, shielded
 from atoll.base.errors import AtollError, Unavailable
-from atoll.base.timeout import timeout
 from atoll.domain.account import Route
 from atoll.doors.ssh.session import VmOpener
 
 HELD_BYTES = 1 << 20  # held when the reader is slow; then the VM's own window fills and it waits
 SIGNALLED = 128  # a command ended by signal n has exit code 128 + n, as shells say
-SIGNAL_S = 0.5  # for sshd to end the command at a signal: far more than a round trip
-KILL_S = 2.0  # for the command to end when it was killed by hand
-# sshd takes no signals for root. Then a second session kills the group of every other child that the
-# sshd of this connection has; there is a connection for each command, so these are its only ones.
-BY_HAND = r"""sh -c 'own=$$ up=$PPID
+KILL_S = 3.0  # for a loaded VM to run the lines below, and to end what they killed
+# Kills what the other sessions of this connection started, from a session of its own. There is a
+# connection for each command, so that is the command: its process group, and all its descendants in
+# other groups too, each stopped before its children are read so that it starts no more. By signal, sshd
+# would reach the group alone, and nothing at all when root is logged in.
+KILL = r"""sh -c 'own=$$ up=$PPID
 while read -r name </proc/$up/comm; do
   case $name in sshd*) break ;; esac
   own=$up; read -r _ _ _ up _ </proc/$up/stat
-done
-for child in $(cat /proc/$up/task/$up/children); do
-  [ "$child" = "$own" ] || kill -s KILL -- "-$child"
-done'"""
+done 2>/dev/null
+below() {
+  for child in $(cat /proc/$1/task/*/children 2>/dev/null); do
+    [ "$child" = "$own" ] && continue
+    kill -s STOP "$child"
+    echo "$2$child $child"
+    below "$child"
+  done
+}
+found=$(below $up -) 2>/dev/null
+[ "$found" ] && kill -s KILL -- $found 2>/dev/null'"""
 Item: TypeAlias = tuple[Literal["stdout", "stderr"], bytes] | int
 
 _log = log.get("run")
@@ -66,7 +73,7 @@ class Runner:
             yield output.code
         finally:
             try:
-                await shielded(output.kill(connection), seconds=SIGNAL_S + KILL_S + 1)
+                await shielded(output.kill(connection), seconds=KILL_S + 1)
             except (AtollError, asyncssh.Error, OSError) as error:  # the VM hangs or is gone
                 _log.warning("command not killed", vm=route.vm_id, reason=str(error))
             finally:
@@ -99,24 +106,22 @@ class _Output(asyncssh.SSHClientSession[bytes]):
         return chunk
 
     async def kill(self, connection: asyncssh.SSHClientConnection) -> None:
-        """End the command's process group, if it has not ended, and see it gone.
+        """End the command with all it started, if it has not ended, and see it gone.
 
         Raises Unavailable when the VM does not say so in time.
         """
-        if self._channel is None or self._over.is_set():
-            return
+        if self._channel is None or self._over.is_set() or self.code is not None:
+            return  # what a command left behind when it ended is out of reach
         self._is_wanted = False  # what it printed meanwhile stands in the way of its end
         self._chunks.clear()
         self._channel.resume_reading()
-        if self.code is None:
-            self._channel.send_signal("KILL")
-        try:
-            async with timeout(SIGNAL_S):
-                await self._over.wait()
-        except TimeoutError:
-            async with deadline(KILL_S, "killing the command"):
-                await connection.run(BY_HAND)
-                await self._over.wait()
+        async with deadline(KILL_S, "killing the command"):
+            try:
+                await connection.run(KILL)
+            finally:
+                if not self._over.is_set():  # no /proc there, or no shell: at least its group
+                    self._channel.send_signal("KILL")
+            await self._over.wait()
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
