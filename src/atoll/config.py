@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from atoll.base.errors import Invalid
 
 DEFAULT_PATH = Path("/etc/atoll/atoll.toml")
+# Without the file that cannot be read.
+_LIST = "all settings: ATOLL_CONFIG=/dev/null atoll config show"
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -96,7 +98,7 @@ class Engine(Section):
         "auto", description="auto boots a probe guest on KVM once per host and kernel, else tcg"
     )
     tb_size_mib: int = Field(
-        64,
+        128,
         ge=16,
         description="MiB of translated code per VM under tcg; the default of QEMU grows to 1 GiB. "
         "A cold boot took 70, 40, 28, 24 and 22 s with 16, 32, 64, 128 and 256",
@@ -220,19 +222,35 @@ def load(path: Path | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"{path}: {key}: {first['msg']}", hint="Try: atoll config show") from error
+        raise _wrong(path, error) from error
 
 
-def render(config: Config) -> str:
-    """The values in force as a commented TOML file; `load` of it gives the same Config."""
+def _wrong(path: Path, error: ValidationError) -> Invalid:
+    """All keys that this version has not got; when there are none, the first wrong value."""
+    found = [(".".join(map(str, one["loc"])), one) for one in error.errors()]
+    if unknown := [key for key, one in found if one["type"] == "extra_forbidden"]:
+        return Invalid(
+            f"{path}: this version has no setting {', '.join(unknown)}",
+            hint=f"Take out what an older version had, or mend a name; {_LIST}",
+        )
+    key, first = found[0]
+    return Invalid(f"{path}: {key}: {first['msg']}", hint=f"Mend it; {_LIST}")
+
+
+def render(config: Config, *, only_set: bool = False) -> str:
+    """The values in force as a commented TOML file; `load` of it gives the same Config.
+
+    `only_set`: values that are the default are comments too. A file that people keep should not
+    hold them: a later version's better default would not reach it, and a key it drops would stop it.
+    """
     lines: list[str] = []
     for name, section in config:
         lines.append(f"[{name}]")
         for key, field in type(section).model_fields.items():
             lines.append(f"# {field.description}; default {_toml(field.default)}")
-            lines.append(f"{key} = {_toml(getattr(section, key))}")
+            value = getattr(section, key)
+            mark = "# " if only_set and value == field.default else ""
+            lines.append(f"{mark}{key} = {_toml(value)}")
         lines.append("")
     return "\n".join(lines)
 

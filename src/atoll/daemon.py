@@ -65,6 +65,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
+    cloud.facts.when_vm_ends(ssh.end_vm)
     edge = EdgeSync(
         config=config,
         keys=folder,
@@ -77,6 +78,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         config=config,
         language=language,
         sessions=sessions,
+        callers=cloud.tokens,
+        answers=cloud.answers,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),

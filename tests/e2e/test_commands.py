@@ -53,9 +53,10 @@ async def asked(atoll: Atoll, line: str) -> dict[str, Any]:
     data = json.loads(done.out)
     assert isinstance(data, dict)
     if command.name not in ("help", "doc"):
-        optional = {"problem", "expires_at"}
+        optional = {"problem", "expires_at", *command.sometimes}
         assert set(data) - optional <= set(command.result), line
-        assert set(command.result) - optional <= set(data), line
+        is_list = "vms" in command.sometimes and "vms" in data
+        assert is_list or set(command.result) - optional <= set(data), line
     return data
 
 
@@ -96,6 +97,33 @@ async def test_new_ls_and_stat(atoll: Atoll, vm: str) -> None:
 
     await poll(seen, seconds=20, what="port 8000 in stat")
     assert "8000" in await told(atoll, f"stat {vm}")
+
+    assert (await asked(atoll, "ls --group=tag"))["groups"] == [
+        {"group": "front", "vms": [vm]},
+        {"group": "prod", "vms": [vm]},
+    ]
+    assert [one["name"] for one in (await asked(atoll, "stat 'sh*'"))["vms"]] == [vm]
+    used = await asked(atoll, "billing usage --group=vm")
+    assert used["vms"]["count"] == used["vms"]["running"] == 1
+    assert used["memory_bytes"]["allotted"] == 512 << 20
+    assert 0 < used["disk_bytes"]["free"] < used["disk_bytes"]["total"]
+    assert [entry["vm_name"] for entry in used["by_vm"]] == [vm]
+    assert "machine" in await told(atoll, "billing usage")
+
+
+async def test_a_dry_run_changes_nothing(atoll: Atoll, vm: str) -> None:
+    before = await asked(atoll, "ls -l")
+    lines = {
+        f"rm {vm} --dry-run": f"would remove {vm}",
+        "rm 'sh*' --dry-run": f"would remove {vm}",
+        f"restart {vm} --dry-run": f"would restart {vm}",
+        f"tag {vm} night --dry-run": f"would change {vm}: tags front, night, prod",
+        "browser --dry-run": "would make a sign-in link",
+    }
+    for line, said in lines.items():
+        assert await told(atoll, line) == said
+    assert (await told(atoll, "new --name x --dry-run")).startswith("would make x: debian, ")
+    assert await asked(atoll, "ls -l") == before
 
 
 async def test_labels(atoll: Atoll, vm: str) -> None:
@@ -159,6 +187,7 @@ async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:
         assert await inside(atoll, "cat /dev/shm/kept", name) == "pearl"
     assert (await asked(atoll, "restart shop-two"))["status"] == "restarted"
     assert await inside(atoll, "cat /dev/shm/kept || echo booted", "shop-two") == "booted"
+    assert (await asked(atoll, "vm-logs shop-two"))["log"], "a boot says something"
     await atoll.ssh("rm", "shop-next", "shop-two")
 
 
@@ -195,9 +224,10 @@ async def test_whoami_browser_and_help(atoll: Atoll, vm: str) -> None:
     overview = await told(atoll, "help")
     for command in commands:
         assert command["command"].split()[0] in overview
-    whole = await told(atoll, "doc")
+    whole = await told(atoll, "doc all")
     assert all(command["usage"] in whole for command in commands)
     assert (await asked(atoll, "doc new"))["markdown"] == await told(atoll, "doc new")
+    assert "`share-port`" in await told(atoll, "doc")
     left = await atoll.ssh(stdin=b"whoami --json\nexit\nwhoami\n")
     assert left.out.count(b'"email"') == 1, "nothing runs after exit"
 
@@ -373,7 +403,9 @@ HOSTILE = [
     "cp shop a b", "cp", "rm", "rm nowhere", "rm '*'", "rename shop",
     "tag shop BAD", "comment shop '\x1b[2J'", "share port shop 0", "share port shop 70000",
     "share port shop -1", "share port shop 1e3", "share", "share show", "share frobnicate shop",
-    "pause nowhere", "resume nowhere", "stat", "stat shop shop", "ssh", "ssh nowhere ls",
+    "pause nowhere", "resume nowhere", "stat", "pause 'nowhere*'", "restart '?'", "stat 'x*'",
+    "tag 'nowhere*' a", "rm 'nowhere*'", "ls --dry-run", "rm nowhere --dry-run", "new --dry-run --cpu 0",
+    "ssh", "ssh nowhere ls",
     "ssh-key add garbage", "ssh-key add ssh-ed25519 AAAA", "ssh-key remove nowhere",
     "ssh-key generate-api-key --exp 0d", "ssh-key generate-api-key --exp 99999d",
     "ssh-key generate-api-key --cmds nowhere", "ssh-key generate-api-key --vm nowhere",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,53 +15,20 @@ from atoll.base.errors import Unavailable
 from atoll.engine.agent import FrozenGuest, GuestAgent, GuestFailed
 from atoll.guest import wire
 from atoll.rpc.messages import Identity
+from framework.agent_process import AgentProcess, guest_root, running
 
-TESTS = Path(__file__).parent.parent
-PROGRAM = TESTS / "fakes" / "agent_program.py"
-ENV = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}"}
 Answerer = Callable[[dict[str, object]], bytes]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for folder in ("etc/ssh", "run", "proc"):
-        (tmp_path / "root" / folder).mkdir(parents=True)
-    return tmp_path / "root"
-
-
-class AgentProcess:
-    """The agent, started, killed and started again on one socket."""
-
-    def __init__(self, socket: Path, root: Path) -> None:
-        self.socket = socket
-        self._argv = [sys.executable, "-P", str(PROGRAM), str(socket), str(root)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._argv, env=ENV)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    async def client(self) -> GuestAgent:
-        async def connected() -> GuestAgent | None:
-            try:
-                return await GuestAgent.connect(self.socket, seconds=5)
-            except Unavailable:
-                return None
-
-        return await poll(connected, seconds=10, what="the agent")
+    return guest_root(tmp_path)
 
 
 @pytest.fixture
 def process(tmp_path: Path, root: Path) -> Iterator[AgentProcess]:
-    process = AgentProcess(tmp_path / "agent.sock", root)
-    process.start()
-    yield process
-    process.kill()
+    with running(tmp_path / "agent.sock", root) as process:
+        yield process
 
 
 def identity(**changes: object) -> Identity:

@@ -183,13 +183,15 @@ def test_the_unified_hierarchy_as_plain_files(tmp_path: Path) -> None:
     (folder / "memory.stat").write_text("anon 4096\nfile 904\n")
     (folder / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
 
-    cgroups = Cgroups(instance="atoll", root=tmp_path)
+    cgroups = Cgroups(instance="atoll", root=tmp_path, tb_size_mib=100)
     cgroups.setup()
     group = cgroups.create("vm-1", memory_bytes=1024 * MIB, cpus=4)
     assert cgroups.problems == ()
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"  # the last one written
     assert (parent / "cgroup.subtree_control").read_text() == "+pids"
-    assert (folder / "memory.max").read_text() == str(2 * 1024 * MIB + 16 * MIB + OVERHEAD_BYTES)
+    assert (folder / "memory.max").read_text() == str(
+        2 * 1024 * MIB + 16 * MIB + OVERHEAD_BYTES + 200 * MIB
+    )
     assert (folder / "memory.oom.group").read_text() == "1"
     assert (folder / "pids.max").read_text() == str(TASKS + 4)
     assert group.procs == (folder / "cgroup.procs",)

@@ -413,7 +413,7 @@ class TestLogin:
         assert f'href="{edge.url("web")}"' in answer.body
 
     async def test_exec(self, edge: Edge, ann: Account) -> None:
-        _, token = await edge.sessions.new_api_token(ann)
+        _, token = await edge.tokens.new(ann)
         bearer = ("-H", f"Authorization: Bearer {token}")
         answer = await edge.curl(
             edge.url("", "/exec"), *bearer, "-d", "ls", "-H", "X-Forwarded-For: 6.6.6.6"

@@ -23,7 +23,7 @@ from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.client_config import client_config
 from atoll.doors.ssh.relay import ClientSide
 from framework.clients import Terminal, client, exists, listening, shout, shouter
-from framework.gateway import BOB, Ground, free_port, ground
+from framework.gateway import ANN, BOB, Ground, free_port, ground
 from framework.screen import Screen
 
 MB = 1_000_000
@@ -576,6 +576,27 @@ async def test_a_vm_that_dies_ends_its_sessions_with_a_word(here: Ground) -> Non
             said = await process.stderr.read()
             assert await process.wait() == 255
         assert b"VM 'web' stopped or lost its connection" in said
+
+
+async def test_a_vm_that_is_paused_ends_its_sessions_at_once(here: Ground) -> None:
+    """Its end of the connection is gone without a word, and would be waited for."""
+    route = here.town.routes[ANN.id, "web"]
+    jump = ("-J", "gw", "-o", "HostKeyAlias vm-web", f"{route.login_user}@web", "echo in; cat")
+    async with (
+        client(here.ssh_line("web@gw", "echo in; cat")) as straight,
+        client(here.ssh_line(*jump)) as jumped,
+    ):
+        for process in (straight, jumped):
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"in\n"
+        here.door.end_vm("vm-other")
+        assert straight.returncode is None
+        here.door.end_vm(route.vm_id)
+        assert straight.stderr is not None
+        async with asyncio.timeout(15):
+            assert b"the VM was paused or stopped" in await straight.stderr.read()
+            assert await straight.wait() == 255
+            assert await jumped.wait() == 255
 
 
 async def test_withdrawn_access_ends_connections_at_once(here: Ground) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from atoll.engine.qemu.machine import Saved
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.qemu.probe import Accel
 from atoll.engine.records import Record, Records
+from atoll.engine.recovery import Recovery
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Meta, Templates
 from atoll.engine.warm import Warm
@@ -61,6 +62,7 @@ class World:
     cache: TemplateCache
     pruning: Pruning
     ahead: Ahead
+    recovery: Recovery
     alone: asyncio.Lock
     told: list[Event]
 
@@ -140,14 +142,17 @@ def image_disk() -> bytes:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
-    """A node with the image `debian` installed and no template."""
+async def world(
+    folder: Path, *, kept: int = 2, pool: Callable[[Path], None] = Path.mkdir
+) -> AsyncIterator[World]:
+    """A node with the image `debian` installed, and what `pool` makes at the pool's place: nothing."""
     config = Config(
         paths=Paths(state=folder / "state", run=folder / "run", cache=folder / "cache"),
         vms=Vms(cpus=1, memory="512M", disk="8G"),
         engine=Engine(templates_kept=kept),
     )
-    config.pool.mkdir(parents=True)
+    config.paths.state.mkdir(parents=True)
+    pool(config.pool)
     disks = await Disks.open(config)
     builder = FakeBuilder(disk=image_disk())
     cached = Images(config.paths.cache, builder=builder)
@@ -161,6 +166,9 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
     cache = TemplateCache(config.paths.cache / "templates", templates=templates, disks=disks)
     alone, told = asyncio.Lock(), list[Event]()
     host = Host(accel=ACCEL, qemu_version="7.2")
+    network = Network(settings=config.network, slots_ready=0)
+    cgroups = Cgroups(instance="t1", root=folder)
+    launcher = Launcher(jail=Jail(folder=folder), cgroups=cgroups)
     async with Operations() as operations, TaskGroup() as group:
         boot = Boot(
             config=config,
@@ -168,10 +176,8 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             images=images,
             templates=templates,
             disks=disks,
-            network=Network(settings=config.network, slots_ready=0),
-            launcher=Launcher(
-                jail=Jail(folder=folder), cgroups=Cgroups(instance="t1", root=folder)
-            ),
+            network=network,
+            launcher=launcher,
             group=group,
         )
         service = service_of(
@@ -193,6 +199,7 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             service=service,
             cache=cache,
             alone=alone,
+            publish=told.append,
         )
         pruning = Pruning(
             config=config,
@@ -201,6 +208,7 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             disks=disks,
             records=records,
             cache=cache,
+            key_of=boot.key,
             alone=alone,
         )
         ahead = Ahead(
@@ -213,6 +221,14 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             pruning=pruning,
             publish=told.append,
         )
+        recovery = Recovery(
+            records=records,
+            disks=disks,
+            boot=boot,
+            service=service,
+            network=network,
+            launcher=launcher,
+        )
         yield World(
             config=config,
             boot=boot,
@@ -223,6 +239,7 @@ async def world(folder: Path, *, kept: int = 2) -> AsyncIterator[World]:
             cache=cache,
             pruning=pruning,
             ahead=ahead,
+            recovery=recovery,
             alone=alone,
             told=told,
         )

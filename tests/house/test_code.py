@@ -11,7 +11,8 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PAST = ROOT / "tests" / "past" / "agents"  # kept as they were
+TESTS = sorted(p for p in (ROOT / "tests").rglob("*.py") if not p.is_relative_to(PAST))
 CODE = [
     *SOURCES,
     *TESTS,

@@ -95,6 +95,10 @@ async def grown(cloud: Control, line: str) -> list[str]:
         ("rm -- w", ["rm -- web", "rm -- web-next"]),
         ("ls w", ["ls web", "ls web-next"]),
         ("ls web ", []),
+        ("ls --group s", ["ls --group status"]),
+        ("rm web --dr", ["rm web --dry-run"]),
+        ("ls --dr", []),
+        ("doc error-conf", ["doc error-conflict"]),
     ],
 )  # fmt: skip
 async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
@@ -110,9 +114,9 @@ async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
         ("cp ", ["<source> +VM to copy", "--cpu N +vCPUs, if not as many", "--memory SIZE .*"]),
         ("cp web ", ["<new> +name of the copy; .*"]),
         ("new --image ", ["IMAGE +image to start from"]),
-        ("tag ", ["<vm> +VM", "-d, --delete +take these tags away"]),
+        ("tag ", ["<vm> +VM, or .*", "-d, --delete +take these tags away"]),
         ("comment web ", ["<text> +the note; .*"]),
-        ("ls x ", ["-l, --long .*", "--json +print the result as JSON"]),
+        ("ls x ", ["-l, --long .*", "--group none.*", "--json +print the result as JSON"]),
     ],
 )
 async def test_what_can_come(cloud: Control, line: str, rows: list[str]) -> None:

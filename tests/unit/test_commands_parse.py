@@ -104,7 +104,7 @@ def test_global_flags(line: str, wants_json: bool, wants_help: bool) -> None:
         ("new --cpu ٣", "--cpu '٣' is not a whole number."),
         ("new --cpu 99999999999999999999", "is not a whole number."),
         ("cp --copy-tags=maybe web", "--copy-tags is true or false, not 'maybe'"),
-        ("rm", "`rm` needs <vm>. Usage: rm <vm…>"),
+        ("rm", "`rm` needs <vm>. Usage: rm [--all] <vm…>"),
         ("rename web", "`rename` needs <new>."),
         ("share port web x", "port 'x' is not a whole number."),
     ],

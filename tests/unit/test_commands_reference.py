@@ -1,4 +1,4 @@
-"""The registry: every verb is documented, every example parses, the reference page is current."""
+"""The registry: every verb is documented, every example parses, the generated pages are current."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from atoll.commands.pages import page, page_data, reference
+from atoll.commands.pages import page, page_data
 from atoll.commands.parse import parse
+from atoll.commands.reference import generated, main
 from atoll.commands.registry import Command
 from atoll.commands.verbs import REGISTRY
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+DOCS = Path(__file__).parents[2] / "docs"
 COMMANDS = list(REGISTRY)
 
 
 def test_the_verbs_of_the_language() -> None:
     assert [command.name for command in COMMANDS] == [
         "new", "cp", "ls", "rm", "undo", "rename", "tag", "comment",
-        "pause", "resume", "restart", "stat", "ssh",
+        "pause", "resume", "restart", "stat", "vm-logs", "ssh",
         "share show", "share port", "share set-public", "share set-private",
-        "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key generate-api-key",
-        "whoami", "browser", "help", "doc", "exit",
+        "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
+        "ssh-key generate-api-key", "ssh-key shorten",
+        "whoami", "browser", "billing usage", "help", "doc", "exit",
     ]  # fmt: skip
 
 
@@ -41,5 +43,16 @@ def test_every_example_parses(command: Command) -> None:
         assert parse(REGISTRY, line).command is command
 
 
-def test_the_reference_page_is_current() -> None:
-    assert PAGE.read_text() == reference(REGISTRY), "run: python -m atoll.commands.reference"
+@pytest.mark.parametrize("name", generated())
+def test_the_generated_pages_are_current(name: str) -> None:
+    current = generated()[name]
+    assert (DOCS / name).read_text() == current, "run: python -m atoll.commands.reference"
+
+
+def test_they_are_written_where_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reference", str(tmp_path)])
+    main()
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert written == generated().keys()

@@ -23,6 +23,7 @@ from atoll.rpc.messages import (
     Clone,
     Create,
     Identify,
+    Image,
     Pause,
     Restart,
     Resume,
@@ -33,6 +34,7 @@ from atoll.rpc.messages import (
 from atoll.store import events
 from fakes.engine import FakeEngine
 from framework.cloud import ANN, Control, control
+from framework.signing import SshKeyFile
 
 CI_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
 
@@ -115,6 +117,16 @@ async def test_new_says_when_it_was_a_cold_boot(cloud: Control) -> None:
     cloud.engine.makes_templates = False  # it failed lately
     reply = await cloud.run("new --memory 3G")
     assert ", cold boot: no warm template of this size yet)" in reply.text
+
+
+async def test_new_knows_an_image_and_a_template_that_came_a_moment_ago(cloud: Control) -> None:
+    """Without an event: what is cached of the node is no reason to refuse, or to warn."""
+    await cloud.run("new")
+    cloud.engine.images["full"] = Image(name="full", digest="sha256:2", size_bytes=GIB)
+    cloud.engine.warm_sizes.add((1, 3 * GIB))
+    reply = await cloud.run("new --image full --memory 3G")
+    assert cloud.progress == []
+    assert reply.data["cold_booted"] is False
 
 
 async def test_new_without_a_name_takes_two_words(cloud: Control) -> None:
@@ -707,6 +719,113 @@ async def test_a_key_for_one_vm_sees_only_that_one(cloud: Control) -> None:
     assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["shop"]
 
 
+async def test_a_key_for_a_tag_sees_and_makes_only_such_vms(cloud: Control) -> None:
+    for line in ("new --name web --tag ci", "new --name db", f"ssh-key add --tag ci '{CI_KEY}'"):
+        await cloud.run(line)
+    caller = await cloud.cloud.caller_for_key(CI_KEY, source="x")
+    assert caller is not None
+    assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["web"]
+    for line in (
+        "stat db",
+        "rename db x",
+        "tag db ci",
+        "share set-public db",
+        "ssh db id",
+        "cp db",
+    ):
+        await fails(cloud, line, NotFound, caller=caller)
+    assert (await cloud.data("rm db", caller))["not_found"] == ["db"]
+    for line in ("ssh-key list", "ssh-key generate-api-key", f"ssh-key add '{ANN}'", "browser"):
+        said = await fails(cloud, line, Denied, caller=caller)
+        assert "is for VMs tagged 'ci'" in said
+
+    made = await cloud.data("new --name job --tag nightly", caller)
+    assert made["tags"] == ["ci", "nightly"]
+    assert (await cloud.data("new --name plain", caller))["tags"] == ["ci"]
+    assert (await cloud.data("cp web two --copy-tags=false", caller))["tags"] == ["ci"]
+    await cloud.run("rm job", caller)
+    assert [vm["vm_name"] for vm in (await cloud.data("undo", caller))["restored"]] == ["job"]
+
+    assert "keeps the tag there" in await fails(cloud, "tag -d web ci", Denied, caller=caller)
+    assert (await cloud.data("tag web more", caller))["tags"] == ["ci", "more"]
+    await cloud.run("tag -d web ci")  # by its owner
+    await fails(cloud, "stat web", NotFound, caller=caller)
+    (entry,) = [key for key in (await cloud.data("ssh-key list"))["ssh_keys"] if key["tag"]]
+    assert (entry["name"], entry["tag"], entry["vm_name"]) == ("ci", "ci", None)
+
+
+async def test_vms_learn_which_keys_a_tag_lets_in(cloud: Control) -> None:
+    await cloud.run("new --name web --tag ci")
+    await cloud.run("new --name db")
+    await cloud.run(f"ssh-key add --tag ci '{CI_KEY}'")
+
+    async def opened(name: str, *keys: str) -> None:
+        async def check() -> bool | None:
+            identity = cloud.engine.identities[on_engine(cloud, name).vm]
+            return [line.split()[2] for line in identity.authorized_keys] == list(keys) or None
+
+        await poll(check, seconds=10, what=f"{name} to know {keys}", every=0.005)
+
+    await opened("web", "laptop", "ci")
+    await opened("db", "laptop")
+    await cloud.run("tag db ci")
+    await opened("db", "laptop", "ci")
+    await cloud.run("tag -d web ci")
+    await opened("web", "laptop")
+
+
+async def test_the_last_key_of_the_account_itself_stays(cloud: Control) -> None:
+    await cloud.run(f"ssh-key add --tag ci '{CI_KEY}'")
+    assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
+
+
+async def test_keys_and_tokens_are_renamed(cloud: Control) -> None:
+    await cloud.run(f"ssh-key add '{CI_KEY}'")
+    assert await cloud.data("ssh-key rename ci runner") == {
+        "status": "renamed",
+        "old_name": "ci",
+        "new_name": "runner",
+    }
+    await cloud.run("ssh-key rename runner runner")  # to what it is called already
+    await cloud.run("ssh-key generate-api-key --label old")
+    await cloud.run("ssh-key generate-api-key --label other")
+    assert (await cloud.run("ssh-key rename old new")).text == "old is now new"
+    listed = await cloud.data("ssh-key list")
+    assert [key["name"] for key in listed["ssh_keys"]] == ["laptop", "runner"]
+    assert {token["label"] for token in listed["api_keys"]} == {"new", "other"}
+    await fails(cloud, "ssh-key rename runner laptop", Conflict)
+    await fails(cloud, "ssh-key rename runner 'a b'", Invalid)
+    await fails(cloud, "ssh-key rename new other", Conflict)
+    await fails(cloud, "ssh-key rename new 'a b'", Invalid)
+    await fails(cloud, "ssh-key rename nope x", NotFound)
+    await fails(cloud, "ssh-key rename runner x", NotFound, caller=cloud.bob)
+
+
+async def test_a_signed_token_is_shortened(cloud: Control, tmp_path: Path) -> None:
+    signer = SshKeyFile.new(tmp_path, "signer")
+    await cloud.run(f"ssh-key add --tag ci '{signer.line}'")
+    ends = int(cloud.clock()) + 60
+    long = signer.token(f'{{"cmds":["whoami","ls"],"exp":{ends}}}')
+    await cloud.run(f"exe0-to-exe1 {long}")
+    reply = await cloud.run(f"ssh-key shorten {long}")
+    assert re.fullmatch(r"atoll1\.[A-Za-z0-9_-]{43}", reply.text)
+    assert reply.data["cmds"] == ["ls", "whoami"]
+    assert reply.data["namespace"] == "v0@atoll.localhost"
+    assert reply.data["expires_at"] == "2027-01-15T08:01:00Z"
+    tokens = cloud.cloud.tokens
+    short = await tokens.caller_for_token(reply.text, "x")
+    whole = await tokens.caller_for_token(long, "x")
+    assert short is not None
+    assert whole is not None
+    assert short.scope == whole.scope == Scope(cmds=frozenset({"ls", "whoami"}), tag="ci")
+    assert short.credential == whole.credential
+    await fails(cloud, f"ssh-key shorten {long}", Denied, caller=cloud.bob)
+    await fails(cloud, f"ssh-key shorten {long[:-1]}", Denied)
+    await fails(cloud, f"ssh-key shorten {reply.text}", Denied)
+    await cloud.run("ssh-key remove key-1")
+    assert await tokens.caller_for_token(reply.text, "x") is None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -776,6 +895,10 @@ async def test_key_errors(cloud: Control) -> None:
     assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
     assert "key 'nope' not found" in await fails(cloud, "ssh-key remove nope", NotFound)
     await fails(cloud, f"ssh-key add --vm nope '{CI_KEY}'", NotFound)
+    await fails(cloud, f"ssh-key add --tag NO '{CI_KEY}'", Invalid)
+    await cloud.run("new --name web")
+    said = await fails(cloud, f"ssh-key add --vm web --tag ci '{CI_KEY}'", Invalid)
+    assert "--vm and --tag exclude one another" in said
 
 
 async def test_api_keys(cloud: Control) -> None:
@@ -791,6 +914,12 @@ async def test_api_keys(cloud: Control) -> None:
     }
     (entry,) = (await cloud.data("ssh-key list"))["api_keys"]
     assert (entry["label"], entry["cmds"], entry["vm_name"]) == ("ci", ["ls", "new"], None)
+    tagged = (await cloud.run("ssh-key generate-api-key --tag ci --label tagged")).text
+    caller = await cloud.cloud.tokens.caller_for_token(tagged, "x")
+    assert caller is not None
+    assert caller.scope.tag == "ci"
+    assert "only for" in (await cloud.run("ssh-key list")).text.lower()
+    await cloud.run("ssh-key remove tagged")
     assert (await cloud.run("ssh-key remove ci")).text == "removed ci"
     assert (await cloud.data("ssh-key list"))["api_keys"] == []
 
@@ -842,12 +971,13 @@ async def test_help(cloud: Control) -> None:
     assert "share set-public" in family
     assert "rename" not in family
     await fails(cloud, "help nope", Invalid)
-    assert (await cloud.data("rm --help"))["flags"][0]["names"] == ["--json"]
+    names = [flag["names"] for flag in (await cloud.data("rm --help"))["flags"]]
+    assert names == [["--all"], ["--json"], ["--help"], ["--dry-run"]]
 
 
 async def test_doc(cloud: Control) -> None:
-    assert (await cloud.run("doc")).text.startswith("# Commands\n")
-    assert (await cloud.run("doc rm")).text.startswith("## rm\n")
+    assert (await cloud.run("doc")).text.startswith("# Pages\n")
+    assert (await cloud.run("doc rm")).text.startswith("# rm\n")
     assert (await cloud.run("exit")).text == ""
 
 
@@ -872,6 +1002,8 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("tag web ", {"prod"}),
         ("ssh-key remove ", {"laptop"}),
         ("help ren", {"rename"}),
+        ("doc share-set-", {"share-set-public", "share-set-private"}),
+        ("doc ski", {"skill"}),
         ("nope ", set()),
         ("rm 'we", {"web", "web-next"}),
     ],
@@ -894,6 +1026,6 @@ async def test_changes_are_recorded(cloud: Control) -> None:
     async with cloud.store.read() as tx:
         found = await events.latest(tx, cloud.ann.account.id, limit=10)
     assert [(event.kind, event.vm, event.door) for event in found] == [
-        ("rm", None, "ssh"),
+        ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]

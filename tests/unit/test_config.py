@@ -9,6 +9,7 @@ import pytest
 
 from atoll.base.errors import Invalid
 from atoll.config import Config, Https, Network, Paths, load, path_in_force, render
+from framework.past import CONFIGS
 
 
 def write(folder: Path, text: str) -> Path:
@@ -32,6 +33,14 @@ def test_what_render_prints_loads_to_the_same_values(tmp_path: Path) -> None:
         https=Https(vm_ports=False, session_hours=0.5),
     )
     assert load(write(tmp_path, render(config))) == config
+    assert load(write(tmp_path, render(config, only_set=True))) == config
+
+
+def test_a_file_that_is_kept_fixes_no_default(tmp_path: Path) -> None:
+    config = Config(network=Network(instance="t1"))
+    lines = render(config, only_set=True).splitlines()
+    assert [line for line in lines if line and line[0] not in "[#"] == ['instance = "t1"']
+    assert '# cache = "/var/cache/atoll"' in lines
 
 
 def test_render_explains_every_key(tmp_path: Path) -> None:
@@ -59,6 +68,37 @@ def test_a_wrong_value_is_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(Invalid, match=r"atoll\.toml") as failure:
         load(write(tmp_path, text))
     assert named in failure.value.message
+
+
+@pytest.mark.parametrize("release", CONFIGS)
+def test_the_file_an_earlier_release_wrote_loads_or_says_what_to_take_out(
+    tmp_path: Path, release: str
+) -> None:
+    """`make up` writes every key into it, so a key that is dropped is in everybody's file."""
+    dropped = {"c99cd20": ["warm_sizes"]}.get(release, [])
+    lines = CONFIGS[release].read_text().splitlines()
+    if dropped:
+        with pytest.raises(Invalid) as failure:
+            load(CONFIGS[release])
+        assert failure.value.message == f"{CONFIGS[release]}: this version has no setting " + (
+            ", ".join(f"engine.{key}" for key in dropped)
+        )
+        assert "Take out" in failure.value.hint
+    kept = [line for line in lines if line.partition(" = ")[0] not in dropped]
+    load(write(tmp_path, "\n".join(kept)))  # its values are yesterday's defaults, and in force
+
+
+def test_the_settings_can_be_listed_whatever_is_in_the_file() -> None:
+    """As the hint of every error above says."""
+    assert load(Path("/dev/null")) == Config()
+
+
+def test_all_keys_that_are_not_there_are_named_at_once(tmp_path: Path) -> None:
+    text = "[ssh]\nprot = 22\nport = 0\n[engine]\nwarm_sizes = []\n[later]\n"
+    with pytest.raises(Invalid, match="has no setting") as failure:
+        load(write(tmp_path, text))
+    for key in ("ssh.prot", "engine.warm_sizes", "later"):
+        assert key in failure.value.message
 
 
 def test_a_file_that_was_asked_for_must_exist(

@@ -184,6 +184,46 @@ async def test_a_base_whose_image_a_crash_lost_goes(node: World) -> None:
     assert set(node.disks.bases()) == {node.images.current("debian").digest}
 
 
+def prologues(node: World, *names: str) -> Path:
+    """The folder, with what earlier shapes left there."""
+    folder = node.config.pool / "prologues"
+    folder.mkdir(mode=0o700)
+    for name in names:
+        (folder / name).write_bytes(b"head")
+    return folder
+
+
+async def test_prologues_of_machines_that_nobody_has_go(node: World) -> None:
+    """A QEMU that was upgraded, a size nobody uses: each left one for ever."""
+    default = await node.make()
+    record = node.stand(image=default.digest)
+    stopped = record.model_copy(update={"vm": "vm-b", "spec": node.spec(700 * MIB)})
+    node.records.put(stopped)
+    own = node.boot.key(stopped)
+    folder = prologues(node, default.key, own, "0" * 32, f".{own}.99.new")
+    await node.pruning.run(default)
+    assert {path.name for path in folder.iterdir()} == {default.key, own}
+    node.records.drop(stopped.vm)
+    await node.pruning.run(default)
+    assert {path.name for path in folder.iterdir()} == {default.key}
+    await node.pruning.run(default)
+
+
+async def test_while_a_machine_is_not_known_no_prologue_goes(node: World) -> None:
+    default = await node.make()
+    folder = prologues(node, "0" * 32)
+    record = node.stand(image=OLD)  # which is not there, nor is what its machine is
+    await node.pruning.run(default)
+    assert list(folder.iterdir())
+    node.records.drop(record.vm)
+    node.records.unreadable.add("vm-lost")
+    await node.pruning.run(default)
+    assert list(folder.iterdir())
+    node.records.unreadable.clear()
+    await node.pruning.run(default)
+    assert not list(folder.iterdir())
+
+
 async def test_the_pool_reads_the_same_afterwards(node: World, tmp_path: Path) -> None:
     default, *_ = await some(node)
     await node.pruning.run(default)

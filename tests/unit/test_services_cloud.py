@@ -107,6 +107,20 @@ async def test_route_asks_the_engine_before_it_refuses(cloud: Control, engine: F
     assert (await cloud.cloud.route(cloud.ann, "web")).vm_id == vm
 
 
+async def test_the_end_of_a_vm_is_told_once(cloud: Control, engine: FakeEngine) -> None:
+    ended: list[str] = []
+    cloud.cloud.facts.when_vm_ends(ended.append)
+    await cloud.run("new --name web")
+    await until(cloud, "web", "running")
+    await cloud.run("pause web")
+    assert ended == [only(engine)]
+    await cloud.run("resume web")
+    await cloud.run("restart web")
+    await cloud.run("rm web")
+    assert set(ended) == {only(engine)}
+    assert len(ended) >= 2, "when it was removed"
+
+
 async def test_published(cloud: Control, engine: FakeEngine) -> None:
     await cloud.run("new --name web")
     await cloud.run("share port web 3000")

@@ -24,8 +24,12 @@ class Addresses:
 
     def ssh_command(self, name: str) -> str:
         """`ssh -p 2222 web@localhost`."""
-        port = self.config.ssh.port
-        return f"ssh {'' if port == 22 else f'-p {port} '}{self.ssh_dest(name)}"
+        return f"{self._ssh}{self.ssh_dest(name)}"
+
+    @property
+    def lobby_command(self) -> str:
+        """`ssh -p 2222 localhost`, which a command follows."""
+        return f"{self._ssh}{self.ssh_host}"
 
     def https_url(self, name: str) -> str:
         """`https://web.atoll.localhost:8443/`."""
@@ -33,7 +37,11 @@ class Addresses:
 
     def login_url(self, code: str) -> str:
         """Where a one-time code signs a browser in."""
-        return f"https://{self.config.https.domain}{self._port}/login/{code}"
+        return self.cloud_url(f"login/{code}")
+
+    def cloud_url(self, path: str) -> str:
+        """A page of the cloud itself: `https://atoll.localhost:8443/docs.md`."""
+        return f"https://{self.config.https.domain}{self._port}/{path}"
 
     def ssh_fields(self, name: str) -> dict[str, str | int]:
         """The JSON keys that say how to connect."""
@@ -43,6 +51,11 @@ class Addresses:
             "ssh_user": name,
             "ssh_port": self.config.ssh.port,
         }
+
+    @property
+    def _ssh(self) -> str:
+        port = self.config.ssh.port
+        return f"ssh {'' if port == 22 else f'-p {port} '}"
 
     @property
     def _port(self) -> str:

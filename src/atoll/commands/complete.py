@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atoll.base.errors import AtollError
+from atoll.commands.addresses import Addresses
 from atoll.commands.expected import Expected, expected, next_words
+from atoll.commands.library import ALL, Library
 from atoll.commands.partial import Partial, partial
 from atoll.commands.registry import Parameter, Registry, Source
 from atoll.commands.render import table
@@ -110,8 +112,12 @@ class Completer:
                     return [command.name for command in self._registry]
                 case Source.VERB:
                     return [word for word, _ in next_words(self._registry, given)]
-                case Source.NONE:
-                    return []
+                case Source.PAGE:
+                    addresses = Addresses(self._cloud.config)
+                    library = Library(registry=self._registry, addresses=addresses)
+                    return [ALL, *(page.slug for page in library)]
+                case Source.NONE:  # `a|b` names the values themselves
+                    return parameter.value.split("|") if "|" in parameter.value else []
         except AtollError:
             return []  # a Tab key is no place for errors
 

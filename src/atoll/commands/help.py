@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from atoll.commands import pages
 from atoll.commands.context import Context
+from atoll.commands.library import Library
 from atoll.commands.parse import unknown
 from atoll.commands.registry import Command, Reach, Registry, Source, argument
 from atoll.commands.reply import Reply
@@ -43,16 +44,23 @@ async def help_(ctx: Context, args: About) -> Reply:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    words: tuple[str, ...] = argument(
+        "page", "a page or a command; all; the list if not given", many=True, source=Source.PAGE
+    )
+
+
 @VERBS.command(
     "doc",
-    help="Print the reference of all commands, or of one, as Markdown.",
+    help="Print a page of the reference as Markdown: a command, an error, language, skill.",
     reach=Reach.NOTHING,
-    examples=("doc", "doc new"),
+    examples=("doc", "doc new", "doc share port", "doc error-conflict", "doc skill", "doc all"),
     result={"markdown": "the text"},
 )
-async def doc(ctx: Context, args: About) -> Reply:
-    found = _chosen(ctx, args.words)
-    text = pages.section(found[0]) if len(found) == 1 else pages.reference(found).rstrip("\n")
+async def doc(ctx: Context, args: Which) -> Reply:
+    library = Library(registry=ctx.registry, addresses=ctx.addresses)
+    text = library.find(args.words)
     return Reply(data={"markdown": text}, text=text)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.reply import Reply
+from atoll.commands.several import on_each
 
 VERBS = Registry()
 
@@ -50,7 +51,7 @@ async def rename(ctx: Context, args: Rename) -> Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
-    vm: str = argument("vm", "VM", source=Source.VM)
+    vm: str = argument("vm", "VM, or a pattern with * and ? for several", source=Source.VM)
     tags: tuple[str, ...] = argument("tag", "tags; none: show them", many=True, source=Source.TAG)
     delete: bool = flag("-d --delete", "take these tags away", default=False)
 
@@ -60,21 +61,34 @@ class Tag:
     help="Tag a VM, take tags away, or show them.",
     reach=Reach.VM,
     mutates=True,
-    examples=("tag web prod", "tag -d web prod"),
-    result={"vm_name": "the VM", "tags": "all its tags now"},
+    examples=("tag web prod", "tag -d web prod", "tag 'web*' prod"),
+    result={
+        "vm_name": "the VM",
+        "tags": "all its tags now",
+    },
+    sometimes={
+        "vms": "of a pattern: one entry per VM with the keys above",
+        "failed": "then also: names that failed",
+        "not_found": "those of them that do not exist any more",
+        "errors": "name -> why it failed",
+    },
 )
 async def tag(ctx: Context, args: Tag) -> Reply:
     tags = split_tags(args.tags)
-    if not tags:
-        vm = await ctx.cloud.access.find(ctx.caller, args.vm)
-    elif args.delete:
-        vm = await ctx.cloud.settings.set_tags(ctx.caller, args.vm, add=(), remove=tags)
-    else:
-        vm = await ctx.cloud.settings.set_tags(ctx.caller, args.vm, add=tags, remove=())
-    return Reply(
-        data={"vm_name": args.vm, "tags": list(vm.tags)},
-        text=f"{args.vm}: {', '.join(vm.tags) or 'no tags'}",
-    )
+    add, remove = ((), tags) if args.delete else (tags, ())
+
+    async def one(name: str) -> Reply:
+        if tags:
+            vm = await ctx.cloud.settings.set_tags(ctx.caller, name, add=add, remove=remove)
+        else:
+            vm = await ctx.cloud.access.find(ctx.caller, name)
+        return Reply(
+            data={"vm_name": name, "tags": list(vm.tags)},
+            text=f"{name}: {', '.join(vm.tags) or 'no tags'}",
+            changed=None if tags else (),
+        )
+
+    return await on_each(ctx, (args.vm,), one)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

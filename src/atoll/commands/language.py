@@ -1,6 +1,7 @@
 """The command language: one line in, one reply out, the same behind every door.
 
-Order: parse, check the caller's scope, run, render. Nothing is run for `--help`.
+Order: parse, check the caller's scope, run, render. Nothing is run for `--help`, and for
+`--dry-run` only as a rehearsal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from atoll.base.errors import AtollError, Denied
 from atoll.commands import pages
 from atoll.commands.complete import Choices, Completer
 from atoll.commands.context import Context, Sessions
+from atoll.commands.dry_run import rehearse
 from atoll.commands.parse import parse
 from atoll.commands.registry import Command, Reach
 from atoll.commands.render import as_json
@@ -59,33 +61,40 @@ class Language:
             stdin=stdin,
             progress=progress or (lambda _text: None),
         )
-        reply = await command.run(ctx, parsed.arguments)
-        if command.mutates:
-            await self._record(ctx, command, reply)
+        if parsed.is_dry_run:
+            reply = await rehearse(ctx, command, parsed.arguments)
+        else:
+            reply = await command.run(ctx, parsed.arguments)
+            if command.mutates:
+                await self._record(ctx, command, reply)
         if parsed.wants_json and reply.run_in_vm is None:
             return Reply(data=reply.data, text=as_json(reply.data), exit=reply.exit)
         return reply
+
+    def changes(self, line: str) -> bool:
+        """True when running the line would change something.
+
+        Raises UnknownCommand or Invalid (the line).
+        """
+        parsed = parse(REGISTRY, line)
+        return parsed.command.mutates and not (parsed.wants_help or parsed.is_dry_run)
 
     async def complete(self, caller: Caller, line: str) -> list[str]:
         """Words that can stand in place of the last word of `line`, sorted."""
         choices = await self._completer.choices(caller, line)
         return [choice.word for choice in choices.items]
 
-    def changes(self, line: str) -> bool:
-        """Whether a line that can be run would change something."""
-        try:
-            return parse(REGISTRY, line).command.mutates
-        except AtollError:
-            return False
-
     async def choices(self, caller: Caller, line: str) -> Choices:
         """What can stand at the end of `line`, with what to show for it."""
         return await self._completer.choices(caller, line)
 
     async def _record(self, ctx: Context, command: Command, reply: Reply) -> None:
-        name = reply.data.get("vm_name") if isinstance(reply.data, dict) else None
+        names: tuple[str | None, ...] | None = reply.changed
+        if names is None:
+            names = (reply.data.get("vm_name") if isinstance(reply.data, dict) else None,)
         try:
-            await self._cloud.record(ctx.caller, command.name, act=ctx.act, vm_name=name)
+            for name in names:
+                await self._cloud.record(ctx.caller, command.name, act=ctx.act, vm_name=name)
         except AtollError as error:  # the command is done; its trace is missing
             _log.warning("event not recorded", command=command.name, reason=str(error))
 
@@ -93,15 +102,22 @@ class Language:
 def check_scope(caller: Caller, command: Command, arguments: object) -> None:
     """Raise Denied when the key or token is not made for this command."""
     scope = caller.scope
-    if scope.vm is not None and command.reach is Reach.ACCOUNT:
+    is_beyond = {
+        Reach.ACCOUNT: not scope.is_whole,
+        Reach.NEW_VM: scope.vm is not None,
+    }.get(command.reach, False)
+    if is_beyond:
+        limit = "one VM" if scope.vm is not None else f"VMs tagged {scope.tag!r}"
         raise Denied(
-            f"this key or token is for one VM; `{command.name}` concerns the account",
+            f"this key or token is for {limit}; `{command.name}` concerns the account",
             hint="Use a key of the account itself",
         )
-    if scope.cmds is None or command.name in scope.cmds:
+    words = {command.name, *map(" ".join, command.aliases)}
+    if scope.cmds is None or words & scope.cmds:
         return
     vm = getattr(arguments, "vm", None)
-    if isinstance(vm, str) and f"{command.name} {vm}" in scope.cmds:
+    names = (vm,) if isinstance(vm, str) else getattr(arguments, "vms", ())
+    if names and all(f"{command.name} {name}" in scope.cmds for name in names):
         return
     allowed = ", ".join(sorted(scope.cmds)) or "nothing"
     raise Denied(f"this token does not allow `{command.name}`", hint=f"It allows: {allowed}")

@@ -7,17 +7,25 @@ from typing import Any
 
 from atoll.commands.registry import Command, Parameter
 from atoll.commands.render import table
+from atoll.commands.topics import TOPICS
 
 GLOBAL = (
     ("--json", "print the result as JSON"),
     ("--help", "say what a command does; nothing is run"),
 )
+DRY_RUN = ("--dry-run", "check everything and say what would be done; nothing is changed")
 
 
 def overview(commands: Iterable[Command]) -> str:
     """Every verb with one line."""
-    rows = [(command.name, command.help.split(". ")[0].rstrip(".")) for command in commands]
-    return table(("COMMAND", ""), rows) + "\n\nAll take --json and --help. More: help <command>"
+    rows = [(command.name, first_sentence(command)) for command in commands]
+    more = "All take --json and --help, those that change something --dry-run. More: help <command>"
+    return f"{table(('COMMAND', ''), rows)}\n\n{more}"
+
+
+def first_sentence(command: Command) -> str:
+    """What a list says of a verb."""
+    return command.help.split(". ")[0].rstrip(".")
 
 
 def page(command: Command) -> str:
@@ -56,9 +64,11 @@ def page_data(command: Command) -> dict[str, Any]:
             }
             for option in command.options
         ]
-        + [{"names": [name], "help": text, "repeat": False} for name, text in GLOBAL],
+        + [
+            {"names": [name], "help": text, "repeat": False} for name, text in global_flags(command)
+        ],
         "examples": list(command.examples),
-        "result": dict(command.result),
+        "result": {**command.result, **command.sometimes},
         "mutates": command.mutates,
     }
 
@@ -67,17 +77,25 @@ def reference(commands: Iterable[Command]) -> str:
     """The reference page in Markdown."""
     parts = [
         "# Commands",
-        "Generated from the commands themselves: `python -m atoll.commands.reference`.",
-        "The same line works over SSH, at the prompt and as the body of `POST /exec`."
-        " Every command takes `--json` (print the result as JSON) and `--help`.",
+        "Generated from the commands themselves: `python -m atoll.commands.reference`. The same text,"
+        " a page per command, is printed by `doc` and served at `/docs.md`. See also"
+        " [errors](errors.md) and the [page for coding agents](../skill.md).",
     ]
-    parts.extend(section(command) for command in commands)
+    parts.extend(f"## {topic.title}\n\n{topic.body}" for topic in TOPICS)
+    parts.extend(f"## {command.name}\n\n{section(command)}" for command in commands)
     return "\n\n".join(parts) + "\n"
 
 
+def own_page(command: Command) -> str:
+    """The page of one verb in Markdown."""
+    names = [f"`{name}`" for name, _ in global_flags(command)]
+    more = f"Takes {', '.join(names[:-1])} and {names[-1]} too: `doc language`."
+    return f"# {command.name}\n\n{section(command)}\n\n{more}"
+
+
 def section(command: Command) -> str:
-    """One verb in Markdown."""
-    parts = [f"## {command.name}", command.help, f"```text\n{command.usage}\n```"]
+    """One verb in Markdown, without a heading."""
+    parts = [command.help, f"```text\n{command.usage}\n```"]
     rows = [
         (_shown(parameter), parameter.help + _default(parameter)) for parameter in _all(command)
     ]
@@ -89,9 +107,15 @@ def section(command: Command) -> str:
     if command.examples:
         parts.append("```sh\n" + "\n".join(command.examples) + "\n```")
     if command.result:
-        lines = [f"| `{key}` | {text} |" for key, text in command.result.items()]
+        keys = {**command.result, **command.sometimes}
+        lines = [f"| `{key}` | {text} |" for key, text in keys.items()]
         parts.append("\n".join(("| JSON key | |", "|---|---|", *lines)))
     return "\n\n".join(parts)
+
+
+def global_flags(command: Command) -> tuple[tuple[str, str], ...]:
+    """Flags that every verb takes, or every verb that changes something."""
+    return (*GLOBAL, DRY_RUN) if command.mutates else GLOBAL
 
 
 def _all(command: Command) -> tuple[Parameter, ...]:

@@ -12,7 +12,8 @@ from atoll.base.errors import Invalid
 from atoll.commands.registry import Command, Parameter, Registry, UnknownCommand
 
 LINE_BYTES = 64 * 1024
-JSON_FLAG, HELP_FLAG = "--json", "--help"
+JSON_FLAG, HELP_FLAG, DRY_RUN_FLAG = "--json", "--help", "--dry-run"
+GLOBAL = (JSON_FLAG, HELP_FLAG, DRY_RUN_FLAG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Parsed:
     arguments: Any
     wants_json: bool
     wants_help: bool
+    is_dry_run: bool = False
 
 
 def split(line: str) -> list[str]:
@@ -45,7 +47,7 @@ def parse(registry: Registry, line: str) -> Parsed:
     Raises UnknownCommand with the nearest verb, or Invalid naming the argument.
     """
     words = split(line)
-    start = next((i for i, word in enumerate(words) if word not in (JSON_FLAG, HELP_FLAG)), None)
+    start = next((i for i, word in enumerate(words) if word not in GLOBAL), None)
     if start is None:
         if HELP_FLAG not in words:
             raise Invalid("no command was given", hint="Try: help")
@@ -58,11 +60,18 @@ def parse(registry: Registry, line: str) -> Parsed:
     reader = _Reader(command, words[count:])
     reader.read()
     wants_help = HELP_FLAG in leading or reader.wants_help
+    is_dry_run = DRY_RUN_FLAG in leading or reader.is_dry_run
+    if is_dry_run and not command.mutates and not wants_help:
+        raise Invalid(
+            f"`{command.name}` changes nothing, so it has no dry run",
+            hint=f"Leave {DRY_RUN_FLAG} away",
+        )
     return Parsed(
         command=command,
         arguments=None if wants_help else reader.arguments(),
         wants_json=JSON_FLAG in leading or reader.wants_json,
         wants_help=wants_help,
+        is_dry_run=is_dry_run,
     )
 
 
@@ -70,7 +79,7 @@ class _Reader:
     """Goes through the words after a verb."""
 
     def __init__(self, command: Command, words: Sequence[str]) -> None:
-        self.wants_json = self.wants_help = False
+        self.wants_json = self.wants_help = self.is_dry_run = False
         self._command = command
         self._words = list(words)
         self._values: dict[str, list[str]] = {}
@@ -90,6 +99,8 @@ class _Reader:
                 self.wants_json = True
             elif word == HELP_FLAG:
                 self.wants_help = True
+            elif word == DRY_RUN_FLAG:
+                self.is_dry_run = True
             elif word.startswith("-") and len(word) > 1:
                 self._option(word)
             else:
@@ -145,7 +156,7 @@ class _Reader:
         self._values.setdefault(place.name, []).append(word)
 
     def _no_such_flag(self, name: str) -> Invalid:
-        known = [*self._options, JSON_FLAG, HELP_FLAG]
+        known = [*self._options, *GLOBAL]
         near = difflib.get_close_matches(name[:60], known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Try: {self._command.name} --help"
         return Invalid(f"`{self._command.name}` has no flag {name[:60]!r}", hint=hint)

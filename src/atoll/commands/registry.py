@@ -35,12 +35,17 @@ class Source(StrEnum):
     IMAGE = "image"
     KEY = "key"
     VERB = "verb"
+    PAGE = "page"
 
 
 class Reach(StrEnum):
-    """What a verb touches: a caller limited to one VM runs only those that touch one VM."""
+    """What a verb touches: a caller limited to some VMs runs only those that touch VMs.
+
+    One limited to a single VM makes no other; one limited to a tag does, with the tag on it.
+    """
 
     VM = "vm"
+    NEW_VM = "new-vm"
     ACCOUNT = "account"
     NOTHING = "nothing"
 
@@ -76,6 +81,7 @@ class Command:
     aliases: tuple[tuple[str, ...], ...] = ()
     examples: tuple[str, ...] = ()
     result: Mapping[str, str] = dataclasses.field(default_factory=dict)  # JSON key -> what it says
+    sometimes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of keys that may lack
 
     @property
     def name(self) -> str:
@@ -154,6 +160,7 @@ class Registry:
         aliases: Sequence[str] = (),
         examples: Sequence[str] = (),
         result: Mapping[str, str] | None = None,
+        sometimes: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[[Any, A], Awaitable[Reply]]], Callable[[Any, A], Awaitable[Reply]]]:
         """Declare the decorated function as a verb; its second parameter's type is its arguments."""
 
@@ -176,6 +183,7 @@ class Registry:
                     aliases=tuple(tuple(alias.split()) for alias in aliases),
                     examples=tuple(examples),
                     result=MappingProxyType(dict(result or {})),
+                    sometimes=MappingProxyType(dict(sometimes or {})),
                 )
             )
             return run
@@ -247,6 +255,17 @@ def whole_number(what: str) -> Callable[[str], int]:
         if not (text.isascii() and text.isdigit() and len(text) <= 9):
             raise Invalid(f"{what} {text[:40]!r} is not a whole number", hint=f"Try: {what} 2")
         return int(text)
+
+    return convert
+
+
+def one_of(what: str, choices: Sequence[str]) -> Callable[[str], str]:
+    """A converter for a word out of a few."""
+
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise Invalid(f"{what} {text[:40]!r} is none of {', '.join(choices)}")
+        return text
 
     return convert
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from atoll.base.errors import NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.reply import Reply
+from atoll.commands.several import VMS, collected, each, is_anything
 from atoll.commands.view import VmView
+from atoll.services.trash import Restored
 
 VERBS = Registry()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rm:
-    vms: tuple[str, ...] = argument(
-        "vm", "VMs to remove", many=True, required=True, source=Source.VM
-    )
+    vms: tuple[str, ...] = argument("vm", VMS, many=True, required=True, source=Source.VM)
+    everything: bool = flag("--all", "with the pattern *: yes, all of them", default=False)
 
 
 @VERBS.command(
@@ -25,7 +28,7 @@ class Rm:
     help="Remove VMs. `undo` brings them back for a day; it does not ask.",
     reach=Reach.VM,
     mutates=True,
-    examples=("rm web", "rm web web-next"),
+    examples=("rm web", "rm web 'test-*'", "rm 'test-*' --dry-run"),
     result={
         "deleted": "names that were removed",
         "failed": "names that were not",
@@ -34,22 +37,33 @@ class Rm:
     },
 )
 async def rm(ctx: Context, args: Rm) -> Reply:
-    results = await ctx.cloud.trash.remove(ctx.caller, args.vms, act=ctx.act)
-    errors = {name: error for name, error in results.items() if error is not None}
-    deleted = [name for name in results if name not in errors]
-    data = {
-        "deleted": deleted,
-        "failed": list(errors),
-        "not_found": [name for name, error in errors.items() if isinstance(error, NotFound)],
-        "errors": {name: error.message for name, error in errors.items()},
-    }
+    if not args.everything:
+        await _check_width(ctx, args.vms)
+
+    async def remove(name: str) -> None:
+        await ctx.cloud.trash.remove(ctx.caller, name, act=ctx.act)
+
+    done = await each(ctx, args.vms, remove)
+    deleted = list(done.results)
     hours = f"{ctx.cloud.config.vms.trash_hours:g} h"
     lines = [f"removed {', '.join(deleted)}; `undo` brings back for {hours}"] if deleted else []
-    lines += [str(error) for error in errors.values()]
     return Reply(
-        data=data,
-        text="\n".join(lines),
-        exit=next((error.exit for error in errors.values()), 0),
+        data={"deleted": deleted, **done.failures()},
+        text="\n".join([*lines, *map(str, done.errors.values())]),
+        exit=done.exit,
+        changed=tuple(deleted),
+    )
+
+
+async def _check_width(ctx: Context, given: Sequence[str]) -> None:
+    """`ssh host rm *` in an empty folder arrives here as it was typed, and was hardly meant."""
+    wide = next(filter(is_anything, given), None)
+    if wide is None:
+        return
+    count = len(await ctx.cloud.access.visible(ctx.caller))
+    raise Invalid(
+        f"{wide[:20]!r} means all of your VMs ({count})",
+        hint="Try: rm '*' --all, or first: rm '*' --all --dry-run",
     )
 
 
@@ -68,17 +82,41 @@ class Undo:
         "undone": "the command taken back",
         "restored": "one entry per VM: `vm_name`, `former_name`, `status`, `problem`",
     },
+    sometimes={"errors": "name -> why it is not back"},
 )
 async def undo(ctx: Context, args: Undo) -> Reply:
-    restored = await ctx.cloud.trash.undo(ctx.caller, act=ctx.act)
-    entries, lines = [], []
-    for done in restored:
-        name, status = done.vm.label, VmView.of(ctx.cloud, done.vm).status
-        entries.append(
-            {"vm_name": name, "former_name": done.former_name, "status": status}
-            | ({"problem": done.problem} if done.problem else {})
+    removed = {vm.id: vm for vm in await ctx.cloud.trash.last(ctx.caller)}
+
+    async def restore(vm_id: str) -> Restored | None:
+        return await ctx.cloud.trash.restore(removed[vm_id], act=ctx.act)
+
+    done = await collected(dict.fromkeys(removed, restore))
+    restored = sorted(filter(None, done.results.values()), key=lambda one: one.vm.label)
+    if not restored:
+        raise next(iter(done.errors.values()), None) or NotFound(
+            "there is nothing to undo", hint="Try: ls"
         )
-        was = "" if name == done.former_name else f" (was {done.former_name}; that name is taken)"
-        but = f", but: {done.problem}" if done.problem else ""
-        lines.append(f"{name} is back{was}: {status}{but}")
-    return Reply(data={"undone": "rm", "restored": entries}, text="\n".join(lines))
+    errors = {removed[vm_id].label: error for vm_id, error in done.errors.items()}
+    lines = [_told(ctx, one) for one in restored] + [str(error) for error in errors.values()]
+    data: dict[str, Any] = {"undone": "rm", "restored": [_entry(ctx, one) for one in restored]}
+    if errors:
+        data["errors"] = {name: error.message for name, error in errors.items()}
+    return Reply(
+        data=data,
+        text="\n".join(lines),
+        exit=done.exit,
+        changed=tuple(one.vm.label for one in restored),
+    )
+
+
+def _entry(ctx: Context, done: Restored) -> dict[str, str]:
+    status = VmView.of(ctx.cloud, done.vm).status
+    entry = {"vm_name": done.vm.label, "former_name": done.former_name, "status": status}
+    return entry | ({"problem": done.problem} if done.problem else {})
+
+
+def _told(ctx: Context, done: Restored) -> str:
+    name, status = done.vm.label, VmView.of(ctx.cloud, done.vm).status
+    was = "" if name == done.former_name else f" (was {done.former_name}; that name is taken)"
+    but = f", but: {done.problem}" if done.problem else ""
+    return f"{name} is back{was}: {status}{but}"

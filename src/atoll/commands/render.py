@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from atoll.base.text import json_escape, pad, width
 from atoll.commands.table import Table, one_line
+
+# ECMA-48: control sequences (colour, cursor), strings (title) up to their end, and short ones.
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
+)
 
 
 def as_json(data: Any) -> str:
@@ -26,6 +33,17 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     kept = [(key, value) for key, value in pairs if value]
     size = max((width(key) for key, _ in kept), default=0)
     return "\n".join(f"{pad(key, size)}  {one_line(value)}" for key, value in kept)
+
+
+def printable(text: str) -> str:
+    """What a guest wrote, made safe for a terminal: lines without escapes or control characters."""
+    lines = _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n").splitlines()
+    return "\n".join(
+        "".join(
+            char for char in line if char == "\t" or unicodedata.category(char)[0] != "C"
+        ).rstrip()
+        for line in lines
+    ).strip("\n")
 
 
 def instant(seconds: float) -> str:

@@ -13,7 +13,8 @@ class Reply:
     """`data` is JSON (printed with --json and by /exec), `text` is for people, without a last newline.
 
     `exit` is the process exit code. `run_in_vm` asks the door to run `command` inside the VM and to
-    relay its streams and exit code instead of printing anything.
+    relay its streams and exit code instead of printing anything. `changed` names the VMs that were
+    changed, for the record of what happened; None: the one that `data` calls `vm_name`.
     """
 
     data: Any = None
@@ -21,3 +22,4 @@ class Reply:
     exit: int = 0
     run_in_vm: Route | None = None
     command: str = ""
+    changed: tuple[str, ...] | None = None

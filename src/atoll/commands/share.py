@@ -82,7 +82,7 @@ async def show(ctx: Context, args: Show) -> Reply:
 async def port(ctx: Context, args: Port) -> Reply:
     if args.port is None:
         vm = await ctx.cloud.access.find(ctx.caller, args.vm)
-        return Reply(data=_data(vm), text=str(vm.port))
+        return Reply(data=_data(vm), text=str(vm.port), changed=())
     return _updated(ctx, await ctx.cloud.settings.set_port(ctx.caller, args.vm, args.port))
 
 

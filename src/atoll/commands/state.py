@@ -1,4 +1,4 @@
-"""Verbs for a VM's state: pause, resume, restart, stat, and `ssh <vm> <command>`."""
+"""Verbs for a VM's state: pause, resume, restart, stat, vm-logs, and `ssh <vm> <command>`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from atoll.base.errors import Conflict
 from atoll.base.units import GIB, show_size
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument
-from atoll.commands.render import facts, instant
+from atoll.commands.render import facts, instant, printable
 from atoll.commands.reply import Reply
+from atoll.commands.several import VMS, on_each
 from atoll.commands.view import VmView
 from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Stat
 
 VERBS = Registry()
 SAMPLE_S = 0.25  # between the two readings that make a rate
+_MANY = {
+    "vms": "of several VMs or a pattern: one entry per VM, each with the keys above",
+    "failed": "then also: names that failed",
+    "not_found": "those of them that are not yours or do not exist",
+    "errors": "name -> why it failed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneVm:
-    vm: str = argument("vm", "VM", source=Source.VM)
+class SomeVms:
+    vms: tuple[str, ...] = argument("vm", VMS, many=True, required=True, source=Source.VM)
 
 
 @VERBS.command(
@@ -31,12 +38,16 @@ class OneVm:
     help="Save a VM's memory to disk and free its CPU and memory.",
     reach=Reach.VM,
     mutates=True,
-    examples=("pause web",),
+    examples=("pause web", "pause web 'test-*'"),
     result={"vm_name": "the VM", "status": "`paused`"},
+    sometimes=_MANY,
 )
-async def pause(ctx: Context, args: OneVm) -> Reply:
-    await ctx.cloud.power.pause(ctx.caller, args.vm, act=ctx.act)
-    return Reply(data={"vm_name": args.vm, "status": "paused"}, text=f"{args.vm} is paused")
+async def pause(ctx: Context, args: SomeVms) -> Reply:
+    async def one(name: str) -> Reply:
+        await ctx.cloud.power.pause(ctx.caller, name, act=ctx.act)
+        return Reply(data={"vm_name": name, "status": "paused"}, text=f"{name} is paused")
+
+    return await on_each(ctx, args.vms, one)
 
 
 @VERBS.command(
@@ -44,24 +55,25 @@ async def pause(ctx: Context, args: OneVm) -> Reply:
     help="Let a paused VM go on where it was; boot a stopped one.",
     reach=Reach.VM,
     mutates=True,
-    examples=("resume web",),
+    examples=("resume web", "resume 'test-*'"),
     result={
         "vm_name": "the VM",
         "status": "`running`",
         "cold_booted": '"true" when the saved memory could not be used and it booted, else "false"',
     },
+    sometimes=_MANY,
 )
-async def resume(ctx: Context, args: OneVm) -> Reply:
-    made = await ctx.cloud.power.resume(ctx.caller, args.vm, act=ctx.act)
-    is_cold = made.outcome is not None and made.outcome.cold_booted
-    return Reply(
-        data={
-            "vm_name": args.vm,
-            "status": "running",
-            "cold_booted": "true" if is_cold else "false",
-        },
-        text=f"{args.vm} is running" + (" (booted from its disk)" if is_cold else ""),
-    )
+async def resume(ctx: Context, args: SomeVms) -> Reply:
+    async def one(name: str) -> Reply:
+        made = await ctx.cloud.power.resume(ctx.caller, name, act=ctx.act)
+        is_cold = made.outcome is not None and made.outcome.cold_booted
+        cold_booted = "true" if is_cold else "false"
+        return Reply(
+            data={"vm_name": name, "status": "running", "cold_booted": cold_booted},
+            text=f"{name} is running" + (" (booted from its disk)" if is_cold else ""),
+        )
+
+    return await on_each(ctx, args.vms, one)
 
 
 @VERBS.command(
@@ -69,19 +81,23 @@ async def resume(ctx: Context, args: OneVm) -> Reply:
     help="Shut a VM down in order and boot it.",
     reach=Reach.VM,
     mutates=True,
-    examples=("restart web",),
+    examples=("restart web", "restart 'test-*'"),
     result={"status": "`restarted`", "vm_name": "the VM"},
+    sometimes=_MANY,
 )
-async def restart(ctx: Context, args: OneVm) -> Reply:
-    await ctx.cloud.power.restart(ctx.caller, args.vm, act=ctx.act)
-    return Reply(data={"status": "restarted", "vm_name": args.vm}, text=f"{args.vm} is running")
+async def restart(ctx: Context, args: SomeVms) -> Reply:
+    async def one(name: str) -> Reply:
+        await ctx.cloud.power.restart(ctx.caller, name, act=ctx.act)
+        return Reply(data={"status": "restarted", "vm_name": name}, text=f"{name} is running")
+
+    return await on_each(ctx, args.vms, one)
 
 
 @VERBS.command(
     "stat",
     help="What a VM uses now.",
     reach=Reach.VM,
-    examples=("stat web", "stat web --json"),
+    examples=("stat web", "stat web --json", "stat '*'"),
     result={
         "name": "the VM",
         "status": "its state",
@@ -91,17 +107,41 @@ async def restart(ctx: Context, args: OneVm) -> Reply:
         " `fs_free_gb`, `network_tx_mbps`, `network_rx_mbps`, `io_read_mbps`, `io_write_mbps`,"
         " `uptime_seconds`, `ports`",
     },
+    sometimes=_MANY,
 )
-async def stat(ctx: Context, args: OneVm) -> Reply:
-    started = time.monotonic()
-    vm, first = await ctx.cloud.power.stat(ctx.caller, args.vm)
-    await asyncio.sleep(SAMPLE_S)
-    vm, now = await ctx.cloud.power.stat(ctx.caller, args.vm)
-    point = _point(vm, first, now, time.monotonic() - started)
-    point["timestamp"] = instant(ctx.cloud.now())
-    status = VmView.of(ctx.cloud, vm).status
-    data = {"name": args.vm, "status": status, "range": "now", "points": [point]}
-    return Reply(data=data, text=_text(vm, now, point, status))
+async def stat(ctx: Context, args: SomeVms) -> Reply:
+    async def one(name: str) -> Reply:
+        started = time.monotonic()
+        vm, first = await ctx.cloud.power.stat(ctx.caller, name)
+        await asyncio.sleep(SAMPLE_S)
+        vm, now = await ctx.cloud.power.stat(ctx.caller, name)
+        point = _point(vm, first, now, time.monotonic() - started)
+        point["timestamp"] = instant(ctx.cloud.now())
+        status = VmView.of(ctx.cloud, vm).status
+        data = {"name": name, "status": status, "range": "now", "points": [point]}
+        return Reply(data=data, text=_text(vm, now, point, status))
+
+    return await on_each(ctx, args.vms, one, between="\n\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneVm:
+    vm: str = argument("vm", "VM", source=Source.VM)
+
+
+@VERBS.command(
+    "vm-logs",
+    help="Print what a VM wrote on its console since it started: its boot log, the newest 128 KiB."
+    " One that started warm has not booted, and may have written nothing.",
+    reach=Reach.VM,
+    examples=("vm-logs web", "vm-logs web --json"),
+    result={"vm_name": "the VM", "log": "the text, without escape sequences"},
+)
+async def vm_logs(ctx: Context, args: OneVm) -> Reply:
+    log = printable(await ctx.cloud.power.console(ctx.caller, args.vm))
+    if not log:
+        ctx.progress(f"{args.vm} has written nothing on its console since it started")
+    return Reply(data={"vm_name": args.vm, "log": log}, text=log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, help, key, label, removal, share, state, vm
+from atoll.commands import account, help, key, label, removal, share, state, token, usage, vm
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
@@ -12,6 +12,8 @@ REGISTRY = Registry.of(
     state.VERBS,
     share.VERBS,
     key.VERBS,
+    token.VERBS,
     account.VERBS,
+    usage.VERBS,
     help.VERBS,
 )

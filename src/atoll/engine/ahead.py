@@ -126,7 +126,6 @@ class Ahead:
             self._backlog.failed(size, reason[:REASON] or "it took too long", time.monotonic())
             return
         self._backlog.done(size)
-        self._tell("template-ready", f"warm template of {size}")
         _log.info("template built ahead", size=str(size), template=meta.id)
 
     def _check_room(self, size: Size) -> None:
@@ -142,9 +141,8 @@ class Ahead:
         template = self._boot.template_for(default) if default else None
         removed = await self._pruning.run(template)
         if removed:
-            self._tell(
-                "template-gone", f"{removed} unused warm template{'s' * (removed > 1)} removed"
-            )
+            detail = f"{removed} unused warm template{'s' * (removed > 1)} removed"
+            self._publish(Event(at=time.time(), kind="template-gone", detail=detail))
 
     def _default(self) -> Size | None:
         """What `new` makes when nothing is said; None while its image is not installed."""
@@ -155,6 +153,3 @@ class Ahead:
             return self._warm.size(built, vms.cpus_on(self._host.accel.name), memory_bytes)
         except (AtollError, OSError):  # or a setting that is no size: `new` says so
             return None
-
-    def _tell(self, kind: str, detail: str) -> None:
-        self._publish(Event(at=time.time(), kind=kind, detail=detail))

@@ -25,9 +25,11 @@ ROOT = Path("/sys/fs/cgroup")
 MIB = 1 << 20
 # A QEMU runs its vCPUs, the main loop, and up to 64 workers for disk requests.
 TASKS = 128
-# QEMU's own heap and libraries (30 MiB measured), its translated code (64 MiB by default, 128 with
-# its tables), and the rest for pages of disk files, which are charged here but can be dropped.
-OVERHEAD_BYTES = 256 * MIB
+# QEMU's own heap and libraries (30 MiB measured), and the rest for pages of disk files, which are
+# charged here but can be dropped.
+OVERHEAD_BYTES = 128 * MIB
+# Translated code, and as much again for the tables that lead to it.
+BYTES_PER_CODE_BYTE = 2
 # Page tables and other kernel memory grow with the guest: 1/512 for the tables, then some.
 OVERHEAD_SHARE = 64
 # A page the template never wrote is a hole in its memory file. The first VM to write there pays for
@@ -107,8 +109,9 @@ class Group:
 class Cgroups:
     """The groups of one Atoll. Call `setup` before `create`."""
 
-    def __init__(self, *, instance: str, root: Path = ROOT) -> None:
+    def __init__(self, *, instance: str, root: Path = ROOT, tb_size_mib: int = 0) -> None:
         self.problems: tuple[str, ...] = ()
+        self._overhead_bytes = OVERHEAD_BYTES + BYTES_PER_CODE_BYTE * tb_size_mib * MIB
         self._instance = instance
         self._root = root
         self._version: Version = 2 if (root / "cgroup.controllers").exists() else 1
@@ -141,7 +144,7 @@ class Cgroups:
         """A group whose ceiling is what the guest can touch plus what QEMU needs; again is fine."""
         group = self.group(vm)
         own = PAGES_PER_PAGE * memory_bytes
-        ceiling = own + memory_bytes // OVERHEAD_SHARE + OVERHEAD_BYTES
+        ceiling = own + memory_bytes // OVERHEAD_SHARE + self._overhead_bytes
         limits = {
             "memory.max": ceiling,
             "memory.limit_in_bytes": ceiling,

@@ -16,6 +16,7 @@ from atoll.base import log
 from atoll.base.aio import TaskGroup, shielded
 from atoll.base.units import parse_size
 from atoll.config import Config
+from atoll.engine import downgrade, sole
 from atoll.engine.ahead import Ahead
 from atoll.engine.boot import Boot, Host
 from atoll.engine.capture import Capture
@@ -51,7 +52,12 @@ _log = log.get("engine")
 
 
 async def run(config: Config) -> None:
-    """Serve until cancelled."""
+    """Serve until cancelled. Raises Conflict when another engine has the instance or the pool."""
+    with sole.claim(config.network.instance):
+        await _run(config)
+
+
+async def _run(config: Config) -> None:
     async with Operations() as operations, TaskGroup() as group:
         engine = await _build(config, operations, group)
         try:
@@ -97,6 +103,7 @@ class _Engine:
 
 async def _build(config: Config, operations: Operations, group: TaskGroup) -> _Engine:
     config.pool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(downgrade.refuse, config.pool)  # before anything is touched
     config.paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     version = await probe.qemu_version()
     accel = await probe.choose(
@@ -106,7 +113,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
     host = Host(accel=accel, qemu_version=version)
 
     network = Network(settings=config.network, slots_ready=config.engine.slots_ready)
-    cgroups = Cgroups(instance=config.network.instance)
+    cgroups = Cgroups(instance=config.network.instance, tb_size_mib=config.engine.tb_size_mib)
     jail = Jail(folder=config.paths.run / "jail")
     cgroups.setup()
     await network.setup()
@@ -154,6 +161,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
             *network.problems,
             *cgroups.problems,
             *records.problems,
+            *images.problems,
             *disks.problems,
             *ahead.problems,
         ),
@@ -171,6 +179,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         service=service,
         cache=cache,
         alone=alone,
+        publish=lambda event: server.publish(event),
     )
     pruning = Pruning(
         config=config,
@@ -179,6 +188,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         disks=disks,
         records=records,
         cache=cache,
+        key_of=boot.key,
         alone=alone,
     )
     pruning.check_layers()

@@ -1,4 +1,4 @@
-"""Removes templates and images that nobody uses: `domain.template_plans` says which.
+"""Removes templates and images that nobody uses: `domain.template_plans` says which. Prologues as well.
 
 Each goes in an order that leaves, at any crash, at worst something that nothing names: the template,
 then its layer; the image, then its base. The next pass finds that and removes it.
@@ -7,6 +7,7 @@ then its layer; the image, then its base. The next pass finds that and removes i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from atoll.base import log
 from atoll.base.errors import AtollError
@@ -14,7 +15,7 @@ from atoll.config import Config
 from atoll.domain.template_plans import Held, plan_images, plan_templates
 from atoll.engine.disks import Disks
 from atoll.engine.images.installed import Installed
-from atoll.engine.records import Records
+from atoll.engine.records import Record, Records
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Meta, Templates
 
@@ -33,9 +34,12 @@ class Pruning:
         disks: Disks,
         records: Records,
         cache: TemplateCache,
+        key_of: Callable[[Record], str],
         alone: asyncio.Lock,
     ) -> None:
         self._keep = config.engine.templates_kept
+        self._prologues = config.pool / "prologues"
+        self._key_of = key_of
         self._images = images
         self._templates = templates
         self._disks = disks
@@ -66,6 +70,7 @@ class Pruning:
                     await self._disks.drop_base(digest)
                     _log.info("image removed", digest=digest)
                 await self._drop_loose_layers()
+                self._drop_prologues()
             except (AtollError, OSError) as error:
                 _log.warning("pruning was cut short", reason=str(error))
             return removed
@@ -128,3 +133,19 @@ class Pruning:
         for template in sorted(self._disks.template_pins() - known):
             await self._disks.drop_layer(template)
             _log.info("layer of a template that is gone dropped", template=template)
+
+    def _drop_prologues(self) -> None:
+        """Those of machines that no VM and no template has: an older QEMU's, a size of before.
+
+        One is read for a VM that has a record, so look and removal are one step, without an await
+        between. One that is missed is made again, in a second.
+        """
+        if self._is_uncertain():
+            return
+        needed = {meta.key for meta in self._templates.all()}
+        alike = {(vm.image, vm.spec.cpus, vm.spec.memory_bytes): vm for vm in self._records.all()}
+        needed |= {self._key_of(vm) for vm in alike.values()}
+        for path in list(self._prologues.glob("*")):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+                _log.info("prologue removed", key=path.name)

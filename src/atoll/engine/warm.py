@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from atoll.base import ids, log
@@ -32,7 +32,7 @@ from atoll.engine.records import Intent, Record, Records
 from atoll.engine.service import UNDO_S, Service
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Loaded, Meta, Templates
-from atoll.rpc.messages import Identity, Spec, VmState
+from atoll.rpc.messages import Event, Identity, Spec, VmState
 
 TRIES = 3
 SETTLE_S = (
@@ -57,6 +57,7 @@ class Warm:
         service: Service,
         cache: TemplateCache,
         alone: asyncio.Lock,
+        publish: Callable[[Event], None],
     ) -> None:
         self._config = config
         self._images = images
@@ -67,6 +68,7 @@ class Warm:
         self._service = service
         self._cache = cache
         self._alone = alone
+        self._publish = publish
 
     async def ensure(self, image: str, cpus: int, memory_bytes: int) -> Meta:
         """The template of this image and size, image and all built if need be (minutes).
@@ -110,8 +112,12 @@ class Warm:
             and await self._usable(meta)
         ):
             return meta
-        cached = await self._cache.take(built.digest, key, size.disk_bytes)
-        return cached or await self._build(built, spec, key)
+        meta = await self._cache.take(built.digest, key, size.disk_bytes)
+        if meta is None:
+            meta = await self._build(built, spec, key)
+        detail = f"warm template of {size}"
+        self._publish(Event(at=time.time(), kind="template-ready", detail=detail))
+        return meta
 
     async def _usable(self, meta: Meta) -> bool:
         try:

@@ -56,7 +56,7 @@ def ensure_config_file(config: Config, path: Path = DEFAULT_PATH) -> bool:
     if path.exists():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, render(config).encode(), mode=0o644)
+    atomic.write(path, render(config, only_set=True).encode(), mode=0o644)
     return True
 
 

@@ -12,6 +12,7 @@ from atoll.base.errors import AtollError, Unavailable
 from atoll.base.units import MIB, parse_size, show_size
 from atoll.config import Config
 from atoll.doors.local import socket_path
+from atoll.engine import downgrade
 from atoll.host_setup import first_vm, layout, remembered
 from atoll.host_setup.local import Local
 from atoll.host_setup.people import Key, Person, caller, ensure_key
@@ -28,6 +29,7 @@ PREPARE_S = 3600.0  # an image is downloaded and built; minutes on a fast line
 async def up(config: Config, config_path: Path, progress: Progress) -> None:
     """Start everything, make the image, the first account and the first VMs; say what was done."""
     layout.require_root("atoll up")
+    await asyncio.to_thread(downgrade.refuse, config.pool)  # while what runs is still the newer one
     await layout.prepare(config)
     if layout.ensure_config_file(config, config_path):
         progress.say(f"  wrote {config_path}")

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from atoll.base.aio import TaskGroup
 from atoll.base.errors import Conflict
 from atoll.config import Config
-from atoll.domain.account import Caller, Published, Route
+from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
@@ -25,7 +26,9 @@ from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
+from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.settings import Settings
+from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
 from atoll.store import events, vms
@@ -43,14 +46,18 @@ class Cloud:
         engine: Engine,
         keys: Keys,
         now: Callable[[], float] = time.time,
+        facts: Facts | None = None,
+        locks: VmLocks | None = None,
+        journal: type[Journal] = Journal,
     ) -> None:
         self.config = config
         self.keys = keys
         self.changes = Changes()
-        self.facts = Facts(engine=engine, changes=self.changes)
+        self.facts = facts or Facts(engine=engine, changes=self.changes)
         self.now = now
         self._store = store
-        locks = VmLocks()
+        self._engine = engine
+        self._locks = locks = locks or VmLocks()
         effects = Effects(
             engine=engine,
             store=store,
@@ -58,7 +65,7 @@ class Cloud:
             domain=config.https.domain,
             trash_s=config.vms.trash_hours * 3600,
         )
-        self.journal = Journal(
+        self.journal = journal(
             store=store,
             effects=effects,
             facts=self.facts,
@@ -92,6 +99,8 @@ class Cloud:
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.history = History(store=store, now=now)
+        self.answers = Answers(store=store, key=keys.session_key, now=now)
+        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )
@@ -102,6 +111,24 @@ class Cloud:
             group.create_task(self.reconciler.run())
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
+
+    @property
+    def store(self) -> Store:
+        """Where all of it is kept."""
+        return self._store
+
+    def rehearsal(self, account: Account) -> Cloud:
+        """The same cloud for dry runs of one account's commands: see services.rehearsal."""
+        return Cloud(
+            config=self.config,
+            store=RehearsalStore(self._store, account=account.id),
+            engine=RehearsalEngine(self._engine),
+            keys=self.keys,
+            now=self.now,
+            facts=self.facts,
+            locks=self._locks,
+            journal=RehearsalJournal,
+        )
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this public key; None: nobody has added it."""

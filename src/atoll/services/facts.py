@@ -6,11 +6,11 @@ connection the facts are old, and `connected` says so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from atoll.base.errors import NotFound
-from atoll.rpc.messages import Event, GetVm, Message, Node, NodeInfo, Vm, VmState
+from atoll.rpc.messages import Event, GetVm, ListVms, Message, Node, NodeInfo, Vm, Vms, VmState
 from atoll.services.changes import Changes
 
 R = TypeVar("R", bound=Message)
@@ -39,7 +39,12 @@ class Facts:
         self._engine = engine
         self._changes = changes
         self._vms: dict[str, Vm] = {}
+        self._on_end: list[Callable[[str], None]] = []
         self._node: Node | None = None
+
+    def when_vm_ends(self, act: Callable[[str], None]) -> None:
+        """Call `act` with the id of every VM that is found no longer where it was reached."""
+        self._on_end.append(act)
 
     def get(self, vm: str) -> Vm | None:
         """The last facts about one VM."""
@@ -51,11 +56,16 @@ class Facts:
         self._vms[vm.vm] = vm
         if before is None or (before.state, before.address) != (vm.state, vm.address):
             self._changes.bump()
+        if before is not None and before.address not in (None, vm.address):
+            self._ended(vm.vm)
 
     def gone(self, vm: str) -> None:
         """The engine has no such VM."""
-        if self._vms.pop(vm, None) is not None:
+        before = self._vms.pop(vm, None)
+        if before is not None:
             self._changes.bump()
+        if before is not None and before.address is not None:
+            self._ended(vm)
 
     def replace(self, vms: Iterable[Vm]) -> None:
         """The engine's whole list."""
@@ -84,6 +94,10 @@ class Facts:
             self._node = None
             self._changes.bump()
 
+    def _ended(self, vm: str) -> None:
+        for act in self._on_end:
+            act(vm)
+
     async def fresh(self, vm: str) -> Vm | None:
         """Ask the engine about one VM now; None: it has no such VM."""
         try:
@@ -94,11 +108,21 @@ class Facts:
         self.observe(found)
         return found
 
+    async def refresh(self) -> None:
+        """Ask about every VM now: no event tells how much of the disk they use."""
+        for vm in (await self._engine.call(ListVms(), Vms, seconds=ASK_S)).vms:
+            self.observe(vm)
+
     async def node(self) -> Node:
         """Facts about the machine, asked once per connection and after events about it.
 
         Raises Unavailable when the engine does not answer, so it also tells that it does.
         """
         if self._node is None or not self.connected:
-            self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
+            return await self.fresh_node()
+        return self._node
+
+    async def fresh_node(self) -> Node:
+        """The same, asked now: for whoever would refuse or warn because of what `node` says."""
+        self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
         return self._node

@@ -9,7 +9,7 @@ from atoll.base.errors import Conflict
 from atoll.domain.account import Caller
 from atoll.domain.operation import OpKind
 from atoll.domain.vm import VmRecord
-from atoll.rpc.messages import Stat, StatVm, VmState
+from atoll.rpc.messages import Console, Stat, StatVm, Text, VmState
 from atoll.services.access import Access
 from atoll.services.facts import ASK_S, ON, Engine, Facts
 from atoll.services.journal import Journal
@@ -64,6 +64,17 @@ class Power:
         """Counters and sizes of a VM at this moment."""
         vm = await self._access.find(caller, name)
         return vm, await self._engine.call(StatVm(vm=vm.id), Stat, seconds=ASK_S)
+
+    async def console(self, caller: Caller, name: str) -> str:
+        """The newest part of what the VM has printed on its serial console since it started.
+
+        Raises Conflict when it does not run: then there is none.
+        """
+        vm = await self._access.find(caller, name)
+        state = await self._state(vm)
+        if state not in ON:
+            raise Conflict(f"{vm.title} is not running (it is {state})", hint=f"Try: resume {name}")
+        return (await self._engine.call(Console(vm=vm.id), Text, seconds=ASK_S)).text
 
     async def _change(self, vm: VmRecord, kind: OpKind, act: str) -> Made:
         async with self._store.begin() as tx:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atoll.base import ids, log
-from atoll.base.aio import together
 from atoll.base.errors import AtollError, NotFound
 from atoll.domain.account import Caller
 from atoll.domain.name import random_vm
@@ -56,16 +55,15 @@ class Trash:
         self._access = access
         self._now = now
 
-    async def remove(
-        self, caller: Caller, names: Sequence[str], *, act: str
-    ) -> dict[str, AtollError | None]:
-        """Put each VM in the trash; the error of those that could not be."""
-        names = tuple(dict.fromkeys(names))
-        results = await together(*(self._remove(caller, name, act) for name in names))
-        return dict(zip(names, results, strict=True))
+    async def remove(self, caller: Caller, name: str, *, act: str) -> None:
+        """Put one VM in the trash."""
+        async with self._access.exclusively(caller, name, doing="rm") as vm:
+            async with self._store.begin() as tx:
+                op = await self._journal.intend(tx, OpKind.TRASH, vm, act=act)
+            await self._journal.carry_out(op)
 
-    async def undo(self, caller: Caller, *, act: str) -> tuple[Restored, ...]:
-        """Take back the caller's last `rm`: all VMs it removed, running if they ran.
+    async def last(self, caller: Caller) -> tuple[VmRecord, ...]:
+        """All VMs that the caller's last `rm` removed.
 
         Raises NotFound when there is nothing left to take back.
         """
@@ -77,11 +75,39 @@ class Trash:
             ]
         if not trash:
             raise NotFound("there is nothing to undo", hint="Only `rm` can be undone, for a while")
-        last = [vm for vm in trash if vm.trash_act == trash[0].trash_act]
-        restored = await together(*(self._restore(vm, act) for vm in last))
-        if not any(restored):
-            raise NotFound("there is nothing to undo", hint="Try: ls")
-        return tuple(sorted(filter(None, restored), key=lambda done: done.vm.label))
+        return tuple(vm for vm in trash if vm.trash_act == trash[0].trash_act)
+
+    async def restore(self, vm: VmRecord, *, act: str) -> Restored | None:
+        """Take one VM out of the trash, running if it ran; None: it is not there any more."""
+        async with self._locks.hold(vm.id, label=vm.label, doing="undo"):
+            await self._journal.settle(vm)
+            async with self._store.begin() as tx:
+                trashed = await vms.get(tx, vm.id)
+                if trashed is None or trashed.phase is not Phase.TRASHED:
+                    return None  # purged, or brought back by someone else, meanwhile
+                await vms.change(
+                    tx,
+                    trashed,
+                    phase=Phase.LIVE,
+                    name=await _free_name(tx, trashed.label),
+                    former_name=None,
+                    trashed_at=None,
+                    trash_until=None,
+                    trash_act=None,
+                )
+                op = None
+                if trashed.wanted is Wanted.RUNNING:
+                    op = await self._journal.intend(tx, OpKind.RESUME, trashed, act=act)
+            problem = ""
+            if op is not None:
+                try:
+                    await self._journal.carry_out(op)
+                except AtollError as error:  # it is back, only not running
+                    problem = str(error)
+            async with self._store.read() as tx:
+                back = await vms.get(tx, vm.id)
+        assert back is not None, "the lock is held and it was just restored"
+        return Restored(vm=back, former_name=vm.label, problem=problem)
 
     async def run(self) -> None:
         """Purge what is over, every minute."""
@@ -114,47 +140,6 @@ class Trash:
                 act = trashed.trash_act or ids.new("act")
                 op = await self._journal.intend(tx, OpKind.PURGE, trashed, act=act)
             await self._journal.carry_out(op)
-
-    async def _remove(self, caller: Caller, name: str, act: str) -> AtollError | None:
-        try:
-            async with self._access.exclusively(caller, name, doing="rm") as vm:
-                async with self._store.begin() as tx:
-                    op = await self._journal.intend(tx, OpKind.TRASH, vm, act=act)
-                await self._journal.carry_out(op)
-        except AtollError as error:
-            return error
-        return None
-
-    async def _restore(self, vm: VmRecord, act: str) -> Restored | None:
-        async with self._locks.hold(vm.id, label=vm.label, doing="undo"):
-            await self._journal.settle(vm)
-            async with self._store.begin() as tx:
-                trashed = await vms.get(tx, vm.id)
-                if trashed is None or trashed.phase is not Phase.TRASHED:
-                    return None  # purged, or brought back by someone else, meanwhile
-                await vms.change(
-                    tx,
-                    trashed,
-                    phase=Phase.LIVE,
-                    name=await _free_name(tx, trashed.label),
-                    former_name=None,
-                    trashed_at=None,
-                    trash_until=None,
-                    trash_act=None,
-                )
-                op = None
-                if trashed.wanted is Wanted.RUNNING:
-                    op = await self._journal.intend(tx, OpKind.RESUME, trashed, act=act)
-            problem = ""
-            if op is not None:
-                try:
-                    await self._journal.carry_out(op)
-                except AtollError as error:  # it is back, only not running
-                    problem = str(error)
-            async with self._store.read() as tx:
-                back = await vms.get(tx, vm.id)
-        assert back is not None, "the lock is held and it was just restored"
-        return Restored(vm=back, former_name=vm.label, problem=problem)
 
 
 async def _free_name(tx: Tx, former: str) -> str:

@@ -19,7 +19,7 @@ from atoll.domain.label import check_comment, check_tags
 from atoll.domain.name import check_vm, random_vm
 from atoll.domain.operation import Json, OpKind
 from atoll.domain.vm import Phase, VmRecord
-from atoll.rpc.messages import Node, Outcome
+from atoll.rpc.messages import Image, Node, Outcome
 from atoll.services.access import Access
 from atoll.services.facts import Facts
 from atoll.services.journal import Journal
@@ -97,7 +97,7 @@ class Vms:
         Raises Invalid (name, sizes, image), Conflict (name taken), Exhausted (too many VMs, or the
         engine is out of something), Unavailable (the journal then goes on with it).
         """
-        vm = self._fitted(self._planned(caller, request), await self._facts.node(), progress)
+        vm = await self._fitted(self._planned(caller, request), progress)
         return await self._bring_up(vm, OpKind.CREATE, {}, wish=request.name, act=act)
 
     async def clone(
@@ -126,7 +126,7 @@ class Vms:
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
-                    tags=parent.tags if request.copy_tags else (),
+                    tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )
             if (child.cpus, child.memory_bytes) != (parent.cpus, parent.memory_bytes):
@@ -191,7 +191,7 @@ class Vms:
                 port=0,
                 host_key="",
                 created_at=self._now(),
-                tags=check_tags(request.tags),
+                tags=_tags(caller, request.tags),
             )
         )
 
@@ -200,17 +200,36 @@ class Vms:
         _, public = self._keys.vm_host_key(vm_id)
         return replace(vm, id=vm_id, name=None, phase=Phase.CREATING, host_key=public)
 
-    def _fitted(self, vm: VmRecord, node: Node, progress: Callable[[str], None]) -> VmRecord:
+    async def _fitted(self, vm: VmRecord, progress: Callable[[str], None]) -> VmRecord:
         """The plan with what only the node knows: its images, its size, what a vCPU costs there."""
-        image = next((image for image in node.images if image.name == vm.image), None)
+        node = await self._facts.node()
+        if not self._is_warm(vm, node):
+            node = await self._facts.fresh_node()  # an image or a template may be there by now
+        image = _image(vm, node)
         if image is None:
             known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
             raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
         _check_memory(vm.memory_bytes, node)
-        cpus = vm.cpus or self._defaults.cpus_on(node.accel)
-        if (cpus, vm.memory_bytes) not in image.warm_sizes:
+        if not self._is_warm(vm, node):
             progress("no warm template of this size yet: this one boots, which takes longer")
-        return replace(vm, cpus=cpus, port=image.default_port)
+        return replace(vm, cpus=self._cpus(vm, node), port=image.default_port)
+
+    def _is_warm(self, vm: VmRecord, node: Node) -> bool:
+        image = _image(vm, node)
+        return image is not None and (self._cpus(vm, node), vm.memory_bytes) in image.warm_sizes
+
+    def _cpus(self, vm: VmRecord, node: Node) -> int:
+        return vm.cpus or self._defaults.cpus_on(node.accel)
+
+
+def _image(vm: VmRecord, node: Node) -> Image | None:
+    return next((image for image in node.images if image.name == vm.image), None)
+
+
+def _tags(caller: Caller, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What a new VM is tagged with: whoever may touch only VMs with a tag makes such VMs."""
+    own = caller.scope.tag
+    return check_tags(wanted if own is None else (*wanted, own))
 
 
 def _resized(parent: VmRecord, request: Copy, node: Node) -> VmRecord:

@@ -15,12 +15,14 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from atoll.base.aio import deadline
-from atoll.base.errors import AtollError, Exhausted, Unavailable
+from atoll.base.errors import AtollError, Conflict, Exhausted, Unavailable
 
 Tx = AsyncConnection
 BUSY_S = 10.0  # longest wait for the writer's turn; a write takes milliseconds
@@ -65,9 +67,12 @@ class Store:
             yield tx
 
     async def migrate(self) -> None:
-        """Bring the tables to this version; all or nothing. Forward only."""
+        """Bring the tables to this version; all or nothing. Forward only.
+
+        Raises Conflict, and changes nothing, when a newer version made them.
+        """
         async with self.begin() as tx:
-            await tx.run_sync(_upgrade)
+            await tx.run_sync(upgrade)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -132,8 +137,20 @@ def _failure(error: OSError | DBAPIError) -> AtollError:
     return Unavailable(f"the store failed: {said[:300]}", hint="Try: atoll doctor")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to a revision."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    _refuse_newer(connection, ScriptDirectory.from_config(config))
+    command.upgrade(config, revision)
+
+
+def _refuse_newer(connection: Connection, ours: ScriptDirectory) -> None:
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in {known.revision for known in ours.walk_revisions()}:
+        raise Conflict(
+            f"a newer Atoll made this store: its tables are at revision {found[:40]}, this version"
+            f" knows those up to {ours.get_current_head()}",
+            hint="Install the newer version again; nothing was changed",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
@@ -27,6 +27,11 @@ async def get(tx: Tx, vm: str) -> VmRecord | None:
     return _only(await _where(tx, vms.c.id == vm))
 
 
+async def some(tx: Tx, ids: Collection[str]) -> tuple[VmRecord, ...]:
+    """The VMs with these ids, in whatever phase."""
+    return await _where(tx, vms.c.id.in_(ids)) if ids else ()
+
+
 async def named(tx: Tx, name: str) -> VmRecord | None:
     """The VM that has this name now, whoever owns it."""
     return _only(await _where(tx, vms.c.name == name))
@@ -46,6 +51,13 @@ async def trashed(tx: Tx, owner: str) -> tuple[VmRecord, ...]:
     """An account's trash, latest first."""
     found = await _where(tx, (vms.c.owner == owner) & (vms.c.phase == Phase.TRASHED))
     return tuple(sorted(found, key=lambda vm: vm.trashed_at or 0.0, reverse=True))
+
+
+async def marks(tx: Tx, owner: str) -> dict[str, tuple[str, int]]:
+    """What each of an account's VMs is called, the trash included, and how often it was changed."""
+    label = func.coalesce(vms.c.name, vms.c.former_name, vms.c.id)
+    query = select(vms.c.id, label, vms.c.generation).where(vms.c.owner == owner)
+    return {vm: (name, generation) for vm, name, generation in await tx.execute(query)}
 
 
 async def trash_over(tx: Tx, *, now: float) -> tuple[VmRecord, ...]:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError, Exhausted
+from atoll.base.errors import AtollError, Exhausted, Unavailable
 from atoll.domain.account import Route
 
 OUTPUT_BYTES = 8 << 20  # of the plain form, which is held until the exit code is known
@@ -35,19 +35,26 @@ class VmRunner(Protocol):
 
 
 async def collect(items: AsyncGenerator[Item, None]) -> tuple[bytes, int]:
-    """Combined output and exit code. Raises Exhausted beyond OUTPUT_BYTES."""
+    """Combined output and exit code. Raises Exhausted beyond OUTPUT_BYTES, and ends the command."""
     output, code = bytearray(), 255
-    async for item in items:
-        if isinstance(item, int):
-            code = item
-            continue
-        output += item[1]
-        if len(output) > OUTPUT_BYTES:
-            raise Exhausted(
-                f"the command printed over {OUTPUT_BYTES >> 20} MiB",
-                hint="Try: Accept: application/x-ndjson, which has no limit",
-            )
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, int):
+                code = item
+                continue
+            output += item[1]
+            if len(output) > OUTPUT_BYTES:
+                raise Exhausted(
+                    f"the command printed over {OUTPUT_BYTES >> 20} MiB",
+                    hint="Try: Accept: application/x-ndjson, which has no limit",
+                )
     return bytes(output), code
+
+
+async def left(receive: Receive) -> None:
+    """Wait for the client to go away. Raises Unavailable then: nobody reads what it says."""
+    await _gone(receive)
+    raise Unavailable("the client left before the command ended")
 
 
 class Lines(Response):
@@ -86,7 +93,7 @@ class Lines(Response):
                 async for item in items:
                     await self._line(send, _wire(item))
         except AtollError as error:
-            await self._line(send, error.to_wire())
+            await self._line(send, {"error": str(error)})  # its only key, as clients expect
 
     async def _beat(self, send: Send) -> None:
         while True:

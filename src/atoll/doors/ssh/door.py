@@ -152,6 +152,12 @@ class SshDoor:
         loop = asyncio.get_running_loop()
         loop.call_later(_ANSWER_S, self._dismiss, None, fingerprint, None, "its key was removed")
 
+    def end_vm(self, vm_id: str) -> None:
+        """End the connections to a VM that is no longer where it was; a paused one says no goodbye."""
+        self._dismiss(None, None, vm_id, "the VM was paused or stopped")
+        for visitor in self._visitors:
+            visitor.end_jumps(vm_id)
+
     async def open_vm(self, route: Route) -> VmSide:
         """Log in to a VM; raises Unavailable."""
         return await self._vms.open(route)

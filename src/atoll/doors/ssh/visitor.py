@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
+from weakref import WeakSet
 
 import asyncssh
 from asyncssh.forward import SSHForwarder
@@ -100,6 +101,7 @@ class Visitor(asyncssh.SSHServer):
         self.offered = ""  # fingerprint of the last key that nobody knows
         self.trouble: AtollError | None = None
         self.route: Route | None = None
+        self._jumps: dict[str, WeakSet[SSHForwarder]] = {}  # by VM id
 
     # --- the connection
 
@@ -119,6 +121,11 @@ class Visitor(asyncssh.SSHServer):
         """End the connection, telling the client why."""
         if self._conn is not None:
             self._conn.leave(code, reason)
+
+    def end_jumps(self, vm_id: str) -> None:
+        """End what goes to a VM by way of the lobby."""
+        for forwarder in tuple(self._jumps.pop(vm_id, ())):
+            forwarder.close()
 
     def abort(self) -> None:
         """End the connection now."""
@@ -289,11 +296,13 @@ class Visitor(asyncssh.SSHServer):
         inside = self._house.vm_ssh_port if port == 22 else port
         try:
             async with timeout(_CONNECT_S):
-                return await self._conn.forward_connection(route.address, inside)
+                forwarder = await self._conn.forward_connection(route.address, inside)
         except TimeoutError as error:
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_CONNECT_FAILED, f"port {port} of VM '{name}' does not answer"
             ) from error
+        self._jumps.setdefault(route.vm_id, WeakSet()).add(forwarder)
+        return forwarder
 
 
 def _close_unused(dial: asyncio.Task[VmSide | AtollError]) -> None:

@@ -28,7 +28,10 @@ def pool_id(root: Path) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise Conflict(f"{path} is damaged: {error}") from error
     if layout != LAYOUT:
-        raise Conflict(f"{path}: layout {layout!r} is not {LAYOUT}, the one this version knows")
+        raise Conflict(
+            f"{path}: layout {layout!r} is not {LAYOUT}, the one this version knows",
+            hint="Install the version that made it; nothing was changed",
+        )
     return found
 
 

@@ -38,6 +38,9 @@ printf 'update_initramfs=no\n' >/etc/initramfs-tools/update-initramfs.conf
 apt-mark hold "linux-image-cloud-$(dpkg --print-architecture)" >/dev/null
 
 python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/atoll
+# Each login loads every module that it names: with these three an emulated one takes a fifth longer.
+# Nothing here labels processes or delivers mail, and sshd prints /etc/motd itself.
+sed -i -E '/pam_(selinux|motd|mail)\.so/d' /etc/pam.d/sshd
 # Run by every login before its prompt: a fifth of a second when emulated, to print `uname`.
 rm -rf /etc/update-motd.d
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed

@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from atoll.base import atomic
+from atoll.base import atomic, log
 from atoll.base.errors import Internal, Unavailable
 from atoll.engine.disk.copy import link_or_copy
 from atoll.engine.disks import Disks
@@ -19,7 +19,9 @@ from atoll.engine.images import manifest
 from atoll.engine.images.build import Progress
 from atoll.engine.images.cache import BuiltImage, Images, image_in
 from atoll.engine.images.manifest import INITRD, KERNEL, Damaged
-from atoll.engine.images.recipe import architecture, find
+from atoll.engine.images.recipe import Recipe, architecture, find
+
+_log = log.get("images")
 
 
 class Installed:
@@ -31,17 +33,31 @@ class Installed:
         self._disks = disks
         self._progress = progress
         self._known: dict[str, BuiltImage] = {}
+        self._unreadable: dict[str, str] = {}  # digest -> why
+        self._digests: dict[tuple[Recipe, str], str] = {}
 
     def open(self) -> None:
-        """Read what is installed; a half-made folder is removed."""
+        """Read what is installed; what is half made or half removed goes.
+
+        One whose manifest cannot be read stays: there is no other kernel for the VMs made from it.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in sorted(self._folder.iterdir()):
-            try:
-                facts = manifest.read(folder)
-            except Damaged:
+            if folder.name.startswith(".") or not (folder / manifest.NAME).exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
+            try:
+                facts = manifest.read(folder)
+            except Damaged as error:
+                _log.error("image unreadable", folder=str(folder), reason=error.message)
+                self._unreadable[folder.name.rpartition("-")[2]] = error.message
+                continue
             self._known[facts.digest] = image_in(folder, facts)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Images that are there and cannot be read: VMs made from them do not start."""
+        return tuple(f"image {digest}: {why}" for digest, why in self._unreadable.items())
 
     def names(self) -> tuple[str, ...]:
         """Names that `current` knows."""
@@ -64,7 +80,8 @@ class Installed:
     def by_digest(self, digest: str) -> BuiltImage:
         """The image a VM was made from, whatever today's recipe is."""
         if digest not in self._known:
-            raise Internal(f"image {digest} is missing from the pool")
+            why = self._unreadable.get(digest, "it is missing from the pool")
+            raise Internal(f"image {digest} cannot be used: {why}")
         return self._known[digest]
 
     async def ensure(self, name: str) -> BuiltImage:
@@ -72,12 +89,23 @@ class Installed:
         digest = self._digest(name)
         if digest not in self._known:
             built = await self._images.ensure(name, self._progress)
-            await self._disks.add_base(built.digest, built.disk)
+            digest = built.digest
+            await self._disks.add_base(digest, built.disk)
             self._known[digest] = await asyncio.to_thread(self._install, built)
+            self._unreadable.pop(digest, None)
         return self._known[digest]
 
     def _digest(self, name: str) -> str:
-        return find(name).digest(architecture())
+        """Of today's recipe: that of the code that runs.
+
+        Read once, as hashing the recipe's files takes 0.8 ms and every `new` asks. They do not change
+        under a running engine: an upgrade that installs others starts another one, and images are
+        built, and named in the cache, by what is read then.
+        """
+        key = (find(name), architecture())
+        if key not in self._digests:
+            self._digests[key] = key[0].digest(key[1])
+        return self._digests[key]
 
     def obsolete(self) -> frozenset[str]:
         """Digests that no new VM gets: today's image of that name is installed beside them."""

@@ -1,0 +1,203 @@
+"""What a transaction would change for one account: two pictures of it, and the steps between.
+
+A step is named by what it does to something a user knows. It holds no secret, so a dry run that
+would make a token shows everything of it but the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from atoll.domain.operation import Json, Operation, OpKind
+from atoll.domain.vm import Phase, VmRecord
+from atoll.store import accounts, operations, sessions, vms
+from atoll.store.accounts import SshKey
+from atoll.store.engine import Tx
+from atoll.store.sessions import TokenRow
+
+# What `Picture` shows, and what changes only to be tidied on the way.
+TABLES = frozenset(
+    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"}
+)
+_MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
+_DONE = {
+    OpKind.PAUSE: "pause",
+    OpKind.RESUME: "resume",
+    OpKind.RESTART: "restart",
+    OpKind.TRASH: "remove",
+    OpKind.IDENTIFY: "inform",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that would be done; `about` says to what, and how."""
+
+    do: str
+    about: Mapping[str, Json]
+
+    def to_json(self) -> dict[str, Json]:
+        """As `would` lists it."""
+        return {"do": self.do, **self.about}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What of one account a command may change, as far as the other picture differs in its VMs."""
+
+    labels: Mapping[str, str]  # of all VMs, by id
+    vms: Mapping[str, VmRecord]
+    keys: Mapping[str, SshKey]
+    tokens: Mapping[str, TokenRow]
+    operations: Mapping[str, Operation]
+    codes: frozenset[str]
+
+
+async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
+    """The account as two transactions see it. VMs are read only where a mark or an operation differs:
+    a dry run that concerns each of 500 VMs looks 500 times.
+    """
+    marks = [await vms.marks(tx, account) for tx in (before, after)]
+    unfinished = [await operations.unfinished(tx) for tx in (before, after)]
+    touched = {vm for vm, _ in marks[0].items() ^ marks[1].items()}
+    touched |= {op.vm for op in unfinished[1] if op not in unfinished[0]}
+    first, second = [
+        await _picture(tx, account, touched, marked, ops)
+        for tx, marked, ops in zip((before, after), marks, unfinished, strict=True)
+    ]
+    return first, second
+
+
+async def _picture(
+    tx: Tx,
+    account: str,
+    touched: Collection[str],
+    marked: Mapping[str, tuple[str, int]],
+    unfinished: Iterable[Operation],
+) -> Picture:
+    return Picture(
+        labels={vm: label for vm, (label, _) in marked.items()},
+        vms={vm.id: replace(vm, generation=0) for vm in await vms.some(tx, touched)},
+        keys={key.fingerprint: key for key in await accounts.keys_of(tx, account)},
+        tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
+        operations={op.id: op for op in unfinished if op.account == account},
+        codes=await sessions.codes_of(tx, account),
+    )
+
+
+def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
+    """The steps from one to the other: what the store says, then what VMs and engine are told."""
+    started = [op for key, op in after.operations.items() if key not in before.operations]
+    return (
+        *_vm_steps(before, after, started),
+        *_key_steps(before, after),
+        *_token_steps(before, after),
+        *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
+        *_operation_steps(before, after, started),
+    )
+
+
+def _vm_steps(before: Picture, after: Picture, started: list[Operation]) -> list[Step]:
+    making = {op.vm: op for op in started if op.kind in _MADE}
+    steps = []
+    for vm_id, vm in after.vms.items():
+        old = before.vms.get(vm_id)
+        if old is None:
+            steps.append(_made(vm, making[vm_id], before))
+        elif old.phase is Phase.TRASHED and vm.phase is Phase.LIVE:
+            about: dict[str, Json] = {"vm_name": vm.name, "former_name": old.former_name}
+            steps.append(Step("restore", about | {"status": vm.wanted.value}))
+        else:
+            steps.extend(_changed(old, vm))
+    return steps
+
+
+def _made(vm: VmRecord, op: Operation, before: Picture) -> Step:
+    about: dict[str, Json] = {
+        "vm_name": vm.name,
+        "image": vm.image,
+        "cpus": vm.cpus,
+        "memory_bytes": vm.memory_bytes,
+        "disk_bytes": vm.disk_bytes,
+        "tags": list(vm.tags),
+        "comment": vm.comment,
+    }
+    source = before.labels.get(str(op.payload.get("source")))
+    return Step(_MADE[op.kind], about | ({"source": source} if source else {}))
+
+
+def _changed(old: VmRecord, vm: VmRecord) -> list[Step]:
+    if old.name != vm.name and vm.name is not None:
+        return [Step("rename", {"vm_name": old.name, "new_name": vm.name})]
+    was, now = _settings(old), _settings(vm)
+    changed = {key: value for key, value in now.items() if value != was[key]}
+    if not changed:
+        return []
+    before = {key: was[key] for key in changed}
+    return [Step("set", {"vm_name": old.label, **changed, "was": before})]
+
+
+def _settings(vm: VmRecord) -> dict[str, Json]:
+    return {
+        "tags": list(vm.tags),
+        "comment": vm.comment,
+        "port": vm.port,
+        "share": "public" if vm.is_public else "private",
+    }
+
+
+def _operation_steps(before: Picture, after: Picture, started: list[Operation]) -> list[Step]:
+    """What the engine would be asked for, but for what is said already of new and restored VMs."""
+    steps = []
+    for op in sorted(started, key=lambda op: after.labels[op.vm]):
+        old = before.vms.get(op.vm)
+        if op.kind in _DONE and old is not None and old.phase is not Phase.TRASHED:
+            steps.append(Step(_DONE[op.kind], {"vm_name": after.labels[op.vm]}))
+    return steps
+
+
+def _key_steps(before: Picture, after: Picture) -> list[Step]:
+    def step(do: str, key: SshKey) -> Step:
+        about: dict[str, Json] = {"name": key.name, "fingerprint": key.fingerprint}
+        return Step(do, about | _limits(before, key))
+
+    added = [key for mark, key in after.keys.items() if mark not in before.keys]
+    removed = [key for mark, key in before.keys.items() if mark not in after.keys]
+    kept = [(key, after.keys.get(mark, key)) for mark, key in before.keys.items()]
+    return [
+        *(step("add-key", key) for key in added),
+        *(step("remove-key", key) for key in removed),
+        *(
+            Step("rename-key", {"name": old.name, "new_name": new.name})
+            for old, new in kept
+            if old.name != new.name
+        ),
+    ]
+
+
+def _token_steps(before: Picture, after: Picture) -> list[Step]:
+    def step(do: str, token: TokenRow) -> Step:
+        cmds: Json = None if token.cmds is None else list(token.cmds)
+        about: dict[str, Json] = {"label": token.label, "cmds": cmds}
+        return Step(do, about | _limits(before, token))
+
+    added = [token for mark, token in after.tokens.items() if mark not in before.tokens]
+    removed = [token for mark, token in before.tokens.items() if mark not in after.tokens]
+    kept = [(token, after.tokens.get(mark, token)) for mark, token in before.tokens.items()]
+    return [
+        *(step("add-token", token) for token in added),
+        *(step("remove-token", token) for token in removed),
+        *(
+            Step("rename-token", {"label": old.label, "new_label": new.label})
+            for old, new in kept
+            if old.label != new.label
+        ),
+    ]
+
+
+def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
+    """What a key or token is limited to."""
+    name = before.labels.get(one.vm or "")
+    vm: dict[str, Json] = {"vm_name": name} if name else {}
+    return vm | ({"tag": one.tag} if one.tag is not None else {})
