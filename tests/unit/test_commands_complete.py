@@ -114,9 +114,10 @@ async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
         ("cp ", ["<source> +VM to copy", "--cpu N +vCPUs, if not as many", "--memory SIZE .*"]),
         ("cp web ", ["<new> +name of the copy; .*"]),
         ("new --image ", ["IMAGE +image to start from"]),
-        ("tag ", ["<vm> +VM, or .*", "-d, --delete +take these tags away"]),
+        ("tag ", ["<vm> +VM.*", "-d, --delete +take these tags away"]),
         ("comment web ", ["<text> +the note; .*"]),
-        ("ls x ", ["-l, --long .*", "--group none.*", "--json +print the result as JSON"]),
+        ("ls x ", ["-l, --long .*", "--group .*", "--json +print the result as JSON"]),
+        ("undo ", ["--json .*", "--help .*", "--dry-run .*"]),
     ],
 )
 async def test_what_can_come(cloud: Control, line: str, rows: list[str]) -> None:

@@ -62,7 +62,7 @@ def test_it_fits(rows: list[list[str]], columns: int) -> None:
     whole = Table(("A", "STATUS", "C"), rows)
     cut = whole.fitted(columns)
     assert all(width(line) <= columns for line in cut.splitlines())
-    assert len(cut.splitlines()) == len(whole.splitlines())
+    assert cut.count("\n") == whole.count("\n")
     if all(width(line) <= columns for line in whole.splitlines()):
         assert cut == whole
 

@@ -116,8 +116,8 @@ def check_scope(caller: Caller, command: Command, arguments: object) -> None:
     if scope.cmds is None or words & scope.cmds:
         return
     vm = getattr(arguments, "vm", None)
-    names = (vm,) if isinstance(vm, str) else getattr(arguments, "vms", ())
-    if names and all(f"{command.name} {name}" in scope.cmds for name in names):
+    touched = (vm,) if isinstance(vm, str) else getattr(arguments, "vms", ())
+    if touched and all(f"{command.name} {name}" in scope.cmds for name in touched):
         return
     allowed = ", ".join(sorted(scope.cmds)) or "nothing"
     raise Denied(f"this token does not allow `{command.name}`", hint=f"It allows: {allowed}")

@@ -40,6 +40,8 @@ def page(command: Command) -> str:
         parts.append("Also: " + ", ".join(" ".join(alias) for alias in command.aliases))
     if command.examples:
         parts.append("\n".join(("Examples:", *(f"  {example}" for example in command.examples))))
+    if command.mutates:
+        parts.append("With --dry-run it says what it would do, and does nothing.")
     return "\n\n".join(parts)
 
 
@@ -114,7 +116,7 @@ def section(command: Command) -> str:
 
 
 def global_flags(command: Command) -> tuple[tuple[str, str], ...]:
-    """Flags that every verb takes, or every verb that changes something."""
+    """The flags that a verb has besides its own, with their help."""
     return (*GLOBAL, DRY_RUN) if command.mutates else GLOBAL
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from atoll.commands import account, help, key, label, removal, share, state, token, usage, vm
+from atoll.commands import (
+    account,
+    help,
+    key,
+    label,
+    listing,
+    removal,
+    share,
+    state,
+    token,
+    usage,
+    vm,
+)
 from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
     vm.VERBS,
+    listing.VERBS,
     removal.VERBS,
     label.VERBS,
     state.VERBS,

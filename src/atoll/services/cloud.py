@@ -98,9 +98,9 @@ class Cloud:
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
-        self.history = History(store=store, now=now)
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.history = History(store=store, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )
