@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.commands.pages import global_flags
+from atoll.commands.pages import first_sentence, global_flags
 from atoll.commands.parse import GLOBAL
 from atoll.commands.registry import Command, Parameter, Registry, Source
-
-_GLOBAL_FLAGS = frozenset(GLOBAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,5 +123,5 @@ class _Walk:
                 value = "" if option.is_switch else f" {option.value}"
                 label = ", ".join(option.flags) + value
                 found += [(flag, label, option.help) for flag in option.flags]
-        everywhere = global_flags(self._command)
-        return (*found, *((name, name, text) for name, text in everywhere))
+        found += [(name, name, text) for name, text in global_flags(self._command)]
+        return tuple(found)
