@@ -415,6 +415,20 @@ async def test_lobby_runs_a_command_in_a_vm(here: Ground) -> None:
     assert (done.code, done.out) == (4, b"through\xff")
 
 
+async def test_lobby_opens_a_shell_in_a_vm_on_the_terminal_it_has(here: Ground) -> None:
+    argv = here.ssh_line("-tt", "gw", "ssh web bash --norc --noprofile -i")
+    with Screen(argv, columns=100, rows=30) as screen:
+        await screen.until(rb"[#$] ")
+        screen.type("stty size\r")
+        await screen.until(rb"30 100\r\n")
+        screen.type("sleep 60\r")
+        await screen.until(rb"sleep 60\r\n")
+        screen.type("\x03")  # for the sleep, not for the lobby
+        await screen.until(rb"\^C.*[#$] ")
+        screen.type("exit 9\r")
+        assert await screen.ended() == 9
+
+
 async def test_files_are_not_for_the_lobby(here: Ground) -> None:
     done = await here.tool("scp", str(here.config), "gw:/tmp/never")
     assert done.code != 0

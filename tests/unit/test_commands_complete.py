@@ -95,6 +95,10 @@ async def grown(cloud: Control, line: str) -> list[str]:
         ("rm -- w", ["rm -- web", "rm -- web-next"]),
         ("ls w", ["ls web", "ls web-next"]),
         ("ls web ", []),
+        ("ls --group s", ["ls --group status"]),
+        ("rm web --dr", ["rm web --dry-run"]),
+        ("ls --dr", []),
+        ("doc error-conf", ["doc error-conflict"]),
     ],
 )  # fmt: skip
 async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:

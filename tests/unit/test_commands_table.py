@@ -79,6 +79,15 @@ def test_the_state_is_painted_and_nothing_else() -> None:
     assert re.sub("\x1b\\[[0-9]*m", "", painted) == Table(("NAME", "STATUS", "COMMENT"), rows)
 
 
+def test_lines_above_and_below_belong_to_it_and_are_not_cut() -> None:
+    table = Table(("NAME", "STATUS"), [("web", "running")], above=["a\x1bb"], below=["", "x" * 30])
+    lines = ["a\\x1bb", "NAME  STATUS", "web   running", "", "x" * 30]
+    assert table.splitlines() == lines
+    assert table.fitted(13).splitlines() == lines
+    assert table.fitted(9).splitlines() == [lines[0], "NAME  …", "web   …", *lines[3:]]
+    assert table.painted().splitlines()[2] == "web   \x1b[32mrunning\x1b[0m"
+
+
 def test_nobody_can_paint_by_a_name() -> None:
     table = Table(("NAME", "STATUS"), [("\x1b[31mred", "running\x1b[5m: x\ny")])
     assert table.splitlines()[1] == r"\x1b[31mred  running\x1b[5m: x\ny"

@@ -25,6 +25,14 @@ def test_a_table_is_cut_and_painted() -> None:
     assert rows_of(table, 24, colour=False)[1].sent == rows[1].text
 
 
+def test_lines_around_a_table_go_on_in_the_next_row() -> None:
+    table = Table(("NAME", "STATUS"), [("web", "running")], above=["x" * 20], below=[""])
+    rows = rows_of(table, 14, colour=True)
+    assert [row.text for row in rows] == [
+        "x" * 14, "x" * 6, "NAME  STATUS", "web   running", ""]  # fmt: skip
+    assert [row.line for row in rows] == [0, 0, 1, 2, 3]
+
+
 def test_steps_stop_at_the_ends() -> None:
     pages = Pages(TEXT, Size(80, 11), colour=False)
     assert (pages.where, len(pages.seen)) == ("1-10 of 50", 10)

@@ -42,7 +42,7 @@ async def whoami(ctx: Context, args: Nothing) -> Reply:
         (key.name, key.fingerprint, "this one" if entry["current"] else "")
         for key, entry in zip(keys, entries, strict=True)
     ]
-    text = f"{email}\n{table(('KEY', 'FINGERPRINT', ''), rows)}" if rows else email
+    text = table(("KEY", "FINGERPRINT", ""), rows, above=[email]) if rows else email
     return Reply(data={"email": email, **REGION, "ssh_keys": entries}, text=text)
 
 

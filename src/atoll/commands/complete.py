@@ -116,8 +116,8 @@ class Completer:
                     addresses = Addresses(self._cloud.config)
                     library = Library(registry=self._registry, addresses=addresses)
                     return [ALL, *(page.slug for page in library)]
-                case Source.NONE:
-                    return []
+                case Source.NONE:  # `a|b` names the values themselves
+                    return parameter.value.split("|") if "|" in parameter.value else []
         except AtollError:
             return []  # a Tab key is no place for errors
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.commands.pages import global_flags
+from atoll.commands.pages import first_sentence, global_flags
 from atoll.commands.parse import GLOBAL
 from atoll.commands.registry import Command, Parameter, Registry, Source
-
-_GLOBAL_FLAGS = frozenset(GLOBAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class Expected:
 
 def expected(registry: Registry, words: Sequence[str]) -> Expected:
     """What may follow these words."""
-    words = [word for word in words if word not in _GLOBAL_FLAGS]
+    words = [word for word in words if word not in GLOBAL]
     matched = registry.match(words)
     if matched is None:
         return Expected(verbs=next_words(registry, words))
@@ -66,12 +64,7 @@ def _about(registry: Registry, heads: list[tuple[str, ...]], size: int) -> str:
     assert matched is not None
     command = matched[0]
     is_alias = heads[0] != command.words
-    return f"the same as {command.name}" if is_alias else first_sentence(command.help)
-
-
-def first_sentence(text: str) -> str:
-    """One line of help."""
-    return text.split(". ")[0].rstrip(".")
+    return f"the same as {command.name}" if is_alias else first_sentence(command)
 
 
 class _Walk:
@@ -130,5 +123,5 @@ class _Walk:
                 value = "" if option.is_switch else f" {option.value}"
                 label = ", ".join(option.flags) + value
                 found += [(flag, label, option.help) for flag in option.flags]
-        everywhere = global_flags(self._command)
-        return (*found, *((name, name, text) for name, text in everywhere))
+        found += [(name, name, text) for name, text in global_flags(self._command)]
+        return tuple(found)

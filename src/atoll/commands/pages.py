@@ -20,7 +20,7 @@ def overview(commands: Iterable[Command]) -> str:
     """Every verb with one line."""
     rows = [(command.name, first_sentence(command)) for command in commands]
     more = "All take --json and --help, those that change something --dry-run. More: help <command>"
-    return f"{table(('COMMAND', ''), rows)}\n\n{more}"
+    return table(("COMMAND", ""), rows, below=["", more])
 
 
 def first_sentence(command: Command) -> str:

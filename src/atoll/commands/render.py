@@ -23,9 +23,18 @@ def as_json(data: Any) -> str:
     return json_escape(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Columns as wide as their widest cell, two blanks apart; empty columns are left out."""
-    return Table(head, rows)
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    above: Sequence[str] = (),
+    below: Sequence[str] = (),
+) -> Table:
+    """Columns as wide as their widest cell, two blanks apart; empty columns are left out.
+
+    Lines that belong to it go above and below, so that it stays a table.
+    """
+    return Table(head, rows, above=above, below=below)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

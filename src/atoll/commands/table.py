@@ -16,17 +16,31 @@ _NARROW = 8  # columns no column is cut below before others have been
 
 
 class Table(str):
-    """Rows of cells under their titles. Columns without any content are left out."""
+    """Rows of cells under their titles. Columns without any content are left out.
 
-    __slots__ = ("_lines",)
+    Lines of text may stand above and below; they are never cut.
+    """
+
+    __slots__ = ("_above", "_below", "_lines")
     _lines: tuple[tuple[str, ...], ...]
+    _above: tuple[str, ...]
+    _below: tuple[str, ...]
 
-    def __new__(cls, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    def __new__(
+        cls,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        above: Sequence[str] = (),
+        below: Sequence[str] = (),
+    ) -> Table:
         """Make the text."""
         kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
         lines = tuple(tuple(one_line(row[i]) for i in kept) for row in (head, *rows))
-        made = super().__new__(cls, _text(lines, lambda _title, cell: cell))
-        made._lines = lines
+        above, below = (tuple(map(one_line, part)) for part in (above, below))
+        text = _text(lines, lambda _title, cell: cell)
+        made = super().__new__(cls, "\n".join((*above, text, *below)))
+        made._lines, made._above, made._below = lines, above, below
         return made
 
     def fitted(self, columns: int) -> Table:
@@ -43,11 +57,11 @@ class Table(str):
         cells = [
             [cut(cell, size) for cell, size in zip(line, widths, strict=True)] for line in lines
         ]
-        return Table(cells[0], cells[1:]) if cells else self
+        return Table(cells[0], cells[1:], above=self._above, below=self._below)
 
     def painted(self) -> str:
         """The text with the colours of its columns."""
-        return _text(self._lines, paint_cell)
+        return "\n".join((*self._above, _text(self._lines, paint_cell), *self._below))
 
 
 def one_line(text: str) -> str:

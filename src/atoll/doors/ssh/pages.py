@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atoll.base.text import escape, wrap
+from atoll.base.text import escape, width, wrap
 from atoll.commands.table import Table
 from atoll.doors.ssh.draw import Size
 
@@ -23,9 +23,20 @@ def rows_of(text: str, columns: int, *, colour: bool) -> list[Row]:
     if isinstance(text, Table):
         table = text.fitted(columns)
         plain, sent = table.split("\n"), (table.painted() if colour else table).split("\n")
-        return [Row(n, *pair) for n, pair in enumerate(zip(plain, sent, strict=True))]
+        return [
+            row
+            for n, pair in enumerate(zip(plain, sent, strict=True))
+            for row in _rows_of_line(n, *pair, columns)
+        ]
     lines = escape(text).expandtabs().split("\n")
     return [Row(n, row, row) for n, line in enumerate(lines) for row in wrap(line, columns)]
+
+
+def _rows_of_line(line: int, plain: str, sent: str, columns: int) -> list[Row]:
+    """One row, but for a line above or below a table that is longer than the screen is wide."""
+    if width(plain) <= columns:
+        return [Row(line, plain, sent)]
+    return [Row(line, row, row) for row in wrap(plain, columns)]
 
 
 class Pages:

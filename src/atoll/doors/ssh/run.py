@@ -22,7 +22,7 @@ from atoll.doors.ssh.session import VmOpener
 
 HELD_BYTES = 1 << 20  # held when the reader is slow; then the VM's own window fills and it waits
 SIGNALLED = 128  # a command ended by signal n has exit code 128 + n, as shells say
-KILL_S = 3.0  # for a loaded VM to run the lines below, and to end what they killed
+KILL_S = 15.0  # for an emulated, busy VM to run the lines below, and to end what they killed
 # Kills what the other sessions of this connection started, from a session of its own. There is a
 # connection for each command, so that is the command: its process group, and all its descendants in
 # other groups too, each stopped before its children are read so that it starts no more. By signal, sshd

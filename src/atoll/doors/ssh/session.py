@@ -50,7 +50,7 @@ class Language(Protocol):
         """Run one line; raises AtollError."""
 
     def changes(self, line: str) -> bool:
-        """Whether a line would change something."""
+        """Whether running a line would change something; raises AtollError."""
 
     async def choices(self, caller: Caller, line: str) -> Choices:
         """What can stand at the end of `line`."""
@@ -118,9 +118,9 @@ class Session:
 
     def _leave(self, line: str) -> int:
         """Ctrl-C ends the waiting; the journal brings what was begun to its end."""
-        self.note(
-            "^C" + ("\nWhat it began goes on. Try: ls" if self._language.changes(line) else "")
-        )
+        self.note("^C")
+        if self._language.changes(line):  # it was read once already, so this raises nothing
+            self.note("What it began goes on. Try: ls")
         return _INTERRUPTED
 
     def note(self, text: str) -> None:
