@@ -294,7 +294,7 @@ class StoreContract:
             SshKey(fingerprint="SHA256:t", account=ANN.id, name="t", public_key="t", tag="ci",
                    created_at=1.0),
             SshKey(fingerprint="SHA256:v", account=ANN.id, name="v", public_key="v", vm=vm(1).id,
-                   created_at=2.0),
+                   user="deploy", created_at=2.0),
         ]  # fmt: skip
         tokens = [
             TokenRow(hash="a", account=ANN.id, label="a", cmds=("ls",), vm=None, tag="ci",
