@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from atoll.base.aio import TaskGroup, poll, together
 from atoll.base.errors import Conflict, Exhausted
 from atoll.commands.verbs import REGISTRY
 from atoll.rpc.messages import Create, Message
 from atoll.services import answers as services_answers
-from atoll.services.answers import KEPT_S, Answers, Claim
-from atoll.store import answers
+from atoll.services.answers import KEPT_S, Answer, Answers, Claim
+from atoll.store import accounts, answers
+from atoll.store.engine import Store
 from fakes.engine import FakeEngine
 from framework.api import Door, door
-from framework.cloud import Control, control
+from framework.cloud import Control, control, migrated
 
 
 @pytest.fixture(name="cloud")
@@ -187,6 +190,27 @@ class TestIdempotency:
         assert (await api.exec("new", idempotency_key="k1")).status_code == 200
         assert (await api.exec("new", idempotency_key="k2")).status_code == 422
         assert len(cloud.engine.vms) == 1
+
+    async def test_an_answer_that_cannot_be_kept_leaves_the_outcome_unknown(
+        self, cloud: Control, tmp_path: Path
+    ) -> None:
+        shutil.copy(await migrated(), tmp_path / "small.db")
+        store = Store(f"sqlite+aiosqlite:///{tmp_path / 'small.db'}")
+        kept = Answers(store=store, key=bytes(32), now=cloud.clock)
+        async with store.begin() as tx:
+            await accounts.add(tx, cloud.ann.account, now=0.0)
+        claim = await kept.claim(cloud.ann, "k", "new")
+        assert isinstance(claim, Claim)
+        with pytest.raises(Conflict, match="still running"):
+            await kept.claim(cloud.ann, "k", "new")
+        async with store.begin() as tx:
+            pages = (await tx.execute(text("PRAGMA page_count"))).scalar_one()
+            await tx.execute(text(f"PRAGMA max_page_count = {pages}"))
+        with pytest.raises(Exhausted, match="disk is full"):
+            await kept.keep(claim, Answer(200, bytes(1_000_000)))
+        with pytest.raises(Conflict, match="outcome is unknown"):
+            await kept.claim(cloud.ann, "k", "new")
+        await store.close()
 
     async def test_after_a_kill_the_outcome_is_unknown(self, cloud: Control) -> None:
         """The first life wrote its claim down and never came back."""

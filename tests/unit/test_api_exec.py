@@ -97,7 +97,7 @@ class NoAnswers:
         """Never called."""
         raise AssertionError
 
-    async def break_off(self, claim: Claim) -> None:
+    def break_off(self, claim: Claim) -> None:
         """Never called."""
         raise AssertionError
 

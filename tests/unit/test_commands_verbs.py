@@ -756,6 +756,32 @@ async def test_a_key_for_a_tag_sees_and_makes_only_such_vms(cloud: Control) -> N
     assert (entry["name"], entry["tag"], entry["vm_name"]) == ("ci", "ci", None)
 
 
+async def test_a_key_for_one_user_of_a_vm(cloud: Control, tmp_path: Path) -> None:
+    await cloud.run("new --name web")
+    signer = SshKeyFile.new(tmp_path, "signer")
+    await cloud.run(f"ssh-key add --vm web --ssh-user deploy '{signer.line}'")
+    caller = await cloud.cloud.caller_for_key(signer.line, source="x")
+    assert caller is not None
+    assert (await cloud.cloud.route(caller, "web")).login_user == "deploy"
+    assert (await cloud.cloud.route(cloud.ann, "web")).login_user == "atoll"
+    long = signer.token('{"cmds":["ssh"]}')
+    short = (await cloud.run(f"ssh-key shorten {long}")).text
+    for token in (long, short):  # no wider than the key
+        by_token = await cloud.cloud.tokens.caller_for_token(token, "x")
+        assert by_token is not None
+        assert (await cloud.run("ssh web id", by_token)).run_in_vm == replace(
+            await cloud.cloud.route(cloud.ann, "web"), login_user="deploy"
+        )
+    # It is not among the keys of the usual login user.
+    await cloud.run("restart web")
+    identity = cloud.engine.identities[on_engine(cloud, "web").vm]
+    assert [line.split()[2] for line in identity.authorized_keys] == ["laptop"]
+    assert "deploy@web" in (await cloud.run("ssh-key list")).text
+    for flags in ("--ssh-user deploy", "--tag ci --ssh-user deploy", "--vm web --ssh-user '-x'",
+                  "--vm web --ssh-user 'a b'", "--vm web --ssh-user Ann"):  # fmt: skip
+        await fails(cloud, f"ssh-key add {flags} '{CI_KEY}'", Invalid)
+
+
 async def test_vms_learn_which_keys_a_tag_lets_in(cloud: Control) -> None:
     await cloud.run("new --name web --tag ci")
     await cloud.run("new --name db")

@@ -10,7 +10,7 @@ from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
-from atoll.domain.name import check_tag
+from atoll.domain.name import check_tag, check_user
 from atoll.store.accounts import SshKey
 
 VERBS = Registry()
@@ -29,7 +29,7 @@ class Nothing:
     examples=("ssh-key list",),
     result={
         "ssh_keys": "one entry per key: `name`, `public_key`, `fingerprint`, `current`, `vm_name`,"
-        " `tag`",
+        " `tag`, `ssh_user`",
         "api_keys": "one entry per token: `label`, `fingerprint`, `cmds`, `vm_name`, `tag`, `expires_at`",
     },
 )
@@ -78,6 +78,9 @@ class Add:
     tag: str | None = flag(
         "--tag", "good for VMs with this tag only", value="TAG", source=Source.TAG
     )
+    user: str | None = flag(
+        "--ssh-user", "with --vm: whom it logs in as there, if not as its usual user", value="USER"
+    )
 
 
 @VERBS.command(
@@ -89,6 +92,7 @@ class Add:
         "ssh-key add 'ssh-ed25519 AAAAC3… ann@laptop'",
         "ssh-key add --name laptop - < ~/.ssh/id_ed25519.pub",
         "ssh-key add --tag ci 'ssh-ed25519 AAAAC3… runner'",
+        "ssh-key add --vm web --ssh-user deploy 'ssh-ed25519 AAAAC3… deploy'",
     ),
     result={
         "status": "`added`",
@@ -104,8 +108,11 @@ async def add(ctx: Context, args: Add) -> Reply:
         if len(text.splitlines()) > 1:
             raise Invalid("one key at a time", hint="Try: head -1 keys | ssh … ssh-key add -")
     vm, tag = await limits(ctx, args.vm, args.tag)
+    user = None if args.user is None else check_user(args.user)
+    if user is not None and vm is None:
+        raise Invalid("--ssh-user is a user of one VM", hint="Try: --vm web --ssh-user deploy")
     key = await ctx.cloud.accounts.add_key(
-        ctx.caller, text, name=args.name, vm=vm, tag=tag, act=ctx.act
+        ctx.caller, text, name=args.name, vm=vm, tag=tag, user=user, act=ctx.act
     )
     return Reply(data={"status": "added", **_entry(key)}, text=f"added {key.name}")
 
@@ -176,6 +183,7 @@ def shown(ctx: Context, key: SshKey, names: dict[str, str]) -> dict[str, Any]:
         "current": key.fingerprint == ctx.caller.key_fingerprint,
         "vm_name": names.get(key.vm or ""),
         "tag": key.tag,
+        "ssh_user": key.user,
     }
 
 
@@ -189,7 +197,10 @@ async def limits(ctx: Context, vm: str | None, tag: str | None) -> tuple[str | N
 
 def _limit(entry: dict[str, Any]) -> str:
     """What a key or token is limited to, for the table."""
-    return f"tag {entry['tag']}" if entry["tag"] else str(entry["vm_name"] or "")
+    if entry["tag"]:
+        return f"tag {entry['tag']}"
+    user = entry.get("ssh_user")
+    return f"{user}@{entry['vm_name']}" if user else str(entry["vm_name"] or "")
 
 
 def _entry(key: SshKey) -> dict[str, Any]:

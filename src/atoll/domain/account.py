@@ -30,12 +30,14 @@ class Scope:
     """What a key or token is limited to; the default is everything its account may do.
 
     `cmds` holds verbs as written (`ls`, `share show`, `ssh web`); a parent does not imply its
-    children. `vm` is the one VM it may touch; with `tag` it is those that have this tag.
+    children. `vm` is the one VM it may touch; with `tag` it is those that have this tag. `user` is
+    whom it logs in as there, if not as the VM's own login user.
     """
 
     cmds: frozenset[str] | None = None
     vm: str | None = None
     tag: str | None = None
+    user: str | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -118,15 +118,18 @@ class Accounts:
         name: str,
         vm: str | None = None,
         tag: str | None = None,
+        user: str | None = None,
         act: str,
     ) -> SshKey:
         """Let a key log in; with `vm` (an id) into that VM only, with `tag` into those with the tag.
+
+        `user` is the VM's user it logs in as, by way of the gateway.
 
         Raises Conflict when the key or its name is there already.
         """
         key = parse_key(text)
         async with self._store.begin() as tx:
-            stored = await self._insert(tx, caller.account, key, name, vm=vm, tag=tag)
+            stored = await self._insert(tx, caller.account, key, name, vm=vm, tag=tag, user=user)
             await self._tell_vms(tx, caller.account, act)
         self._journal.wake()
         return stored
@@ -172,6 +175,7 @@ class Accounts:
         *,
         vm: str | None = None,
         tag: str | None = None,
+        user: str | None = None,
     ) -> SshKey:
         owner = await accounts.by_key(tx, key.fingerprint)
         if owner is not None:
@@ -188,6 +192,7 @@ class Accounts:
             public_key=key.line,
             vm=vm,
             tag=tag,
+            user=user,
             created_at=self._now(),
         )
         await accounts.add_key(tx, stored)

@@ -53,6 +53,7 @@ class Answers:
         self._seal = AESGCM(hmac.digest(key, b"answers by idempotency key", hashlib.sha256))
         self._now = now
         self._run = ids.new("run")
+        self._running: set[str] = set()  # claims of this life that have not ended
 
     async def claim(self, caller: Caller, key: str, line: str) -> Claim | Answer:
         """The answer to this call if it was made before, else the claim to make it now.
@@ -80,24 +81,26 @@ class Answers:
                     hint="Use keys for calls that matter",
                 )
             await rows.add(tx, row)
+            self._running.add(row.id)
         return Claim(row.id)
 
     async def keep(self, claim: Claim, answer: Answer) -> None:
         """The call has ended so."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._seal.encrypt(nonce, answer.body, claim.id.encode())
+        self._running.discard(claim.id)  # also when it cannot be kept: nobody else will end it
         async with self._store.begin() as tx:
             await rows.finish(tx, claim.id, status=answer.status, body=sealed)
 
     async def release(self, claim: Claim) -> None:
         """Nothing was run: the key may be used again."""
+        self._running.discard(claim.id)
         async with self._store.begin() as tx:
             await rows.remove(tx, claim.id)
 
-    async def break_off(self, claim: Claim) -> None:
+    def break_off(self, claim: Claim) -> None:
         """The call ended without an answer, and nobody knows what it did."""
-        async with self._store.begin() as tx:
-            await rows.break_off(tx, claim.id)
+        self._running.discard(claim.id)
 
     def _answer(self, first: AnswerRow, again: AnswerRow) -> Answer:
         if first.line != again.line:
@@ -107,7 +110,7 @@ class Answers:
             )
         if first.status is not None and first.body is not None:
             return Answer(first.status, self._opened(first.id, first.body))
-        if first.run == self._run:
+        if first.id in self._running:
             raise Conflict("the first call with this key is still running", hint="Try again in 1 s")
         raise Conflict(
             "the first call with this key broke off; its outcome is unknown, and nothing was done now",

@@ -150,7 +150,7 @@ class Cloud:
             vm_id=vm.id,
             vm_name=vm_name,
             address=facts.address,
-            login_user=facts.login_user,
+            login_user=caller.scope.user or facts.login_user,
             host_ca=self.keys.host_ca_public,
         )
 

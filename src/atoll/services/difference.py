@@ -199,5 +199,9 @@ def _token_steps(before: Picture, after: Picture) -> list[Step]:
 def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
     """What a key or token is limited to."""
     name = before.labels.get(one.vm or "")
-    vm: dict[str, Json] = {"vm_name": name} if name else {}
-    return vm | ({"tag": one.tag} if one.tag is not None else {})
+    limits: dict[str, Json] = {"vm_name": name} if name else {}
+    if one.tag is not None:
+        limits["tag"] = one.tag
+    if isinstance(one, SshKey) and one.user is not None:
+        limits["ssh_user"] = one.user
+    return limits

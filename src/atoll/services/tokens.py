@@ -157,9 +157,11 @@ class Tokens:
         hash_, now = _hash(token), self._now()
         async with self._store.read() as tx:
             found = await rows.token(tx, hash_)
+            signer = await accounts.by_key(tx, found[1].key) if found and found[1].key else None
         if found is None:
             return None
         account, row = found
+        scope = row.scope if signer is None else replace(signer[1].scope, cmds=row.scope.cmds)
         if row.expires_at is not None and row.expires_at <= now:
             return None
         if row.last_used_at is None or now - row.last_used_at > _USED_EVERY_S:
@@ -170,7 +172,7 @@ class Tokens:
             door=Door.EXEC,
             key_fingerprint=row.key,
             source=source,
-            scope=row.scope,
+            scope=scope,
             token=fingerprint(hash_),
         )
 

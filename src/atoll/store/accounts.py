@@ -21,12 +21,13 @@ class SshKey:
     public_key: str
     vm: str | None = None
     tag: str | None = None
+    user: str | None = None
     created_at: float
 
     @property
     def scope(self) -> Scope:
         """What it opens."""
-        return Scope(vm=self.vm, tag=self.tag)
+        return Scope(vm=self.vm, tag=self.tag, user=self.user)
 
 
 async def add(tx: Tx, account: Account, *, now: float) -> None:

@@ -12,7 +12,10 @@ from atoll.store.schema import answers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRow:
-    """One request; `status` and `body` are None until it has ended."""
+    """One request; `status` and `body` are None until it has ended.
+
+    `run` names the life of control that ran it, for whoever looks for its log.
+    """
 
     id: str
     account: str
@@ -45,11 +48,6 @@ async def count(tx: Tx, account: str) -> int:
 async def finish(tx: Tx, id_: str, *, status: int, body: bytes) -> None:
     """Keep the answer."""
     await tx.execute(update(answers).where(answers.c.id == id_).values(status=status, body=body))
-
-
-async def break_off(tx: Tx, id_: str) -> None:
-    """No life of control will end this request any more."""
-    await tx.execute(update(answers).where(answers.c.id == id_).values(run=""))
 
 
 async def remove(tx: Tx, id_: str) -> None:

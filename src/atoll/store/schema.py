@@ -80,6 +80,7 @@ ssh_keys = Table(
     Column("vm", ForeignKey("vms.id", ondelete="CASCADE")),  # good for this VM only
     Column("created_at", Double, nullable=False),
     Column("tag", Text),  # good for VMs with this tag only
+    Column("user", Text),  # logs in there as this user only
     UniqueConstraint("account", "name"),
 )
 

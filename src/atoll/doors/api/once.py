@@ -36,7 +36,7 @@ class Keeping(Protocol):
         """Nothing was run."""
         ...
 
-    async def break_off(self, claim: Claim) -> None:
+    def break_off(self, claim: Claim) -> None:
         """It ended without an answer."""
         ...
 
@@ -67,7 +67,7 @@ async def once(
     try:
         response = await run()
     except BaseException:
-        await shielded(answers.break_off(found), seconds=_NOTE_S)
+        answers.break_off(found)
         raise
     if response.status_code in UNTOUCHED:
         await answers.release(found)
