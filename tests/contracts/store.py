@@ -16,7 +16,17 @@ from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, answers, events, history, operations, schema, sessions, vms
+from atoll.store import (
+    accounts,
+    answers,
+    defaults,
+    events,
+    history,
+    operations,
+    schema,
+    sessions,
+    vms,
+)
 from atoll.store.accounts import SshKey
 from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
@@ -372,6 +382,21 @@ class StoreContract:
             await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == ANN.id))
         async with store.read() as tx:
             assert await history.latest(tx, ANN.id, limit=9) == ()
+
+    async def test_defaults_are_an_accounts_own(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await defaults.put(tx, ANN.id, "b", "1")
+            await defaults.put(tx, ANN.id, "a", "two\nlines ü")
+            await defaults.put(tx, ANN.id, "b", "2")
+            assert await defaults.of(tx, ANN.id) == {"a": "two\nlines ü", "b": "2"}
+            assert await defaults.of(tx, BOB.id) == {}
+            assert [await defaults.drop(tx, who, "b") for who in (BOB.id, ANN.id, ANN.id)] == [
+                False, True, False,
+            ]  # fmt: skip
+            assert await defaults.of(tx, ANN.id) == {"a": "two\nlines ü"}
+            await defaults.put(tx, BOB.id, "a", "1")
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == BOB.id))
+            assert await defaults.of(tx, BOB.id) == {}
 
     async def test_sign_in_rows_go_with_their_account(self, store: Store) -> None:
         async with filled(store) as tx:

@@ -232,6 +232,15 @@ async def test_whoami_browser_and_help(atoll: Atoll, vm: str) -> None:
     assert left.out.count(b'"email"') == 1, "nothing runs after exit"
 
 
+async def test_a_script_for_every_new_vm(atoll: Atoll) -> None:
+    which = "atoll new.setup-script"
+    assert (await asked(atoll, f"defaults write {which} 'echo a'"))["status"] == "written"
+    assert await told(atoll, f"defaults read {which}") == "echo a"
+    assert (await asked(atoll, "defaults read dev.exe"))["values"] == {"new.setup-script": "echo a"}
+    assert (await asked(atoll, f"defaults delete {which}"))["status"] == "deleted"
+    assert (await asked(atoll, "defaults read atoll"))["values"] == {}
+
+
 async def test_a_second_key_and_its_end(atoll: Atoll, vm: str, tmp_path: Path) -> None:
     key = tmp_path / "laptop"
     await run(

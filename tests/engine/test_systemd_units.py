@@ -10,6 +10,7 @@ import pytest
 
 from atoll.base.proc import run
 from atoll.config import Config, Control, Network, Ssh
+from atoll.engine.images.recipe import TREE
 from atoll.host_setup.systemd import UNITS, Systemd
 
 
@@ -37,6 +38,16 @@ async def test_systemd_accepts_them(tmp_path: Path) -> None:
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}/system:/lib/systemd/system"},
     )
     ours = [line for line in finished.err.decode().splitlines() if "atoll-" in line]
+    assert (finished.code, ours) == (0, [])
+
+
+async def test_systemd_accepts_those_of_the_image() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    folder = TREE / "etc/systemd/system"
+    units = [str(folder / name) for name in ("exe-setup.service", "atoll-setup.path")]
+    finished = await run(["systemd-analyze", "verify", "--man=no", *units], seconds=50, check=False)
+    ours = [line for line in finished.err.decode().splitlines() if "setup" in line]
     assert (finished.code, ours) == (0, [])
 
 

@@ -35,10 +35,12 @@ NEW_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFVHoCz8iWzdRSjMvSv9mH8bX7cF0oLhW
 # Verb -> lines that work in the cloud below, with what a dry run of them says.
 WORKS: dict[str, dict[str, str]] = {
     "new": {
-        "new --name n --tag a": "would make n: debian, 1 vCPU, 1G memory, 25G disk",
+        "new --name n --tag a": "would make n: debian, 1 vCPU, 1G memory, 25G disk,"
+        " with a setup script",
         "new --cpu 2 --disk 3G": "would make a VM with a name of two random words:"
-        " debian, 2 vCPU, 1G memory, 3G disk\n"
+        " debian, 2 vCPU, 1G memory, 3G disk, with a setup script\n"
         "no warm template of this size yet: this one boots, which takes longer",
+        "new --name n --env A=1 --setup-script ''": "would make n: debian, 1 vCPU, 1G memory, 25G disk",
     },
     "cp": {
         "cp web n --memory 2G": "would copy web to n: debian, 1 vCPU, 2G memory, 25G disk\n"
@@ -91,10 +93,25 @@ WORKS: dict[str, dict[str, str]] = {
         "ssh-key rename robot r2": "would rename API token robot to r2",
     },
     "browser": {"browser": "would make a sign-in link"},
+    "defaults write": {
+        "defaults write atoll new.setup-script 'echo 1'": "would set the default new.setup-script",
+        "defaults write dev.exe new.setup-script true": "nothing would change",
+    },
+    "defaults delete": {
+        "defaults delete atoll new.setup-script": "would remove the default new.setup-script"
+    },
 }
 
 FAILS = {
-    "new": ("new --name UP", "new --name web", "new --image x", "new --memory 99G", "new --cpu 0"),
+    "new": (
+        "new --name UP",
+        "new --name web",
+        "new --image x",
+        "new --memory 99G",
+        "new --cpu 0",
+        "new --setup-script -",
+        "new --env 1=2",
+    ),
     "cp": ("cp nope", "cp web db", "cp web UP", "cp web n --disk 1G", "cp web n --memory 99G"),
     "rm": ("rm nope", "rm hers", "rm nope hers"),
     "undo": (),  # of bob, below
@@ -116,6 +133,13 @@ FAILS = {
     ),
     "ssh-key rename": ("ssh-key rename nope x", "ssh-key rename ci laptop"),
     "browser": (),
+    "defaults write": (
+        "defaults write nope new.setup-script x",
+        "defaults write atoll nope x",
+        "defaults write atoll new.setup-script ''",
+        "defaults write atoll new.setup-script -",
+    ),
+    "defaults delete": ("defaults delete atoll nope", "defaults delete nope new.setup-script"),
 }
 OF_ITS_OWN = {"ssh-key shorten"}  # its argument has to be signed; the test is below
 
@@ -129,6 +153,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         for line in ("pause db", "share set-public open", "rm old", f"ssh-key add '{CI_KEY}'"):
             await made.run(line)
         await made.run("ssh-key generate-api-key --label robot")
+        await made.run("defaults write atoll new.setup-script true")
         await made.run("new --name hers", made.bob)
         engine._put(_id(made, "off"), state=VmState.STOPPED, address=None, pid=None)
         await made.cloud.journal.resume()  # VMs are told of the key
@@ -250,10 +275,15 @@ async def test_the_json_names_every_value(cloud: Control) -> None:
                 "disk_bytes": 25 * GIB,
                 "tags": ["a", "b"],
                 "comment": "hi",
+                "setup_script": True,
             }
         ],
         "notes": ["no warm template of this size yet: this one boots, which takes longer"],
     }
+    step = (await cloud.data("new --setup-script secret --env B=secret --env A= --dry-run"))[
+        "would"
+    ][0]
+    assert (step["setup_script"], step["env"]) == (True, ["A", "B"])
     assert await cloud.data("cp web n --dry-run --copy-tags=false --json") == {
         "dry_run": True,
         "would": [

@@ -23,7 +23,8 @@ def test_the_verbs_of_the_language() -> None:
         "share show", "share port", "share set-public", "share set-private",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
-        "whoami", "browser", "billing usage", "help", "doc", "exit",
+        "whoami", "browser", "defaults read", "defaults write", "defaults delete",
+        "billing usage", "help", "doc", "exit",
     ]  # fmt: skip
 
 

@@ -106,6 +106,19 @@ async def test_new_gives_the_engine_shape_and_identity(cloud: Control) -> None:
     assert (identity.host_certificate or "").startswith("ssh-ed25519-cert-v01@openssh.com ")
 
 
+async def test_a_plain_number_is_gigabytes(cloud: Control) -> None:
+    """As in the reference product, whose SDK sends whole numbers; bytes would never be meant."""
+    for line, memory, disk in (
+        ("new --memory=2 --disk=20", 2 * GIB, 20 * GIB),
+        ("new --memory 0.5 --disk 20GB", GIB // 2, 20 * GIB),
+        ("new --memory 2Gi --disk 20G", 2 * GIB, 20 * GIB),
+        ("new --memory 2048M", 2 * GIB, 25 * GIB),
+    ):
+        await cloud.run(line)
+        spec = [request for request in cloud.engine.asked if isinstance(request, Create)][-1].spec
+        assert (spec.memory_bytes, spec.disk_bytes) == (memory, disk), line
+
+
 async def test_new_says_when_it_was_a_cold_boot(cloud: Control) -> None:
     await cloud.run("new")
     assert cloud.progress == []
@@ -153,11 +166,15 @@ async def test_urls_follow_the_configuration(tmp_path: Path) -> None:
         ("--name admin", Invalid, "'admin' is reserved"),
         ("--name 3000-web", Invalid, "kept for ports"),
         ("--memory -5G", Invalid, "--memory '-5G' is not a size"),
+        ("--memory 5B", Invalid, "--memory '5B' is not a size"),
         ("--memory 1e9G", Invalid, "--memory '1e9G' is not a size"),
         ("--memory 0", Invalid, "--memory must be more than 0"),
         ("--memory 64M", Invalid, "--memory 64M is not within 128M to 1T"),
         ("--memory 999999999999T", Invalid, "is not within 128M to 1T"),
         ("--memory 100G", Exhausted, "--memory 100G is more than this machine has (8G)"),
+        ("--memory 4294967296", Invalid, "1T. A plain number is in gigabytes. Try: --memory 1G"),
+        ("--disk=21474836480", Invalid, "64T. A plain number is in gigabytes. Try: --disk 1G"),
+        ("--memory 0.01", Invalid, "--memory 0.01 is not within 128M to 1T. Try: --memory 1G"),
         ("--disk 1M", Invalid, "--disk 1M is not within 1G to 64T"),
         ("--disk 65T", Invalid, "--disk 65T is not within 1G to 64T"),
         ("--cpu 0", Invalid, "--cpu 0 is not within 1 to 64"),
@@ -168,7 +185,7 @@ async def test_urls_follow_the_configuration(tmp_path: Path) -> None:
         ("--comment '" + "x" * 201 + "'", Invalid, "a comment of 201 bytes is longer than 200"),
         ("--comment $'a\x1b[31m'", Invalid, "one line without control characters"),
         ("--comment 'a\nb'", Invalid, "one line without control characters"),
-        ("--env A=b", Invalid, "`new` has no flag '--env'"),
+        ("--prompt A=b", Invalid, "`new` has no flag '--prompt'"),
     ],
 )
 async def test_new_refuses(cloud: Control, flags: str, kind: type[AtollError], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from base64 import b64encode
 from pathlib import Path
@@ -104,6 +105,49 @@ def test_hooks_run_once_and_only_for_a_fresh_machine(verbs: Verbs, kernel: FakeK
     while not (root / "said").exists() or not (root / "said").read_text():
         assert time.monotonic() < deadline, "the hook did not run"
     assert (root / "said").read_text() == "web\n"
+
+
+def test_a_fresh_vm_gets_its_setup_script_and_variables(verbs: Verbs, kernel: FakeKernel) -> None:
+    root = Path(kernel.root)
+    script, variables = root / "var/lib/atoll/setup", root / "etc/profile.d/atoll-env.sh"
+    env = {"PLAIN": "1", "HARD": "it's $HOME `id` \"\\ü", "EMPTY": ""}
+    given = {"setup_script": "#!/bin/sh\necho ü\n", "env": env}
+    verbs.run("identify", identify(fresh=False, **given))
+    assert not script.exists(), "a VM that resumes or restarts has had its own"
+    assert verbs.run("identify", identify(epoch="life-2", **given))["setup"] is True
+    assert script.read_text() == "#!/bin/sh\necho ü\n"
+    assert (script.stat().st_mode & 0o777, variables.stat().st_mode & 0o777) == (0o700, 0o644)
+    said = subprocess.run(
+        ["/bin/sh", "-c", f'. {variables}; printf "%s|" "$PLAIN" "$HARD" "$EMPTY"'],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert said.stdout.decode() == "|".join([*env.values(), ""])
+    script.unlink()  # it runs
+    assert verbs.run("identify", identify(epoch="life-2", **given))["setup"] is True
+    assert not script.exists(), "an answer that was lost must not start it again"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"setup_script": "\0"},
+        {"setup_script": "x" * 20_000},
+        {"setup_script": 1},
+        {"env": ["A"]},
+        {"env": {"A": 1}},
+        {"env": {"A B": "1"}},
+        {"env": {"A": "two\nlines"}},
+        {"env": {"A=$(id)": ""}},
+    ],
+)
+def test_setup_that_is_refused_changes_nothing(
+    verbs: Verbs, kernel: FakeKernel, given: dict[str, object]
+) -> None:
+    with pytest.raises(Refused):
+        verbs.run("identify", identify(**given))
+    assert kernel.calls == []
+    assert not (Path(kernel.root) / "etc/hostname").exists()
 
 
 def test_freeze_holds_newest_first_and_thaws_in_the_other_order(

@@ -28,6 +28,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb64\n-----END OPENSSH PRIVATE KEY---
 class Guest:
     """One VM: today's engine on its outside, the agent under test inside `root`."""
 
+    code: str
     vm: LoneVm
     process: AgentProcess
     root: Path
@@ -56,7 +57,7 @@ async def guest(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         socket = vm.machine.run / "agent.sock"
         with running(socket, root, code=AGENTS[request.param]) as process:
             await (await process.client()).close()  # it listens
-            yield Guest(vm=vm, process=process, root=root)
+            yield Guest(code=request.param, vm=vm, process=process, root=root)
 
 
 async def test_it_boots_and_becomes_who_it_should_be(guest: Guest) -> None:
@@ -83,6 +84,20 @@ async def test_it_comes_back_as_itself_with_new_keys(guest: Guest) -> None:
     assert "renamed" in "".join(
         path.read_text() for path in (guest.root / "etc/ssh").rglob("*") if path.is_file()
     )
+
+
+async def test_it_takes_a_setup_script_or_the_vm_is_not_made(guest: Guest) -> None:
+    """A script that would silently never run is worse than an error; images bring today's agent."""
+    identity = Identity(hostname="web", fresh=True, setup_script="echo hi\n", env={"A": "b"})
+    become = guest.vm.boot.identify(guest.vm.machine, guest.vm.service.record(VM), identity)
+    if guest.code in ("ad5df47", "2278cad"):
+        with pytest.raises(GuestFailed, match="takes neither setup script nor --env"):
+            await become
+        assert not (guest.root / "var/lib/atoll").exists()
+    else:
+        await become
+        assert guest.inside("var/lib/atoll/setup") == "echo hi\n"
+        assert guest.inside("etc/profile.d/atoll-env.sh") == "export A='b'\n"
 
 
 async def test_it_is_cloned_and_the_clone_is_somebody_else(guest: Guest) -> None:

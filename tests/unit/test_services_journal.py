@@ -141,6 +141,28 @@ async def test_killed_around_the_engine_call(
         assert {vm["vm_name"] for vm in (await second.data("ls"))["vms"]} == names
 
 
+async def test_a_setup_script_survives_control_and_is_then_forgotten(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    def dying(client: Engine) -> Dying:
+        return Dying(client, at=0, after=False)
+
+    database = tmp_path / "c/atoll.db"
+    async with control(tmp_path / "c", engine, wrap=dying) as doomed:
+        with pytest.raises(Died):
+            await doomed.run("new --name web --setup-script 'echo s3cret' --env KEY=s3cret")
+    assert b"s3cret" in database.read_bytes()
+    async with control(tmp_path / "c", engine) as second:
+        await recover(second)
+        await check_invariants(second)
+    (asked,) = (request for request in engine.asked if isinstance(request, Create))
+    assert asked.identity.setup_script == "echo s3cret"
+    assert asked.identity.env == {"KEY": "s3cret"}
+    assert b"s3cret" not in b"".join(
+        path.read_bytes() for path in database.parent.glob("atoll.db*")
+    )
+
+
 LINES = st.sampled_from(
     [
         "new --name a", "new --name b", "new", "cp a b", "cp b a", "cp a", "rm a", "rm b", "rm a b",

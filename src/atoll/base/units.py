@@ -6,7 +6,7 @@ import re
 
 from atoll.base.errors import Invalid
 
-_SIZE = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?\s*(?:([KMGT])i?B?)?", re.IGNORECASE)
 _FACTOR = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIB = 1 << 20
 GIB = 1 << 30

@@ -33,6 +33,8 @@ _TEXT = {
     "remove-token": "remove API token {label}{only}",
     "rename-token": "rename API token {label} to {new_label}",
     "sign-in-link": "make a sign-in link",
+    "set-default": "set the default {key}",
+    "remove-default": "remove the default {key}",
 }
 
 
@@ -106,7 +108,8 @@ def _tagged(about: Any) -> str:
 
 def _shape(about: Any) -> str:
     memory, disk = show_size(about["memory_bytes"]), show_size(about["disk_bytes"])
-    return f"{about['image']}, {about['cpus']} vCPU, {memory} memory, {disk} disk"
+    script = ", with a setup script" if about.get("setup_script") else ""
+    return f"{about['image']}, {about['cpus']} vCPU, {memory} memory, {disk} disk{script}"
 
 
 def _value(value: Json) -> str:

@@ -1,4 +1,4 @@
-"""Pages that no declaration can give: how a line is read, and what a dry run is.
+"""Pages that no declaration can give: how a line is read, what a dry run is, what a setup script is.
 
 Markdown without the heading, which whoever shows the page sets at its own level.
 """
@@ -59,8 +59,35 @@ in order, and is empty when nothing would change. `notes` (what the command woul
 `errors` (VM to reason, when others of the same line could be changed) are there when they say something.
 `do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
 VM learns its name or keys), `pause`, `resume`, `restart`, `remove`, `add-key`, `remove-key`,
-`rename-key`, `add-token`, `remove-token`, `sign-in-link`. A name that is drawn at random is `null`;
-secrets are not made.""",
+`rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`,
+`remove-default`. A name that is drawn at random is `null`; secrets are not made.""",
 )
 
-TOPICS = (LANGUAGE, DRY_RUN)
+SETUP = Topic(
+    slug="setup",
+    title="Setup scripts",
+    summary="what a new VM runs once, and its variables",
+    body="""\
+`new --setup-script` gives a VM a script of at most 10 KiB; `new` answers when the VM does, and the script
+runs on in it: as root, in `/root`, without input, for at most six hours. A script without `#!` is run by
+`/bin/sh`. Programs it leaves in the background go on.
+
+- `--setup-script TEXT`: `\\n` in it ends a line and `\\\\` is a backslash; other backslashes stay. `-` or
+  `/dev/stdin`: stdin, as it is. Over SSH the text needs quotes of its own; stdin needs none.
+- It runs at most once. When the VM is cut off or restarted in the middle, it does not begin again. A copy
+  of the running VM goes on with it where it was; a copy that boots has it only if it had not begun. The
+  script is removed from the VM's disk when it ends, also when it fails.
+- `--env NAME=VALUE`, repeated for more: in `/etc/profile.d/atoll-env.sh`, for login shells (not for
+  `ssh <vm> <command>`) and for the script. Every user in the VM can read it.
+- The cloud keeps neither once the VM has them. A script for all your new VMs it does keep:
+  `defaults write atoll new.setup-script …`; `new --setup-script ''` makes one without.
+
+```sh
+ssh web systemctl show -p ActiveState,Result exe-setup
+ssh web journalctl -u exe-setup
+```
+
+`activating` while it runs; then `inactive` with `success`, or `failed`.""",
+)
+
+TOPICS = (LANGUAGE, DRY_RUN, SETUP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from atoll.commands import (
     account,
+    defaults,
     help,
     key,
     label,
@@ -27,6 +28,7 @@ REGISTRY = Registry.of(
     key.VERBS,
     token.VERBS,
     account.VERBS,
+    defaults.VERBS,
     usage.VERBS,
     help.VERBS,
 )

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from atoll.base.units import show_size
+from atoll.commands import first_boot
 from atoll.commands.context import Context
 from atoll.commands.label import split_tags
 from atoll.commands.registry import (
@@ -35,13 +36,30 @@ class New:
         "--image", "image to start from", value="IMAGE", source=Source.IMAGE, shown="debian"
     )
     cpus: int | None = flag("--cpu", "vCPUs", value="N", convert=whole_number("--cpu"))
-    memory: str | None = flag("--memory", "memory, as 512M or 2G", value="SIZE")
-    disk: str | None = flag("--disk", "disk, as 10G; blocks are taken when written", value="SIZE")
+    memory: str | None = flag(
+        "--memory", "memory, as 512M or 2G; a plain number is gigabytes", value="SIZE"
+    )
+    disk: str | None = flag(
+        "--disk", "disk, as 10G or 10; blocks are taken when written", value="SIZE"
+    )
     tags: tuple[str, ...] = flag(
         "--tag", "tag; several with commas", value="TAG", many=True, source=Source.TAG
     )
     comment: str = flag("--comment", "a note of at most 200 bytes", default="")
-    no_email: bool = flag("--no-email", "for other clouds' clients: none is sent", default=False)
+    setup_script: str | None = flag(
+        "--setup-script",
+        "script that runs once as root, at most 10 KiB; `\\n` ends a line; - reads stdin; '' none",
+        value="TEXT|-",
+    )
+    env: tuple[str, ...] = flag(
+        "--env",
+        "variable for logins and the setup script; repeat it for more",
+        value="NAME=VALUE",
+        many=True,
+    )
+    no_email: bool = flag(
+        "--no-email", "for scripts made elsewhere: this cloud sends no mail anyway", default=False
+    )
 
 
 @VERBS.command(
@@ -49,7 +67,13 @@ class New:
     help="Make a VM and wait until it answers.",
     reach=Reach.NEW_VM,
     mutates=True,
-    examples=("new", "new --name web --memory 2G --tag prod", "new --name web --json"),
+    examples=(
+        "new",
+        "new --name web --memory 2G --tag prod",
+        "new --name web --json",
+        r"new --setup-script '#!/bin/sh\napt-get update' --env MODE=production",
+        "new --setup-script - < setup.sh",
+    ),
     result={
         "vm_name": "its name",
         "tags": "its tags",
@@ -69,9 +93,11 @@ class New:
         "cold_booted": "`true` when it booted instead of starting from a warm template",
         "elapsed_s": "seconds from command to answer",
     },
+    sometimes={"setup": "`running`: its setup script has been started"},
 )
 async def new(ctx: Context, args: New) -> Reply:
     started = time.monotonic()
+    script = None if args.setup_script is None else first_boot.script_of(ctx, args.setup_script)
     request = NewVm(
         name=args.name,
         image=args.image,
@@ -80,6 +106,8 @@ async def new(ctx: Context, args: New) -> Reply:
         disk=args.disk,
         tags=split_tags(args.tags),
         comment=args.comment,
+        setup_script=script,
+        env=args.env,
     )
     made = await ctx.cloud.vms.create(ctx.caller, request, act=ctx.act, progress=ctx.progress)
     return _made(ctx, made, time.monotonic() - started)
@@ -174,7 +202,11 @@ def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:
         "cold_booted": made.outcome is not None and made.outcome.cold_booted,
         "elapsed_s": round(elapsed_s, 3),
     }
-    return Reply(data=data, text=_summary(ctx, made, elapsed_s, f": {_shape(vm)}", why_cold=COLD))
+    text = _summary(ctx, made, elapsed_s, f": {_shape(vm)}", why_cold=COLD)
+    if made.has_setup:
+        data["setup"] = "running"
+        text += f"\n{first_boot.note(ctx, name)}"
+    return Reply(data=data, text=text)
 
 
 def _summary(ctx: Context, made: Made, elapsed_s: float, more: str, *, why_cold: str) -> str:

@@ -53,9 +53,10 @@ class Hello(Answer):
 
 
 class Identified(Answer):
-    """The VM is who it should be."""
+    """The VM is who it should be; `setup`: it has what it needs for its first start."""
 
     machine_id: Line
+    setup: bool = False  # agents of images of before 2026-11-26 know none
 
 
 class Frozen(Answer):
@@ -191,7 +192,13 @@ class GuestAgent:
             "entropy": b64encode(secrets.token_bytes(ENTROPY_BYTES)).decode(),
             "epoch": epoch,
         }
-        return await self._call("identify", args, Identified, seconds)
+        wants_setup = identity.setup_script is not None or bool(identity.env)
+        if wants_setup:
+            args |= {"setup_script": identity.setup_script, "env": dict(identity.env)}
+        identified = await self._call("identify", args, Identified, seconds)
+        if wants_setup and not identified.setup:
+            raise GuestFailed("the agent in this image takes neither setup script nor --env")
+        return identified
 
     async def clock(self, unix_time_ns: int, *, seconds: float) -> Clock:
         """Step the VM's wall clock."""

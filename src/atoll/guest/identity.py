@@ -21,6 +21,9 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
 _TEXT_LIMIT = 16_384
+SETUP = "var/lib/atoll/setup"  # atoll-setup.path starts it when it appears
+ENVIRONMENT = "etc/profile.d/atoll-env.sh"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 class Refused(ValueError):
@@ -107,6 +110,24 @@ class Identity:
         os.makedirs(self._path("etc/ssh/authorized_keys.d"), mode=0o755, exist_ok=True)
         text = "".join(_line(line) for line in lines)
         self._write(f"etc/ssh/authorized_keys.d/{user}", text, 0o644)
+
+    def environment(self, values: dict[str, str]) -> None:
+        """Variables for login shells, and for the setup script, which reads them there."""
+        lines = []
+        for name, value in values.items():
+            if not _VARIABLE.fullmatch(name) or set(value) & {"\0", "\n", "\r"}:
+                raise Refused(f"variable {name[:80]!r}")
+            quoted = value.replace("'", "'\\''")
+            lines.append(f"export {name}='{quoted}'\n")
+        os.makedirs(self._path(os.path.dirname(ENVIRONMENT)), mode=0o755, exist_ok=True)
+        self._write(ENVIRONMENT, "".join(lines), 0o644)
+
+    def setup_script(self, text: str) -> None:
+        """A script for systemd to run once, as root; nobody else may read it."""
+        if not text or len(text) > _TEXT_LIMIT or "\0" in text:
+            raise Refused("setup script is empty, too long or not text")
+        os.makedirs(self._path(os.path.dirname(SETUP)), mode=0o755, exist_ok=True)
+        self._write(SETUP, text, 0o700)
 
     def hooks(self) -> list[str]:
         """Executables of /etc/atoll/after-fork.d, in order of name."""

@@ -82,16 +82,19 @@ class Verbs:
             raise Refused(f"entropy of {len(entropy)} bytes is not within 16 to {_ENTROPY_LIMIT}")
         again = bool(epoch) and epoch == self._epoch
         fresh = _flag(args, "fresh") and not again
-        identity = self._stage(args, hostname)
+        identity, setup = self._stage(args, hostname), self._stage_setup(args)
         self._kernel.add_entropy(entropy)
         if fresh:
             self._machine_id = identity.machine_id(_text(args, "machine_id", ""))
         identity.commit()
         self._kernel.set_hostname(hostname)  # last: half the system wakes up to read it
+        if fresh:
+            setup.commit()  # a script starts at once, and finds everything as it will be
         self._epoch = epoch
         if fresh:
             self._run_hooks(identity.hooks(), hostname)
-        return {"machine_id": self._machine_id or self._read("etc/machine-id")}
+        machine_id = self._machine_id or self._read("etc/machine-id")
+        return {"machine_id": machine_id, "setup": True}
 
     def _stage(self, args: Args, hostname: str) -> Identity:
         """Check every value before anything changes."""
@@ -106,6 +109,15 @@ class Verbs:
         if args.get("authorized_keys") is not None:
             identity.authorized_keys(_text(args, "login_user"), _lines(args, "authorized_keys"))
         return identity
+
+    def _stage_setup(self, args: Args) -> Identity:
+        """What a fresh VM finds at its first start. Written by us, run by systemd: never by us."""
+        setup = Identity(self._kernel.root)
+        if env := _texts(args, "env"):
+            setup.environment(env)
+        if script := _text(args, "setup_script", ""):
+            setup.setup_script(script)
+        return setup
 
     def _clock(self, args: Args) -> Args:
         return {"clock_moved_ns": self._kernel.set_clock(_number(args, "unix_time_ns"))}
@@ -178,6 +190,15 @@ def _flag(args: Args, name: str) -> bool:
     value = args.get(name)
     if not isinstance(value, bool):
         raise Refused(f"{name} must be true or false")
+    return value
+
+
+def _texts(args: Args, name: str) -> dict[str, str]:
+    value = args.get(name) or {}
+    if not isinstance(value, dict) or len(value) > 256:
+        raise Refused(f"{name} must be names with at most 256 values")
+    if not all(isinstance(part, str) for item in value.items() for part in item):
+        raise Refused(f"{name} must be text")
     return value
 
 

@@ -24,6 +24,8 @@ OwnerId = Annotated[str, StringConstraints(pattern=r"^[a-z][0-9a-z-]{0,31}$")]
 OpId = Annotated[str, StringConstraints(pattern=r"^op-[0-9a-z]{12}$")]
 Hostname = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+EnvValue = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\r\n\x00]*$")]
 KeyLine = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\r\n\x00]+$")]
 
 
@@ -56,7 +58,8 @@ class Identity(Message):
 
     `host_key` is an OpenSSH private key (PEM) and is never stored by the engine; None keeps the key
     that is on the VM's disk (resume, restart). `fresh` asks for a new machine-id and reseeded
-    entropy (create, clone).
+    entropy (create, clone). `setup_script` and `env` are a new VM's alone: written inside before it
+    is reachable, never stored by the engine; a VM that cannot take them is not made.
     """
 
     hostname: Hostname
@@ -65,6 +68,8 @@ class Identity(Message):
     host_certificate: KeyLine | None = None
     user_ca: KeyLine | None = None
     authorized_keys: tuple[KeyLine, ...] = Field(default=(), max_length=256)
+    setup_script: str | None = Field(default=None, min_length=1, max_length=10_240, repr=False)
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict, max_length=64, repr=False)
 
 
 class Vm(Message):

@@ -18,6 +18,7 @@ from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
+from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
 from atoll.services.history import History
@@ -97,6 +98,7 @@ class Cloud:
         self.trash = Trash(
             store=store, locks=locks, journal=self.journal, access=self.access, now=now
         )
+        self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
-from atoll.store import accounts, operations, sessions, vms
+from atoll.store import accounts, defaults, operations, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
 from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, and what changes only to be tidied on the way.
 TABLES = frozenset(
-    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"}
+    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions", "defaults"}
 )
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -52,6 +52,7 @@ class Picture:
     tokens: Mapping[str, TokenRow]
     operations: Mapping[str, Operation]
     codes: frozenset[str]
+    defaults: Mapping[str, str]
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -83,6 +84,7 @@ async def _picture(
         tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
+        defaults=await defaults.of(tx, account),
     )
 
 
@@ -94,6 +96,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_key_steps(before, after),
         *_token_steps(before, after),
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
+        *_default_steps(before.defaults, after.defaults),
         *_operation_steps(before, after, started),
     )
 
@@ -123,8 +126,13 @@ def _made(vm: VmRecord, op: Operation, before: Picture) -> Step:
         "tags": list(vm.tags),
         "comment": vm.comment,
     }
-    source = before.labels.get(str(op.payload.get("source")))
-    return Step(_MADE[op.kind], about | ({"source": source} if source else {}))
+    if source := before.labels.get(str(op.payload.get("source"))):
+        about["source"] = source
+    if "setup_script" in op.payload:
+        about["setup_script"] = True  # of which, as of variables, the text may be a secret
+    if isinstance(env := op.payload.get("env"), dict):
+        about["env"] = [*sorted(env)]
+    return Step(_MADE[op.kind], about)
 
 
 def _changed(old: VmRecord, vm: VmRecord) -> list[Step]:
@@ -205,3 +213,10 @@ def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
     if isinstance(one, SshKey) and one.user is not None:
         limits["ssh_user"] = one.user
     return limits
+
+
+def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[Step]:
+    changed = [key for key, value in after.items() if before.get(key) != value]
+    return [Step("set-default", {"key": key}) for key in changed] + [
+        Step("remove-default", {"key": key}) for key in before if key not in after
+    ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
 from atoll.base.errors import AtollError, Conflict, NotFound, Unavailable
-from atoll.domain.operation import Operation, OpKind
+from atoll.domain.operation import Json, Operation, OpKind
+from atoll.domain.setup import Setup
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.rpc.messages import (
     Clone,
@@ -45,6 +46,7 @@ SHORT_S = 60.0
 KEYS_PER_VM = 256  # the RPC's limit
 
 
+SETUP_KEYS = ("setup_script", "env")
 ORDER_S = 1e-3  # seconds between two acts that the clock does not tell apart
 
 
@@ -135,6 +137,8 @@ class Effects:
 
     async def _create(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)
+        first = {key: op.payload[key] for key in SETUP_KEYS if key in op.payload}
+        identity = identity.model_copy(update=first)
         request = Create(op=op.id, vm=vm.id, owner=vm.owner, spec=_spec(vm), identity=identity)
         return await self._ask(request, Outcome, BOOT_S)
 
@@ -208,6 +212,12 @@ class Effects:
                     raise
                 await asyncio.sleep(pause)
         return await self.engine.call(request, answer, seconds=max(end - clock(), 0.1))
+
+
+def setup_payload(setup: Setup) -> dict[str, Json]:
+    """What the journal keeps for a CREATE until it is over: fields of the VM's first Identity."""
+    fields: dict[str, Json] = dict(zip(SETUP_KEYS, (setup.script, dict(setup.env)), strict=True))
+    return {key: value for key, value in fields.items() if value}
 
 
 def _spec(vm: VmRecord) -> Spec:

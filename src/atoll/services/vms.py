@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from atoll.base import ids
-from atoll.base.errors import Conflict, Exhausted, Internal, Invalid, NotFound
-from atoll.base.units import GIB, MIB, parse_size, show_size
+from atoll.base.errors import Conflict, Exhausted, Internal, NotFound
 from atoll.config import Vms as VmDefaults
 from atoll.domain.account import Caller
 from atoll.domain.label import check_comment, check_tags
 from atoll.domain.name import check_vm, random_vm
 from atoll.domain.operation import Json, OpKind
+from atoll.domain.setup import Setup
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import Image, Node, Outcome
 from atoll.services.access import Access
+from atoll.services.defaults import SETUP_SCRIPT
+from atoll.services.effects import setup_payload
 from atoll.services.facts import Facts
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
-from atoll.store import vms
+from atoll.services.sizes import check_memory, cpu_count, disk_size, memory_size, resized
+from atoll.store import defaults, vms
 from atoll.store.engine import Store, Tx
-
-MAX_CPUS = 64
-MEMORY_BYTES = (128 * MIB, 1024 * GIB)
-DISK_BYTES = (1 * GIB, 64 * 1024 * GIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +43,8 @@ class NewVm:
     disk: str | None = None
     tags: tuple[str, ...] = ()
     comment: str = ""
+    setup_script: str | None = field(default=None, repr=False)  # empty: not the default's either
+    env: tuple[str, ...] = field(default=(), repr=False)  # NAME=value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class Made:
 
     vm: VmRecord
     outcome: Outcome | None = None
+    has_setup: bool = False  # a setup script runs in it
 
 
 class Vms:
@@ -94,11 +96,19 @@ class Vms:
     ) -> Made:
         """Make a VM and wait until its guest agent has answered.
 
-        Raises Invalid (name, sizes, image), Conflict (name taken), Exhausted (too many VMs, or the
-        engine is out of something), Unavailable (the journal then goes on with it).
+        A setup script is given to it by then, and runs on. Raises Invalid (name, sizes, image, script),
+        Conflict (name taken), Exhausted (too many VMs, or the engine is out of something), Unavailable
+        (the journal then goes on with it).
         """
+        script = request.setup_script
+        if script is None:
+            async with self._store.read() as tx:
+                script = (await defaults.of(tx, caller.account.id)).get(SETUP_SCRIPT)
+        setup = Setup.checked(script, request.env)
         vm = await self._fitted(self._planned(caller, request), progress)
-        return await self._bring_up(vm, OpKind.CREATE, {}, wish=request.name, act=act)
+        payload = setup_payload(setup)
+        made = await self._bring_up(vm, OpKind.CREATE, payload, wish=request.name, act=act)
+        return replace(made, has_setup=setup.script is not None)
 
     async def clone(
         self,
@@ -122,7 +132,13 @@ class Vms:
                 raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
             child = self._named(
                 replace(
-                    _resized(parent, request, node),
+                    resized(
+                        parent,
+                        cpus=request.cpus,
+                        memory=request.memory,
+                        disk=request.disk,
+                        node=node,
+                    ),
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
@@ -174,7 +190,7 @@ class Vms:
         """Everything that can be checked without asking anybody."""
         if request.name is not None:
             check_vm(request.name)
-        cpus = self._defaults.cpus if request.cpus is None else _cpus(request.cpus)
+        cpus = self._defaults.cpus if request.cpus is None else cpu_count(request.cpus)
         return self._named(
             VmRecord(
                 id="",
@@ -183,10 +199,8 @@ class Vms:
                 comment=check_comment(request.comment),
                 image=request.image or self._defaults.image,
                 cpus=cpus,  # 0: the node's acceleration decides
-                memory_bytes=_size(
-                    request.memory or self._defaults.memory, "--memory", MEMORY_BYTES
-                ),
-                disk_bytes=_size(request.disk or self._defaults.disk, "--disk", DISK_BYTES),
+                memory_bytes=memory_size(request.memory or self._defaults.memory),
+                disk_bytes=disk_size(request.disk or self._defaults.disk),
                 phase=Phase.CREATING,
                 port=0,
                 host_key="",
@@ -209,7 +223,7 @@ class Vms:
         if image is None:
             known = ", ".join(sorted(image.name for image in node.images)) or "none is built yet"
             raise NotFound(f"image {vm.image[:40]!r} not found", hint=f"Images here: {known}")
-        _check_memory(vm.memory_bytes, node)
+        check_memory(vm.memory_bytes, node)
         if not self._is_warm(vm, node):
             progress("no warm template of this size yet: this one boots, which takes longer")
         return replace(vm, cpus=self._cpus(vm, node), port=image.default_port)
@@ -230,47 +244,3 @@ def _tags(caller: Caller, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """What a new VM is tagged with: whoever may touch only VMs with a tag makes such VMs."""
     own = caller.scope.tag
     return check_tags(wanted if own is None else (*wanted, own))
-
-
-def _resized(parent: VmRecord, request: Copy, node: Node) -> VmRecord:
-    """`parent` with the sizes asked for. Raises Invalid or Exhausted for one it cannot have."""
-    memory_bytes, disk_bytes = parent.memory_bytes, parent.disk_bytes
-    if request.memory is not None:
-        memory_bytes = _size(request.memory, "--memory", MEMORY_BYTES)
-        _check_memory(memory_bytes, node)
-    if request.disk is not None:
-        disk_bytes = _size(request.disk, "--disk", DISK_BYTES)
-    if disk_bytes < parent.disk_bytes:
-        raise Invalid(
-            f"--disk {request.disk} is smaller than the disk of {parent.label}",
-            hint=f"A disk only grows; it has {show_size(parent.disk_bytes)}",
-        )
-    cpus = parent.cpus if request.cpus is None else _cpus(request.cpus)
-    return replace(parent, cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
-
-
-def _cpus(count: int) -> int:
-    if not 1 <= count <= MAX_CPUS:
-        raise Invalid(f"--cpu {count} is not within 1 to {MAX_CPUS}", hint="Try: --cpu 2")
-    return count
-
-
-def _check_memory(memory_bytes: int, node: Node) -> None:
-    if memory_bytes > node.memory_bytes:
-        raise Exhausted(
-            f"--memory {show_size(memory_bytes)} is more than this machine has"
-            f" ({show_size(node.memory_bytes)})",
-            hint="Try: --memory 1G",
-        )
-
-
-def _size(text: str, flag: str, bounds: tuple[int, int]) -> int:
-    """Whole MiB within `bounds`."""
-    low, high = bounds
-    size = parse_size(text, what=flag) // MIB * MIB
-    if not low <= size <= high:
-        raise Invalid(
-            f"{flag} {text} is not within {show_size(low)} to {show_size(high)}",
-            hint=f"Try: {flag} {show_size(max(low, GIB))}",
-        )
-    return size

@@ -31,6 +31,7 @@ _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",  # in WAL mode NORMAL may lose commits at a power cut
     "foreign_keys=ON",
+    "secure_delete=ON",  # setup scripts may hold secrets, and are dropped once they are delivered
     f"busy_timeout={int(BUSY_S * 1000)}",
 )
 _WRITER_KEY = 0x61746F6C6C  # "atoll": the advisory lock that makes PostgreSQL single-writer

@@ -54,8 +54,8 @@ async def turn_back(tx: Tx, op: Operation, *, error: Mapping[str, Json]) -> None
 async def finish(
     tx: Tx, op: Operation, state: OpState, *, result: Mapping[str, Json], now: float
 ) -> None:
-    """Record the outcome."""
-    await _set(tx, op, state=state, result=dict(result), finished_at=now)
+    """Record the outcome. What it was begun with goes: it may be a script with secrets."""
+    await _set(tx, op, state=state, payload={}, result=dict(result), finished_at=now)
 
 
 async def forget(tx: Tx, *, before: float) -> None:

@@ -91,6 +91,14 @@ tags = Table(
     Column("tag", Text, primary_key=True),
 )
 
+defaults = Table(
+    "defaults",
+    metadata,
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),  # new.setup-script
+    Column("value", Text, nullable=False),
+)
+
 operations = Table(
     "operations",
     metadata,

@@ -9,6 +9,11 @@ install -d -m 0700 -o atoll -g atoll /home/atoll/.ssh
 # The user's services run without a login, as on a machine of one's own.
 install -d -m 0755 /var/lib/systemd/linger && : >/var/lib/systemd/linger/atoll
 
+# The setup script of a new VM, also where the SDK of exe.dev looks for it: see exe-setup.service.
+install -d -m 0755 /var/lib/atoll /exe.dev
+ln -s /var/lib/atoll/setup /exe.dev/setup
+ln -s exe-setup.service /etc/systemd/system/atoll-setup.service
+
 systemctl --quiet set-default multi-user.target
 systemctl --quiet disable ssh.service
 systemctl --quiet enable ssh.socket atoll-agent.service atoll-ready.service systemd-networkd.service
