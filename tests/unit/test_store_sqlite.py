@@ -103,6 +103,18 @@ async def test_commits_are_durable_and_readers_do_not_wait(store: Store) -> None
             assert await accounts.by_email(reader, ANN.email) is None
 
 
+async def test_closing_waits_for_the_drivers_threads(tmp_path: Path) -> None:
+    """What they say last must find the event loop, which a command may close right after."""
+    shutil.copy(await migrated(), tmp_path / "atoll.db")
+    for _ in range(30):
+        store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+        async with store.read() as tx, store.read() as other:
+            await tx.execute(text("SELECT 1"))
+            await other.execute(text("SELECT 1"))
+        await store.close()
+        assert not [t for t in threading.enumerate() if "_connection_worker" in t.name]
+
+
 async def test_a_full_disk_is_said_and_changes_nothing(store: Store) -> None:
     async with store.begin() as tx:
         pages = (await tx.execute(text("PRAGMA page_count"))).scalar_one()
