@@ -61,6 +61,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         domain=config.https.domain,
         directory=cloud,
         language=language,
+        history=cloud.history,
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
@@ -77,10 +78,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         config=config,
         language=language,
         sessions=sessions,
+        callers=cloud.tokens,
+        answers=cloud.answers,
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
     )
+    cloud.accounts.when_key_ends(lambda key: api.end(key.fingerprint))
+    cloud.tokens.when_token_ends(api.end)
     local = LocalDoor(
         path=socket_path(config.paths.run),
         language=language,

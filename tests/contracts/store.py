@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, delete, inspect, text
@@ -12,13 +13,25 @@ from sqlalchemy.exc import IntegrityError
 
 from atoll.base.aio import together
 from atoll.base.errors import Conflict, Unavailable
-from atoll.domain.account import Account
+from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, defaults, events, operations, schema, sessions, vms
+from atoll.store import (
+    accounts,
+    answers,
+    defaults,
+    events,
+    history,
+    operations,
+    schema,
+    sessions,
+    vms,
+)
 from atoll.store.accounts import SshKey
+from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
+from atoll.store.sessions import TokenRow
 from atoll.store.written import tables_written
 
 ANN = Account(id="acct-ann", email="ann@example.com", is_admin=True)
@@ -282,6 +295,67 @@ class StoreContract:
             assert await accounts.by_key(tx, "SHA256:c") is None
             await accounts.remove_key(tx, "SHA256:b")
             assert await accounts.keys_of(tx, ANN.id) == (keys[1],)
+            await accounts.rename_key(tx, "SHA256:a", "z")
+            (renamed,) = await accounts.keys_of(tx, ANN.id)
+            assert (renamed.name, renamed.scope) == ("z", Scope())
+
+    async def test_limits_of_keys_and_tokens_round_trip(self, store: Store) -> None:
+        keys = [
+            SshKey(fingerprint="SHA256:t", account=ANN.id, name="t", public_key="t", tag="ci",
+                   created_at=1.0),
+            SshKey(fingerprint="SHA256:v", account=ANN.id, name="v", public_key="v", vm=vm(1).id,
+                   user="deploy", created_at=2.0),
+        ]  # fmt: skip
+        tokens = [
+            TokenRow(hash="a", account=ANN.id, label="a", cmds=("ls",), vm=None, tag="ci",
+                     key="SHA256:t", created_at=1.0, expires_at=9.0),
+            TokenRow(hash="b", account=ANN.id, label="b", cmds=None, vm=vm(1).id, created_at=2.0,
+                     expires_at=None),
+        ]  # fmt: skip
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            for key in keys:
+                await accounts.add_key(tx, key)
+            for token in tokens:
+                await sessions.add_token(tx, token)
+        async with store.begin() as tx:
+            assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            assert await sessions.tokens_of(tx, ANN.id) == tuple(tokens)
+            assert await sessions.token(tx, "a") == (ANN, tokens[0])
+            assert tokens[0].scope == Scope(cmds=frozenset({"ls"}), tag="ci")
+            await sessions.rename_token(tx, "b", "c")
+            assert [t.label for t in await sessions.tokens_of(tx, ANN.id)] == ["a", "c"]
+
+    async def test_a_token_goes_with_the_key_it_stands_for(self, store: Store) -> None:
+        key = SshKey(fingerprint="SHA256:k", account=ANN.id, name="k", public_key="k", created_at=1)
+        token = TokenRow(hash="a", account=ANN.id, label="a", cmds=(), vm=None, key="SHA256:k",
+                         created_at=1.0, expires_at=None)  # fmt: skip
+        async with filled(store) as tx:
+            await accounts.add_key(tx, key)
+            await sessions.add_token(tx, token)
+        async with store.begin() as tx:
+            await accounts.remove_key(tx, "SHA256:k")
+            assert await sessions.tokens_of(tx, ANN.id) == ()
+
+    async def test_answers(self, store: Store) -> None:
+        first = AnswerRow(id="a", account=ANN.id, line="l", run="run-1", created_at=1.0,
+                          expires_at=9.0)  # fmt: skip
+        second = replace(first, id="b", expires_at=5.0)
+        async with filled(store) as tx:
+            for row in (first, second):
+                await answers.add(tx, row)
+        async with store.begin() as tx:
+            assert await answers.get(tx, "a") == first
+            assert await answers.get(tx, "c") is None
+            assert [await answers.count(tx, who.id) for who in (ANN, BOB)] == [2, 0]
+            await answers.finish(tx, "a", status=200, body=b"\0\xff")
+        async with store.begin() as tx:
+            assert await answers.get(tx, "a") == replace(first, status=200, body=b"\0\xff")
+            assert await answers.get(tx, "b") == second
+            await answers.forget_old(tx, now=5.0)
+            assert await answers.get(tx, "b") is None
+            await answers.remove(tx, "a")
+            assert await answers.count(tx, ANN.id) == 0
 
     async def test_events_newest_first(self, store: Store) -> None:
         happened = [
@@ -294,6 +368,20 @@ class StoreContract:
         async with store.read() as tx:
             assert await events.latest(tx, ANN.id, limit=2) == (happened[2], happened[1])
             assert await events.latest(tx, BOB.id, limit=2) == ()
+
+    async def test_history_is_the_newest_lines_of_an_account(self, store: Store) -> None:
+        async with filled(store) as tx:
+            for number, line in enumerate(["ls", "ls", "new", "ls", "stat web 日本"]):
+                await history.add(tx, ANN.id, line, now=float(number), keep=3)
+            await history.add(tx, BOB.id, "whoami", now=1.0, keep=3)
+        async with store.read() as tx:
+            assert await history.latest(tx, ANN.id, limit=9) == ("new", "ls", "stat web 日本")
+            assert await history.latest(tx, ANN.id, limit=1) == ("stat web 日本",)
+            assert await history.latest(tx, BOB.id, limit=9) == ("whoami",)
+        async with store.begin() as tx:
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == ANN.id))
+        async with store.read() as tx:
+            assert await history.latest(tx, ANN.id, limit=9) == ()
 
     async def test_defaults_are_an_accounts_own(self, store: Store) -> None:
         async with filled(store) as tx:

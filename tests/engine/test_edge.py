@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import ssl
@@ -26,6 +27,7 @@ from atoll.base.proc import run
 from atoll.domain.account import Account, Published
 from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE, TOKEN_S
 from atoll.services.sessions import Sessions
+from framework.clients import client
 from framework.edge import Answer, Edge, running_edge, upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -413,7 +415,7 @@ class TestLogin:
         assert f'href="{edge.url("web")}"' in answer.body
 
     async def test_exec(self, edge: Edge, ann: Account) -> None:
-        _, token = await edge.sessions.new_api_token(ann)
+        _, token = await edge.tokens.new(ann)
         bearer = ("-H", f"Authorization: Bearer {token}")
         answer = await edge.curl(
             edge.url("", "/exec"), *bearer, "-d", "ls", "-H", "X-Forwarded-For: 6.6.6.6"
@@ -562,6 +564,40 @@ class TestStreams:
             server.release.set()
             await asyncio.wait_for(reader.readuntil(b"data: 2\n\n"), 10)
             writer.close()
+
+    @pytest.mark.parametrize("kind", ["http/1.1", "h2"])
+    async def test_a_client_that_leaves_ends_what_it_asked_for(
+        self, edge: Edge, ann: Account, kind: str
+    ) -> None:
+        """Also while nothing is sent: a command that its client gave up must not run on."""
+        heard, left = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n")
+            heard.set()
+            with contextlib.suppress(OSError):
+                await reader.read()
+            left.set()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.1.6", 8000)
+        async with server:
+            edge.cloud.put(
+                Published(vm_name="dumb", address="127.0.1.6", port=8000, is_public=True,
+                          accounts=frozenset({ann.id}))
+            )  # fmt: skip
+            await edge.agreed()
+            version = "--http2" if kind == "h2" else "--http1.1"
+            argv = ["curl", "-sN", version, "--cacert", str(edge.keys / "ca.pem")]
+            argv += ["--connect-to", "::127.0.0.1:", edge.url("dumb")]
+            async with client(argv) as process:
+                assert process.stdout is not None
+                async with asyncio.timeout(10):
+                    assert await process.stdout.readexactly(2) == b"hi"
+                    await heard.wait()
+                    process.kill()
+                    await left.wait()
 
     async def test_large_upload(self, edge: Edge, ann: Account, tmp_path: Path) -> None:
         data = tmp_path / "data"

@@ -24,6 +24,7 @@ from atoll.doors.ssh.client_config import client_config
 from atoll.doors.ssh.relay import ClientSide
 from framework.clients import Terminal, client, exists, listening, shout, shouter
 from framework.gateway import ANN, BOB, Ground, free_port, ground
+from framework.screen import Screen
 
 MB = 1_000_000
 
@@ -390,35 +391,42 @@ async def test_lobby_takes_lines_from_a_pipe(here: Ground) -> None:
 
 
 async def test_lobby_prompt_on_a_terminal(here: Ground) -> None:
-    with Terminal(here.ssh_line("-tt", "gw"), columns=100, rows=30) as term:
-        await term.until(rb"no VM called 'ann'.*lobby")
-        await term.until(rb"atoll> ")
-        term.type("who\t")
-        await term.until(rb"whoami")
-        term.type("\n")
-        await term.until(rb"ann@example.com\r\n")
-        term.type("s\t")
-        await term.until(rb"slow  ssh  status\r\n")
-        term.type("\x03")  # drops the line
-        await term.until(rb"\^C\r\natoll> ")
-        term.type("nonsense\n")
-        await term.until(rb"no command 'nonsense'\r\nTry: help\r\n")
-        term.type("\x1b[A\n")  # the line before, again
-        await term.until(rb"no command 'nonsense'\r\n")
-        term.type("ssh web\n")
-        await term.until(rb"[#$] ")
-        term.type("stty size; exit 3\n")
-        await term.until(rb"30 100\r\n")
-        await term.until(rb"atoll> ")
-        term.type("whoami\n")
-        await term.until(rb"ann@example.com\r\n")
-        term.type("\x04")
-        assert await term.ended() == 0
+    with Screen(here.ssh_line("-tt", "gw"), columns=100, rows=30) as screen:
+        await screen.shows("You have no VM called 'ann': this is the lobby.", ".*", "atoll>")
+        screen.type("who\t")
+        await screen.shows("atoll> whoami")
+        screen.type("\r")
+        await screen.shows("ann@example.com", "atoll>")
+        screen.type("nonsense\r")
+        await screen.shows("atoll: There is no command 'nonsense'", "Try: help", "atoll>")
+        screen.type("ssh web\rstty size\r")  # what is typed ahead goes into the VM
+        await screen.until(rb"30 100\r\n.*[#$] ")
+        screen.drag(columns=77, rows=21)
+        screen.type("stty size; exit 3\r")
+        await screen.shows("21 77", ".*", "atoll>")
+        screen.type("whoami\r")
+        await screen.shows("ann@example.com", "atoll>")
+        screen.type("\x04")
+        assert await screen.ended() == 0
 
 
 async def test_lobby_runs_a_command_in_a_vm(here: Ground) -> None:
     done = await here.ssh("gw", "ssh web cat; exit 4", stdin=b"through\xff")
     assert (done.code, done.out) == (4, b"through\xff")
+
+
+async def test_lobby_opens_a_shell_in_a_vm_on_the_terminal_it_has(here: Ground) -> None:
+    argv = here.ssh_line("-tt", "gw", "ssh web bash --norc --noprofile -i")
+    with Screen(argv, columns=100, rows=30) as screen:
+        await screen.until(rb"[#$] ")
+        screen.type("stty size\r")
+        await screen.until(rb"30 100\r\n")
+        screen.type("sleep 60\r")
+        await screen.until(rb"sleep 60\r\n")
+        screen.type("\x03")  # for the sleep, not for the lobby
+        await screen.until(rb"\^C.*[#$] ")
+        screen.type("exit 9\r")
+        assert await screen.ended() == 9
 
 
 async def test_files_are_not_for_the_lobby(here: Ground) -> None:

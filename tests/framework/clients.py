@@ -13,6 +13,7 @@ import termios
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from atoll.base.aio import poll
 
@@ -116,7 +117,7 @@ class Terminal:
         os.close(slave)
         os.set_blocking(self._master, False)
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

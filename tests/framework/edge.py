@@ -33,8 +33,10 @@ from atoll.doors.edge.decide import Maps
 from atoll.doors.edge.files import TABLES, Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.edge.runtime import Runtime
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
+from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 
@@ -84,6 +86,10 @@ class WhoAmI:
     ) -> Reply:
         """Echo."""
         return Reply(data={"email": caller.account.email, "line": line, "source": caller.source})
+
+    def changes(self, line: str) -> bool:
+        """Nothing does."""
+        return False
 
 
 @dataclass(slots=True)
@@ -175,12 +181,15 @@ class Edge:
         self.sessions = Sessions(
             store=store, changes=self.cloud.changes, key=key, session_seconds=3600
         )
+        self.tokens = Tokens(store=store, domain=config.https.domain)
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
         self.api = Api(
             config=config,
             language=WhoAmI(),
             sessions=self.sessions,
+            callers=self.tokens,
+            answers=Answers(store=store, key=key),
             cloud=self.cloud,
             ca=self.keys / "ca.pem",
         )

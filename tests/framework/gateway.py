@@ -24,6 +24,7 @@ import asyncssh
 from atoll.base.aio import poll
 from atoll.base.errors import Conflict, Invalid, NotFound
 from atoll.base.proc import Finished, run
+from atoll.commands.complete import Choice, Choices
 from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.ssh.admission import Limits
@@ -89,13 +90,29 @@ class Town:
             case _:
                 return Reply()
 
-    async def complete(self, caller: Caller, line: str) -> list[str]:
-        if line.startswith("ssh "):
+    async def recent(self, caller: Caller) -> tuple[str, ...]:
+        return ()
+
+    async def add(self, caller: Caller, line: str) -> None:
+        """Nothing is kept."""
+
+    def changes(self, line: str) -> bool:
+        return False
+
+    async def choices(self, caller: Caller, line: str) -> Choices:
+        is_vm = line.startswith("ssh ")
+        words = ["whoami", "status", "slow", "ssh"]
+        if is_vm:
             words = [vm for owner, vm in self.routes if owner == caller.account.id]
-        else:
-            words = ["whoami", "status", "slow", "ssh"]
         last = line.rpartition(" ")[2]
-        return [word for word in words if word.startswith(last)]
+        found = sorted(word for word in words if word.startswith(last))
+        return Choices(
+            start=len(line) - len(last),
+            settled=0,
+            quote="",
+            items=tuple(Choice(word=word, shown=word, is_value=is_vm) for word in found),
+            help="",
+        )
 
 
 @contextmanager
@@ -230,6 +247,7 @@ async def ground(
         domain=DOMAIN,
         directory=town,
         language=town,
+        history=town,
         keys=keys,
         vm_ssh_port=vm_port,
         limits=limits,

@@ -14,8 +14,10 @@ from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
 from atoll.doors.api.app import Api
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
+from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 
@@ -29,6 +31,10 @@ class NoLanguage:
     async def execute(
         self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
     ) -> Reply:
+        """Never called."""
+        raise AssertionError
+
+    def changes(self, line: str) -> bool:
         """Never called."""
         raise AssertionError
 
@@ -51,8 +57,9 @@ class House:
         )
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         api = Api(
-            config=Config(), language=NoLanguage(), sessions=self.sessions, cloud=self,
-            ca=folder / "ca.pem",
+            config=Config(), language=NoLanguage(), sessions=self.sessions,
+            callers=Tokens(store=store, domain=DOMAIN),
+            answers=Answers(store=store, key=bytes(32)), cloud=self, ca=folder / "ca.pem",
         )  # fmt: skip
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=api.app()), base_url=f"https://{DOMAIN}:8443"
@@ -228,3 +235,15 @@ async def test_the_docs_are_open_on_the_clouds_host_alone(house: House) -> None:
         assert answer.status_code == 200
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert (await house.get(path, host=WEB)).status_code == 404
+
+
+async def test_other_methods_and_paths_say_what_works(house: House) -> None:
+    answer = await house.client.get("/exec")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {
+        "code": "invalid",
+        "error": "GET does not work here",
+        "hint": "Try: POST",
+    }
+    answer = await house.client.post("/nowhere")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")

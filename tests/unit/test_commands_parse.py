@@ -77,11 +77,18 @@ def test_lines(line: str, some: dict[str, object]) -> None:
         ("--help", False, True),
         ("ssh web ls --json", False, False),
         ("ssh --json web ls", True, False),
+        ("ls --dry-run --help", False, True),
     ],
 )
 def test_global_flags(line: str, wants_json: bool, wants_help: bool) -> None:
     parsed = parse(REGISTRY, line)
     assert (parsed.wants_json, parsed.wants_help) == (wants_json, wants_help)
+
+
+@pytest.mark.parametrize("line", ["rm a --dry-run", "--dry-run rm a", "rm --dry-run --json a b"])
+def test_a_dry_run_is_asked_for_anywhere(line: str) -> None:
+    assert parse(REGISTRY, line).is_dry_run
+    assert not parse(REGISTRY, "rm -- --dry-run").is_dry_run
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,11 @@ def test_no_line_breaks_the_parser(line: str) -> None:
 
 @given(
     st.sampled_from([command.name for command in REGISTRY]),
-    st.lists(st.one_of(st.text(max_size=20), st.sampled_from(["--json", "--name", "-d", "-l"]))),
+    st.lists(
+        st.one_of(
+            st.text(max_size=20), st.sampled_from(["--json", "--dry-run", "--name", "-d", "-l"])
+        )
+    ),
 )
 def test_no_arguments_break_a_verb(name: str, words: list[str]) -> None:
     check_error(f"{name} {shlex.join(words)}")

@@ -21,7 +21,8 @@ def test_the_verbs_of_the_language() -> None:
         "new", "cp", "ls", "rm", "undo", "rename", "tag", "comment",
         "pause", "resume", "restart", "stat", "vm-logs", "ssh", "resize",
         "share show", "share port", "share set-public", "share set-private",
-        "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key generate-api-key",
+        "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
+        "ssh-key generate-api-key", "ssh-key shorten",
         "whoami", "browser", "defaults read", "defaults write", "defaults delete",
         "billing usage", "help", "doc", "exit",
     ]  # fmt: skip

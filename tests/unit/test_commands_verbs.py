@@ -34,6 +34,7 @@ from atoll.rpc.messages import (
 from atoll.store import events
 from fakes.engine import FakeEngine
 from framework.cloud import ANN, Control, control
+from framework.signing import SshKeyFile
 
 CI_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
 
@@ -274,7 +275,9 @@ async def test_ls_takes_patterns(cloud: Control) -> None:
     names = [vm["vm_name"] for vm in (await cloud.data("ls 'web*'"))["vms"]]
     assert names == ["web", "web-next"]
     assert (await cloud.run("ls 'x*'")).text == "No such VM"
-    assert await fails(cloud, "ls wbe", NotFound) == 'VM "wbe" not found. Did you mean web?'
+    reply = await cloud.run("ls wbe")  # a program gets the empty list, and the exit code
+    assert reply.data == {"vms": []}
+    assert (reply.text, reply.exit) == ('VM "wbe" not found. Did you mean web?', NotFound.exit)
 
 
 async def test_ls_shows_what_ended_by_itself_and_what_is_lost(cloud: Control) -> None:
@@ -735,6 +738,139 @@ async def test_a_key_for_one_vm_sees_only_that_one(cloud: Control) -> None:
     assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["shop"]
 
 
+async def test_a_key_for_a_tag_sees_and_makes_only_such_vms(cloud: Control) -> None:
+    for line in ("new --name web --tag ci", "new --name db", f"ssh-key add --tag ci '{CI_KEY}'"):
+        await cloud.run(line)
+    caller = await cloud.cloud.caller_for_key(CI_KEY, source="x")
+    assert caller is not None
+    assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["web"]
+    for line in (
+        "stat db",
+        "rename db x",
+        "tag db ci",
+        "share set-public db",
+        "ssh db id",
+        "cp db",
+    ):
+        await fails(cloud, line, NotFound, caller=caller)
+    assert (await cloud.data("rm db", caller))["not_found"] == ["db"]
+    for line in ("ssh-key list", "ssh-key generate-api-key", f"ssh-key add '{ANN}'", "browser"):
+        said = await fails(cloud, line, Denied, caller=caller)
+        assert "is for VMs tagged 'ci'" in said
+
+    made = await cloud.data("new --name job --tag nightly", caller)
+    assert made["tags"] == ["ci", "nightly"]
+    assert (await cloud.data("new --name plain", caller))["tags"] == ["ci"]
+    assert (await cloud.data("cp web two --copy-tags=false", caller))["tags"] == ["ci"]
+    await cloud.run("rm job", caller)
+    assert [vm["vm_name"] for vm in (await cloud.data("undo", caller))["restored"]] == ["job"]
+
+    assert "keeps the tag there" in await fails(cloud, "tag -d web ci", Denied, caller=caller)
+    assert (await cloud.data("tag web more", caller))["tags"] == ["ci", "more"]
+    await cloud.run("tag -d web ci")  # by its owner
+    await fails(cloud, "stat web", NotFound, caller=caller)
+    (entry,) = [key for key in (await cloud.data("ssh-key list"))["ssh_keys"] if key["tag"]]
+    assert (entry["name"], entry["tag"], entry["vm_name"]) == ("ci", "ci", None)
+
+
+async def test_a_key_for_one_user_of_a_vm(cloud: Control, tmp_path: Path) -> None:
+    await cloud.run("new --name web")
+    signer = SshKeyFile.new(tmp_path, "signer")
+    await cloud.run(f"ssh-key add --vm web --ssh-user deploy '{signer.line}'")
+    caller = await cloud.cloud.caller_for_key(signer.line, source="x")
+    assert caller is not None
+    assert (await cloud.cloud.route(caller, "web")).login_user == "deploy"
+    assert (await cloud.cloud.route(cloud.ann, "web")).login_user == "atoll"
+    long = signer.token('{"cmds":["ssh"]}')
+    short = (await cloud.run(f"ssh-key shorten {long}")).text
+    for token in (long, short):  # no wider than the key
+        by_token = await cloud.cloud.tokens.caller_for_token(token, "x")
+        assert by_token is not None
+        assert (await cloud.run("ssh web id", by_token)).run_in_vm == replace(
+            await cloud.cloud.route(cloud.ann, "web"), login_user="deploy"
+        )
+    # It is not among the keys of the usual login user.
+    await cloud.run("restart web")
+    identity = cloud.engine.identities[on_engine(cloud, "web").vm]
+    assert [line.split()[2] for line in identity.authorized_keys] == ["laptop"]
+    assert "deploy@web" in (await cloud.run("ssh-key list")).text
+    for flags in ("--ssh-user deploy", "--tag ci --ssh-user deploy", "--vm web --ssh-user '-x'",
+                  "--vm web --ssh-user 'a b'", "--vm web --ssh-user Ann"):  # fmt: skip
+        await fails(cloud, f"ssh-key add {flags} '{CI_KEY}'", Invalid)
+
+
+async def test_vms_learn_which_keys_a_tag_lets_in(cloud: Control) -> None:
+    await cloud.run("new --name web --tag ci")
+    await cloud.run("new --name db")
+    await cloud.run(f"ssh-key add --tag ci '{CI_KEY}'")
+
+    async def opened(name: str, *keys: str) -> None:
+        async def check() -> bool | None:
+            identity = cloud.engine.identities[on_engine(cloud, name).vm]
+            return [line.split()[2] for line in identity.authorized_keys] == list(keys) or None
+
+        await poll(check, seconds=10, what=f"{name} to know {keys}", every=0.005)
+
+    await opened("web", "laptop", "ci")
+    await opened("db", "laptop")
+    await cloud.run("tag db ci")
+    await opened("db", "laptop", "ci")
+    await cloud.run("tag -d web ci")
+    await opened("web", "laptop")
+
+
+async def test_the_last_key_of_the_account_itself_stays(cloud: Control) -> None:
+    await cloud.run(f"ssh-key add --tag ci '{CI_KEY}'")
+    assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
+
+
+async def test_keys_and_tokens_are_renamed(cloud: Control) -> None:
+    await cloud.run(f"ssh-key add '{CI_KEY}'")
+    assert await cloud.data("ssh-key rename ci runner") == {
+        "status": "renamed",
+        "old_name": "ci",
+        "new_name": "runner",
+    }
+    await cloud.run("ssh-key rename runner runner")  # to what it is called already
+    await cloud.run("ssh-key generate-api-key --label old")
+    await cloud.run("ssh-key generate-api-key --label other")
+    assert (await cloud.run("ssh-key rename old new")).text == "old is now new"
+    listed = await cloud.data("ssh-key list")
+    assert [key["name"] for key in listed["ssh_keys"]] == ["laptop", "runner"]
+    assert {token["label"] for token in listed["api_keys"]} == {"new", "other"}
+    await fails(cloud, "ssh-key rename runner laptop", Conflict)
+    await fails(cloud, "ssh-key rename runner 'a b'", Invalid)
+    await fails(cloud, "ssh-key rename new other", Conflict)
+    await fails(cloud, "ssh-key rename new 'a b'", Invalid)
+    await fails(cloud, "ssh-key rename nope x", NotFound)
+    await fails(cloud, "ssh-key rename runner x", NotFound, caller=cloud.bob)
+
+
+async def test_a_signed_token_is_shortened(cloud: Control, tmp_path: Path) -> None:
+    signer = SshKeyFile.new(tmp_path, "signer")
+    await cloud.run(f"ssh-key add --tag ci '{signer.line}'")
+    ends = int(cloud.clock()) + 60
+    long = signer.token(f'{{"cmds":["whoami","ls"],"exp":{ends}}}')
+    await cloud.run(f"exe0-to-exe1 {long}")
+    reply = await cloud.run(f"ssh-key shorten {long}")
+    assert re.fullmatch(r"atoll1\.[A-Za-z0-9_-]{43}", reply.text)
+    assert reply.data["cmds"] == ["ls", "whoami"]
+    assert reply.data["namespace"] == "v0@atoll.localhost"
+    assert reply.data["expires_at"] == "2027-01-15T08:01:00Z"
+    tokens = cloud.cloud.tokens
+    short = await tokens.caller_for_token(reply.text, "x")
+    whole = await tokens.caller_for_token(long, "x")
+    assert short is not None
+    assert whole is not None
+    assert short.scope == whole.scope == Scope(cmds=frozenset({"ls", "whoami"}), tag="ci")
+    assert short.credential == whole.credential
+    await fails(cloud, f"ssh-key shorten {long}", Denied, caller=cloud.bob)
+    await fails(cloud, f"ssh-key shorten {long[:-1]}", Denied)
+    await fails(cloud, f"ssh-key shorten {reply.text}", Denied)
+    await cloud.run("ssh-key remove key-1")
+    assert await tokens.caller_for_token(reply.text, "x") is None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -804,6 +940,10 @@ async def test_key_errors(cloud: Control) -> None:
     assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
     assert "key 'nope' not found" in await fails(cloud, "ssh-key remove nope", NotFound)
     await fails(cloud, f"ssh-key add --vm nope '{CI_KEY}'", NotFound)
+    await fails(cloud, f"ssh-key add --tag NO '{CI_KEY}'", Invalid)
+    await cloud.run("new --name web")
+    said = await fails(cloud, f"ssh-key add --vm web --tag ci '{CI_KEY}'", Invalid)
+    assert "--vm and --tag exclude one another" in said
 
 
 async def test_api_keys(cloud: Control) -> None:
@@ -819,6 +959,12 @@ async def test_api_keys(cloud: Control) -> None:
     }
     (entry,) = (await cloud.data("ssh-key list"))["api_keys"]
     assert (entry["label"], entry["cmds"], entry["vm_name"]) == ("ci", ["ls", "new"], None)
+    tagged = (await cloud.run("ssh-key generate-api-key --tag ci --label tagged")).text
+    caller = await cloud.cloud.tokens.caller_for_token(tagged, "x")
+    assert caller is not None
+    assert caller.scope.tag == "ci"
+    assert "only for" in (await cloud.run("ssh-key list")).text.lower()
+    await cloud.run("ssh-key remove tagged")
     assert (await cloud.run("ssh-key remove ci")).text == "removed ci"
     assert (await cloud.data("ssh-key list"))["api_keys"] == []
 
@@ -892,7 +1038,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("share ", {"show", "port", "set-public", "set-private"}),
         ("share set-", {"set-public", "set-private"}),
         ("rm ", {"web", "web-next"}),
-        ("rm web ", {"web", "web-next"}),
+        ("rm web ", {"web-next"}),
         ("rm web-", {"web-next"}),
         ("rename web ", set()),
         ("new --", {"--name", "--image", "--json", "--help"}),
@@ -904,7 +1050,7 @@ async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
         ("doc share-set-", {"share-set-public", "share-set-private"}),
         ("doc ski", {"skill"}),
         ("nope ", set()),
-        ("rm 'we", set()),
+        ("rm 'we", {"web", "web-next"}),
     ],
 )
 async def test_completion(cloud: Control, line: str, words: set[str]) -> None:
@@ -928,3 +1074,4 @@ async def test_changes_are_recorded(cloud: Control) -> None:
         ("rm", "web", "ssh"),
         ("new", "web", "ssh"),
     ]
+    assert found[0].detail["by"] == cloud.ann.key_fingerprint

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from atoll.base.errors import Conflict, Denied, Invalid
-from atoll.domain.account import Account, Door, Scope
+from atoll.base.errors import Denied
+from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
 from atoll.services.sessions import CODE_S, HANDOFF_S, Session, Sessions
@@ -190,70 +190,13 @@ class TestHandoff:
         assert await sessions.redeem_handoff(fresh, host=HOST) is None
 
 
-class TestApiTokens:
-    async def test_caller(self, sessions: Sessions) -> None:
-        label, token = await sessions.new_api_token(ANN, "ci", ["ls", "new"])
-        caller = await sessions.caller_for_token(token, "192.0.2.7")
-        assert label == "ci"
-        assert caller is not None
-        assert (caller.account, caller.door, caller.source) == (ANN, Door.EXEC, "192.0.2.7")
-        assert caller.scope == Scope(cmds=frozenset({"ls", "new"}))
-
-    async def test_nothing_allowed_is_not_everything(self, sessions: Sessions) -> None:
-        _, token = await sessions.new_api_token(ANN, "none", [])
-        caller = await sessions.caller_for_token(token, "")
-        assert caller is not None
-        assert caller.scope.cmds == frozenset()
-
-    async def test_ends(self, sessions: Sessions, clock: Clock) -> None:
-        _, token = await sessions.new_api_token(ANN, expires_at=clock.at + 10)
-        assert await sessions.caller_for_token(token, "") is not None
-        clock.at += 10
-        assert await sessions.caller_for_token(token, "") is None
-
-    async def test_removed(self, sessions: Sessions) -> None:
-        label, token = await sessions.new_api_token(ANN)
-        assert not await sessions.remove_api_token(BOB, label)
-        assert await sessions.remove_api_token(ANN, label)
-        assert await sessions.caller_for_token(token, "") is None
-
-    async def test_listed_without_the_secret(self, sessions: Sessions, clock: Clock) -> None:
-        _, token = await sessions.new_api_token(ANN, "ci")
-        await sessions.caller_for_token(token, "")
-        (listed,) = await sessions.api_tokens(ANN)
-        assert (listed.label, listed.last_used_at) == ("ci", clock.at)
-        assert token not in repr(listed)
-        assert await sessions.api_tokens(BOB) == ()
-
-    @pytest.mark.parametrize("label", ["a b", "-x", "x" * 65, "é", "a\n"])
-    async def test_odd_labels(self, sessions: Sessions, label: str) -> None:
-        with pytest.raises(Invalid):
-            await sessions.new_api_token(ANN, label)
-
-    async def test_label_in_use(self, sessions: Sessions) -> None:
-        await sessions.new_api_token(ANN, "ci")
-        await sessions.new_api_token(BOB, "ci")
-        with pytest.raises(Conflict):
-            await sessions.new_api_token(ANN, "ci")
-
-    async def test_already_over(self, sessions: Sessions, clock: Clock) -> None:
-        with pytest.raises(Invalid):
-            await sessions.new_api_token(ANN, expires_at=clock.at)
-
-    @pytest.mark.parametrize("token", ["", "atoll1.", "atoll1.x", "exe1.abc", "a" * 9000])
-    async def test_nonsense(self, sessions: Sessions, token: str) -> None:
-        assert await sessions.caller_for_token(token, "") is None
-
-
 async def test_the_store_holds_no_secret(sessions: Sessions, tmp_path: Path) -> None:
     secrets = [
         await sessions.login_code(ANN.id),
         await sessions.new_session(ANN.id),
-        (await sessions.new_api_token(ANN))[1],
     ]
     with sqlite3.connect(tmp_path / "atoll.db") as database:
         dump = "\n".join(database.iterdump())
     database.close()
     for secret in secrets:
         assert secret not in dump
-        assert secret.removeprefix("atoll1.") not in dump

@@ -17,8 +17,9 @@ from sqlalchemy import text
 import atoll.store.engine
 from atoll.base.aio import poll
 from atoll.base.errors import Exhausted, Unavailable
-from atoll.store import accounts, schema
-from atoll.store.engine import Store
+from atoll.domain.account import Scope
+from atoll.store import accounts, schema, sessions
+from atoll.store.engine import Store, upgrade
 from contracts.store import ANN, StoreContract
 from framework.cloud import migrated
 
@@ -56,6 +57,31 @@ async def test_migrations_build_exactly_the_schema(store: Store) -> None:
     assert differences == []
 
 
+async def test_keys_and_tokens_of_before_are_for_the_whole_account(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'old.db'}"
+    store = Store(url)
+    try:
+        async with store.begin() as tx:
+            await tx.run_sync(upgrade, "0001")
+            for line in (
+                "INSERT INTO accounts VALUES ('acct-ann', 'ann@example.com', 1, 1.0, 0)",
+                "INSERT INTO ssh_keys VALUES ('SHA256:k', 'acct-ann', 'k', 'line', NULL, 1.0)",
+                "INSERT INTO api_tokens VALUES ('h', 'acct-ann', 'ci', '[\"ls\"]', NULL, 1.0, 2.0, 3.0)",
+            ):
+                await tx.execute(text(line))
+        await store.migrate()
+        async with store.read() as tx:
+            (key,) = await accounts.keys_of(tx, ANN.id)
+            (token,) = await sessions.tokens_of(tx, ANN.id)
+            orphans = (await tx.execute(text("PRAGMA foreign_key_check"))).all()
+    finally:
+        await store.close()
+    assert (key.name, key.scope) == ("k", Scope())
+    assert (token.label, token.scope, token.key) == ("ci", Scope(cmds=frozenset({"ls"})), None)
+    assert (token.created_at, token.expires_at, token.last_used_at) == (1.0, 2.0, 3.0)
+    assert orphans == []
+
+
 def test_migrations_only_go_forward_in_one_line() -> None:
     folder = Path(atoll.store.engine.__file__).parent / "migrations"
     script = ScriptDirectory(str(folder))
@@ -75,6 +101,18 @@ async def test_commits_are_durable_and_readers_do_not_wait(store: Store) -> None
         await accounts.add(tx, ANN, now=1.0)
         async with asyncio.timeout(5), store.read() as reader:
             assert await accounts.by_email(reader, ANN.email) is None
+
+
+async def test_closing_waits_for_the_drivers_threads(tmp_path: Path) -> None:
+    """What they say last must find the event loop, which a command may close right after."""
+    shutil.copy(await migrated(), tmp_path / "atoll.db")
+    for _ in range(30):
+        store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+        async with store.read() as tx, store.read() as other:
+            await tx.execute(text("SELECT 1"))
+            await other.execute(text("SELECT 1"))
+        await store.close()
+        assert not [t for t in threading.enumerate() if "_connection_worker" in t.name]
 
 
 async def test_a_full_disk_is_said_and_changes_nothing(store: Store) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from atoll.commands.context import Context
 from atoll.commands.key import shown
-from atoll.commands.registry import Reach, Registry
+from atoll.commands.qr import Qr
+from atoll.commands.registry import Reach, Registry, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.view import REGION
@@ -41,8 +42,13 @@ async def whoami(ctx: Context, args: Nothing) -> Reply:
         (key.name, key.fingerprint, "this one" if entry["current"] else "")
         for key, entry in zip(keys, entries, strict=True)
     ]
-    text = f"{email}\n{table(('KEY', 'FINGERPRINT', ''), rows)}" if rows else email
+    text = table(("KEY", "FINGERPRINT", ""), rows, above=[email]) if rows else email
     return Reply(data={"email": email, **REGION, "ssh_keys": entries}, text=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Browser:
+    qr: bool = flag("--qr", "draw it as a QR code too, for a phone's camera", default=False)
 
 
 @VERBS.command(
@@ -50,10 +56,11 @@ async def whoami(ctx: Context, args: Nothing) -> Reply:
     help="Print a link that signs your browser in. It works once, for ten minutes.",
     reach=Reach.ACCOUNT,
     mutates=True,
-    examples=("browser",),
+    examples=("browser", "browser --qr"),
     result={"url": "the link", "expires_at": "when it ends, UTC"},
 )
-async def browser(ctx: Context, args: Nothing) -> Reply:
+async def browser(ctx: Context, args: Browser) -> Reply:
     code = await ctx.sessions.login_code(ctx.caller.account.id, seconds=LINK_S)
     url = ctx.addresses.login_url(code)
-    return Reply(data={"url": url, "expires_at": instant(ctx.cloud.now() + LINK_S)}, text=url)
+    text = Qr(url, url) if args.qr else url
+    return Reply(data={"url": url, "expires_at": instant(ctx.cloud.now() + LINK_S)}, text=text)

@@ -27,6 +27,12 @@ class Addresses:
         return f"{self._ssh}{self.ssh_dest(name)}"
 
     @property
+    def scp(self) -> str:
+        """`scp -P 2222`, which files and `web@localhost:` follow."""
+        port = self.config.ssh.port
+        return "scp" if port == 22 else f"scp -P {port}"
+
+    @property
     def lobby_command(self) -> str:
         """`ssh -p 2222 localhost`, which a command follows."""
         return f"{self._ssh}{self.ssh_host}"

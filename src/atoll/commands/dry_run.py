@@ -32,6 +32,7 @@ _TEXT = {
     "rename-key": "rename key {name} to {new_name}",
     "add-token": "make API token {label}{only} for: {cmds}",
     "remove-token": "remove API token {label}{only}",
+    "rename-token": "rename API token {label} to {new_label}",
     "sign-in-link": "make a sign-in link",
     "set-default": "set the default {key}",
     "remove-default": "remove the default {key}",
@@ -95,7 +96,7 @@ def told(step: Step) -> str:
     words = {key: _value(value) for key, value in about.items()} | {
         "vm_name": name or "a VM with a name of two random words",
         "other": "" if name else " under another name, as that one is taken",
-        "only": f" for {name} only" if name else "",
+        "only": f" for {name} only" if name else _tagged(about),
     }
     if "image" in about:
         words["shape"] = _shape(about)
@@ -109,6 +110,10 @@ def _sizes(about: Any) -> list[str]:
         if key in about:
             said.append(f"{show_size(about[key])} {what}")
     return said
+
+
+def _tagged(about: Any) -> str:
+    return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
 
 
 def _shape(about: Any) -> str:

@@ -53,7 +53,8 @@ class Which:
 
 @VERBS.command(
     "doc",
-    help="Print a page of the reference as Markdown: a command, an error, language, skill.",
+    help="Print a page of the reference as Markdown. A page is a command, an error code, `language`,"
+    " `errors` or `skill`.",
     reach=Reach.NOTHING,
     examples=("doc", "doc new", "doc share port", "doc error-conflict", "doc skill", "doc all"),
     result={"markdown": "the text"},

@@ -1,21 +1,19 @@
-"""Verbs for SSH keys and API tokens: ssh-key list, add, remove, generate-api-key."""
+"""Verbs for SSH keys, and what lists API tokens beside them: ssh-key list, add, rename, remove."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import Denied, Invalid, NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
+from atoll.domain.name import check_tag, check_user
 from atoll.store.accounts import SshKey
 
 VERBS = Registry()
-DEFAULT_CMDS = ("help", "ls", "new", "share show", "ssh-key list", "whoami")
-_DAYS = {"d": 1, "w": 7, "y": 365}
 _STDIN = ("-", "/dev/stdin")
 
 
@@ -30,14 +28,15 @@ class Nothing:
     reach=Reach.ACCOUNT,
     examples=("ssh-key list",),
     result={
-        "ssh_keys": "one entry per key: `name`, `public_key`, `fingerprint`, `current`, `vm_name`",
-        "api_keys": "one entry per token: `label`, `fingerprint`, `cmds`, `vm_name`, `expires_at`",
+        "ssh_keys": "one entry per key: `name`, `public_key`, `fingerprint`, `current`, `vm_name`,"
+        " `tag`, `ssh_user`",
+        "api_keys": "one entry per token: `label`, `fingerprint`, `cmds`, `vm_name`, `tag`, `expires_at`",
     },
 )
 async def listed(ctx: Context, args: Nothing) -> Reply:
     names = {vm.id: vm.label for vm in await ctx.cloud.access.visible(ctx.caller)}
     keys = await ctx.cloud.accounts.keys(ctx.caller)
-    tokens = await ctx.sessions.api_tokens(ctx.caller.account)
+    tokens = await ctx.cloud.tokens.of(ctx.caller.account)
     key_entries = [shown(ctx, key, names) for key in keys]
     token_entries = [
         {
@@ -45,6 +44,7 @@ async def listed(ctx: Context, args: Nothing) -> Reply:
             "fingerprint": token.fingerprint,
             "cmds": None if token.cmds is None else list(token.cmds),
             "vm_name": names.get(token.vm or ""),
+            "tag": token.tag,
             "expires_at": None if token.expires_at is None else instant(token.expires_at),
         }
         for token in tokens
@@ -53,18 +53,18 @@ async def listed(ctx: Context, args: Nothing) -> Reply:
         (
             str(entry["name"]),
             str(entry["fingerprint"]),
-            str(entry["vm_name"] or ""),
+            _limit(entry),
             "this one" if entry["current"] else "",
         )
         for entry in key_entries
     ]
     rows += [
-        (token.label, token.fingerprint, names.get(token.vm or "", ""), "API token")
-        for token in tokens
+        (str(entry["label"]), str(entry["fingerprint"]), _limit(entry), "API token")
+        for entry in token_entries
     ]
     return Reply(
         data={"ssh_keys": key_entries, "api_keys": token_entries},
-        text=table(("NAME", "FINGERPRINT", "VM", "NOTE"), rows) if rows else "No keys",
+        text=table(("NAME", "FINGERPRINT", "ONLY FOR", "NOTE"), rows) if rows else "No keys",
     )
 
 
@@ -75,6 +75,12 @@ class Add:
     )
     name: str = flag("--name", "what to call it; its comment if not given", default="")
     vm: str | None = flag("--vm", "good for this VM only", value="VM", source=Source.VM)
+    tag: str | None = flag(
+        "--tag", "good for VMs with this tag only", value="TAG", source=Source.TAG
+    )
+    user: str | None = flag(
+        "--ssh-user", "with --vm: whom it logs in as there, if not as its usual user", value="USER"
+    )
 
 
 @VERBS.command(
@@ -85,6 +91,8 @@ class Add:
     examples=(
         "ssh-key add 'ssh-ed25519 AAAAC3… ann@laptop'",
         "ssh-key add --name laptop - < ~/.ssh/id_ed25519.pub",
+        "ssh-key add --tag ci 'ssh-ed25519 AAAAC3… runner'",
+        "ssh-key add --vm web --ssh-user deploy 'ssh-ed25519 AAAAC3… deploy'",
     ),
     result={
         "status": "`added`",
@@ -99,8 +107,13 @@ async def add(ctx: Context, args: Add) -> Reply:
         text = ctx.stdin.decode(errors="replace").strip()
         if len(text.splitlines()) > 1:
             raise Invalid("one key at a time", hint="Try: head -1 keys | ssh … ssh-key add -")
-    vm = None if args.vm is None else (await ctx.cloud.access.find(ctx.caller, args.vm)).id
-    key = await ctx.cloud.accounts.add_key(ctx.caller, text, name=args.name, vm=vm, act=ctx.act)
+    vm, tag = await limits(ctx, args.vm, args.tag)
+    user = None if args.user is None else check_user(args.user)
+    if user is not None and vm is None:
+        raise Invalid("--ssh-user is a user of one VM", hint="Try: --vm web --ssh-user deploy")
+    key = await ctx.cloud.accounts.add_key(
+        ctx.caller, text, name=args.name, vm=vm, tag=tag, user=user, act=ctx.act
+    )
     return Reply(data={"status": "added", **_entry(key)}, text=f"added {key.name}")
 
 
@@ -128,64 +141,39 @@ async def remove(ctx: Context, args: Remove) -> Reply:
     try:
         key = await ctx.cloud.accounts.remove_key(ctx.caller, which, act=ctx.act)
     except NotFound:
-        if not await ctx.sessions.remove_api_token(ctx.caller.account, which):
+        if not await ctx.cloud.tokens.remove(ctx.caller.account, which):
             raise
         return Reply(data={"status": "removed", "name": which}, text=f"removed {which}")
     return Reply(data={"status": "removed", **_entry(key)}, text=f"removed {key.name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generate:
-    label: str = flag("--label", "what to call it", default="", value="NAME")
-    cmds: tuple[str, ...] = flag(
-        "--cmds",
-        "commands it may run, with commas; `ssh web` means ssh into web only; all",
-        many=True,
-        value="A,B",
-        shown=",".join(DEFAULT_CMDS),
-        source=Source.VERB,
+class Rename:
+    old: str = argument(
+        "old", "name or fingerprint of a key, or label of an API token", source=Source.KEY
     )
-    expires: str = flag(
-        "--exp", "how long it is good: 30d, 8w, 1y or never", default="1y", shown="1y"
-    )
-    vm: str | None = flag("--vm", "good for this VM only", value="VM", source=Source.VM)
+    new: str = argument("new", "what to call it")
 
 
 @VERBS.command(
-    "ssh-key generate-api-key",
-    help="Make a token for POST /exec. It is shown once.",
+    "ssh-key rename",
+    help="Call an SSH key or an API token something else.",
     reach=Reach.ACCOUNT,
     mutates=True,
-    examples=(
-        "ssh-key generate-api-key --label ci --cmds ls,new,rm --exp 30d",
-        "ssh-key generate-api-key --vm web --cmds 'ssh web,stat'",
-    ),
-    result={
-        "label": "its name",
-        "token": "the token, for `Authorization: Bearer`",
-        "namespace": "where it is good",
-        "fingerprint": "how lists show it",
-        "cmds": "commands it may run",
-        "expires_at": "when it ends, UTC",
-    },
+    examples=("ssh-key rename laptop old-laptop",),
+    result={"status": "`renamed`", "old_name": "its name before", "new_name": "its name now"},
 )
-async def generate(ctx: Context, args: Generate) -> Reply:
-    cmds = _checked_cmds(ctx, args.cmds)
-    seconds = _lifetime(args.expires)
-    expires_at = None if seconds is None else ctx.cloud.now() + seconds
-    vm = None if args.vm is None else (await ctx.cloud.access.find(ctx.caller, args.vm)).id
-    label, token = await ctx.sessions.new_api_token(
-        ctx.caller.account, args.label, cmds, vm, expires_at
+async def rename(ctx: Context, args: Rename) -> Reply:
+    old = args.old
+    try:
+        old = (await ctx.cloud.accounts.rename_key(ctx.caller, old, args.new)).name
+    except NotFound:
+        if not await ctx.cloud.tokens.rename(ctx.caller.account, old, args.new):
+            raise
+    return Reply(
+        data={"status": "renamed", "old_name": old, "new_name": args.new},
+        text=f"{old} is now {args.new}",
     )
-    made = await ctx.sessions.api_tokens(ctx.caller.account)
-    data = {
-        "label": label,
-        "token": token,
-        "namespace": f"v0@{ctx.cloud.config.https.domain}",
-        "fingerprint": next((item.fingerprint for item in made if item.label == label), ""),
-        "cmds": list(cmds),
-    } | ({} if expires_at is None else {"expires_at": instant(expires_at)})
-    return Reply(data=data, text=token)
 
 
 def shown(ctx: Context, key: SshKey, names: dict[str, str]) -> dict[str, Any]:
@@ -194,36 +182,26 @@ def shown(ctx: Context, key: SshKey, names: dict[str, str]) -> dict[str, Any]:
         **_entry(key),
         "current": key.fingerprint == ctx.caller.key_fingerprint,
         "vm_name": names.get(key.vm or ""),
+        "tag": key.tag,
+        "ssh_user": key.user,
     }
+
+
+async def limits(ctx: Context, vm: str | None, tag: str | None) -> tuple[str | None, str | None]:
+    """A VM's id or a tag that a new key or token is limited to; it cannot be both."""
+    if vm is not None and tag is not None:
+        raise Invalid("--vm and --tag exclude one another", hint="Try: --tag alone")
+    vm_id = None if vm is None else (await ctx.cloud.access.find(ctx.caller, vm)).id
+    return vm_id, None if tag is None else check_tag(tag)
+
+
+def _limit(entry: dict[str, Any]) -> str:
+    """What a key or token is limited to, for the table."""
+    if entry["tag"]:
+        return f"tag {entry['tag']}"
+    user = entry.get("ssh_user")
+    return f"{user}@{entry['vm_name']}" if user else str(entry["vm_name"] or "")
 
 
 def _entry(key: SshKey) -> dict[str, Any]:
     return {"name": key.name, "public_key": key.public_key, "fingerprint": key.fingerprint}
-
-
-def _checked_cmds(ctx: Context, given: tuple[str, ...]) -> tuple[str, ...]:
-    """The commands of a new token, none of which the caller itself may not run."""
-    wanted = [" ".join(cmd.split()) for text in given for cmd in text.split(",") if cmd.strip()]
-    known = {command.name for command in ctx.registry}
-    if wanted == ["all"]:
-        wanted = sorted(known)
-    cmds = tuple(dict.fromkeys(wanted or DEFAULT_CMDS))
-    for cmd in cmds:
-        if cmd not in known and not re.fullmatch(r"ssh [a-z0-9-]{1,52}", cmd):
-            raise Invalid(f"no command {cmd[:60]!r}", hint="Try: --cmds ls,new,rm; see: help")
-    own = ctx.caller.scope.cmds
-    more = [cmd for cmd in cmds if own is not None and cmd not in own]
-    if more:
-        raise Denied(
-            f"a token cannot give more than it has: {', '.join(more)}", hint="Try fewer --cmds"
-        )
-    return cmds
-
-
-def _lifetime(text: str) -> float | None:
-    if text == "never":
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,3})([dwy])", text)
-    if not match:
-        raise Invalid(f"--exp {text[:20]!r} is not a time", hint="Try: 30d, 8w, 1y or never")
-    return int(match[1]) * _DAYS[match[2]] * 86400.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied
 from atoll.commands import pages
-from atoll.commands.complete import Completer
+from atoll.commands.complete import Choices, Completer
 from atoll.commands.context import Context, Sessions
 from atoll.commands.dry_run import rehearse
 from atoll.commands.parse import parse
@@ -71,9 +71,22 @@ class Language:
             return Reply(data=reply.data, text=as_json(reply.data), exit=reply.exit)
         return reply
 
+    def changes(self, line: str) -> bool:
+        """True when running the line would change something.
+
+        Raises UnknownCommand or Invalid (the line).
+        """
+        parsed = parse(REGISTRY, line)
+        return parsed.command.mutates and not (parsed.wants_help or parsed.is_dry_run)
+
     async def complete(self, caller: Caller, line: str) -> list[str]:
         """Words that can stand in place of the last word of `line`, sorted."""
-        return await self._completer.complete(caller, line)
+        choices = await self._completer.choices(caller, line)
+        return [choice.word for choice in choices.items]
+
+    async def choices(self, caller: Caller, line: str) -> Choices:
+        """What can stand at the end of `line`, with what to show for it."""
+        return await self._completer.choices(caller, line)
 
     async def _record(self, ctx: Context, command: Command, reply: Reply) -> None:
         names: tuple[str | None, ...] | None = reply.changed
@@ -89,16 +102,22 @@ class Language:
 def check_scope(caller: Caller, command: Command, arguments: object) -> None:
     """Raise Denied when the key or token is not made for this command."""
     scope = caller.scope
-    if scope.vm is not None and command.reach is Reach.ACCOUNT:
+    is_beyond = {
+        Reach.ACCOUNT: not scope.is_whole,
+        Reach.NEW_VM: scope.vm is not None,
+    }.get(command.reach, False)
+    if is_beyond:
+        limit = "one VM" if scope.vm is not None else f"VMs tagged {scope.tag!r}"
         raise Denied(
-            f"this key or token is for one VM; `{command.name}` concerns the account",
+            f"this key or token is for {limit}; `{command.name}` concerns the account",
             hint="Use a key of the account itself",
         )
-    if scope.cmds is None or command.name in scope.cmds:
+    words = {command.name, *map(" ".join, command.aliases)}
+    if scope.cmds is None or words & scope.cmds:
         return
     vm = getattr(arguments, "vm", None)
-    names = (vm,) if isinstance(vm, str) else getattr(arguments, "vms", ())
-    if names and all(f"{command.name} {name}" in scope.cmds for name in names):
+    touched = (vm,) if isinstance(vm, str) else getattr(arguments, "vms", ())
+    if touched and all(f"{command.name} {name}" in scope.cmds for name in touched):
         return
     allowed = ", ".join(sorted(scope.cmds)) or "nothing"
     raise Denied(f"this token does not allow `{command.name}`", hint=f"It allows: {allowed}")

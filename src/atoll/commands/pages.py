@@ -20,7 +20,7 @@ def overview(commands: Iterable[Command]) -> str:
     """Every verb with one line."""
     rows = [(command.name, first_sentence(command)) for command in commands]
     more = "All take --json and --help, those that change something --dry-run. More: help <command>"
-    return f"{table(('COMMAND', ''), rows)}\n\n{more}"
+    return table(("COMMAND", ""), rows, below=["", more])
 
 
 def first_sentence(command: Command) -> str:
@@ -40,6 +40,8 @@ def page(command: Command) -> str:
         parts.append("Also: " + ", ".join(" ".join(alias) for alias in command.aliases))
     if command.examples:
         parts.append("\n".join(("Examples:", *(f"  {example}" for example in command.examples))))
+    if command.mutates:
+        parts.append("With --dry-run it says what it would do, and does nothing.")
     return "\n\n".join(parts)
 
 
@@ -64,7 +66,9 @@ def page_data(command: Command) -> dict[str, Any]:
             }
             for option in command.options
         ]
-        + [{"names": [name], "help": text, "repeat": False} for name, text in _globals(command)],
+        + [
+            {"names": [name], "help": text, "repeat": False} for name, text in global_flags(command)
+        ],
         "examples": list(command.examples),
         "result": {**command.result, **command.sometimes},
         "mutates": command.mutates,
@@ -86,7 +90,7 @@ def reference(commands: Iterable[Command]) -> str:
 
 def own_page(command: Command) -> str:
     """The page of one verb in Markdown."""
-    names = [f"`{name}`" for name, _ in _globals(command)]
+    names = [f"`{name}`" for name, _ in global_flags(command)]
     more = f"Takes {', '.join(names[:-1])} and {names[-1]} too: `doc language`."
     return f"# {command.name}\n\n{section(command)}\n\n{more}"
 
@@ -111,7 +115,8 @@ def section(command: Command) -> str:
     return "\n\n".join(parts)
 
 
-def _globals(command: Command) -> tuple[tuple[str, str], ...]:
+def global_flags(command: Command) -> tuple[tuple[str, str], ...]:
+    """The flags that a verb has besides its own, with their help."""
     return (*GLOBAL, DRY_RUN) if command.mutates else GLOBAL
 
 

@@ -130,7 +130,7 @@ class _Reader:
 
     def _option(self, word: str) -> None:
         name, equals, inline = word.partition("=")
-        option = self._options.get(name)
+        option = self._options.get(name) or self._options.get(_short(name))
         if option is None:
             raise self._no_such_flag(name)
         if option.is_switch:
@@ -160,6 +160,11 @@ class _Reader:
         near = difflib.get_close_matches(name[:60], known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Try: {self._command.name} --help"
         return Invalid(f"`{self._command.name}` has no flag {name[:60]!r}", hint=hint)
+
+
+def _short(name: str) -> str:
+    """`-d` for `--d`, which programs write that know no difference."""
+    return name[1:] if len(name) == 3 and name.startswith("--") else ""
 
 
 def _truth(name: str, text: str) -> bool:

@@ -39,9 +39,13 @@ class Source(StrEnum):
 
 
 class Reach(StrEnum):
-    """What a verb touches: a caller limited to one VM runs only those that touch one VM."""
+    """What a verb touches: a caller limited to some VMs runs only those that touch VMs.
+
+    One limited to a single VM makes no other; one limited to a tag does, with the tag on it.
+    """
 
     VM = "vm"
+    NEW_VM = "new-vm"
     ACCOUNT = "account"
     NOTHING = "nothing"
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from atoll.base.text import json_escape, pad, width
+from atoll.commands.table import Table, one_line
+
 # ECMA-48: control sequences (colour, cursor), strings (title) up to their end, and short ones.
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
@@ -16,28 +19,29 @@ _ESCAPE = re.compile(
 
 
 def as_json(data: Any) -> str:
-    """JSON as `--json` prints it."""
-    return json.dumps(data, indent=2, ensure_ascii=False)
+    """JSON as `--json` prints it; a terminal acts on nothing in it."""
+    return json_escape(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two blanks apart; empty columns are left out."""
-    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    lines = [[row[i] for i in kept] for row in (head, *rows)]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    above: Sequence[str] = (),
+    below: Sequence[str] = (),
+) -> Table:
+    """Columns as wide as their widest cell, two blanks apart; empty columns are left out.
+
+    Lines that belong to it go above and below, so that it stays a table.
+    """
+    return Table(head, rows, above=above, below=below)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """`key  value` lines; pairs without a value are left out."""
     kept = [(key, value) for key, value in pairs if value]
-    width = max((_width(key) for key, _ in kept), default=0)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in kept)
+    size = max((width(key) for key, _ in kept), default=0)
+    return "\n".join(f"{pad(key, size)}  {one_line(value)}" for key, value in kept)
 
 
 def printable(text: str) -> str:
@@ -54,13 +58,3 @@ def printable(text: str) -> str:
 def instant(seconds: float) -> str:
     """`2026-11-21T08:34:36Z`, as in the JSON of every command."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _width(text: str) -> int:
-    """Columns a terminal uses: East Asian wide characters take two."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
-    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument, whole_number
+from atoll.commands.qr import Qr
+from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import facts
 from atoll.commands.reply import Reply
 from atoll.commands.view import share_word
@@ -23,6 +24,12 @@ class OneVm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Show:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    qr: bool = flag("--qr", "draw the address as a QR code too", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
     vm: str = argument("vm", "VM", source=Source.VM)
     port: int | None = argument(
@@ -34,7 +41,7 @@ class Port:
     "share show",
     help="Show who may open a VM's web address.",
     reach=Reach.VM,
-    examples=("share show web",),
+    examples=("share show web", "share show web --qr"),
     result={
         "vm_name": "the VM",
         "status": "`public` or `private`",
@@ -45,7 +52,7 @@ class Port:
         "teams": "teams",
     },
 )
-async def show(ctx: Context, args: OneVm) -> Reply:
+async def show(ctx: Context, args: Show) -> Reply:
     vm = await ctx.cloud.access.find(ctx.caller, args.vm)
     url = ctx.addresses.https_url(args.vm)
     data: dict[str, Any] = {
@@ -61,7 +68,7 @@ async def show(ctx: Context, args: OneVm) -> Reply:
     text = facts(
         (("url", url), ("port", str(vm.port)), ("share", share_word(vm)), ("open to", who))
     )
-    return Reply(data=data, text=text)
+    return Reply(data=data, text=Qr(text, url) if args.qr else text)
 
 
 @VERBS.command(

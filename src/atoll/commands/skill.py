@@ -27,8 +27,9 @@ person uses another key or host alias, keep to theirs.
 ```
 
 `new` returns when the VM answers (about a second when warm). It takes `--cpu 2 --memory 2G --disk 20G
---image debian --tag ci --comment "why"`; without `--name` it picks one: read `vm_name`. Names are of
-lower case, digits and `-`.
+--image debian --tag ci --comment "why"`; without `--name` it picks one. Names are of lower
+case, digits and `-`. `--image full` has Docker, compilers, Node.js and Chromium. The JSON has `vm_name`,
+`ssh_command`, `https_url`, `status`.
 
 ## Work inside
 
@@ -37,6 +38,7 @@ address.
 
 ```sh
 {vm} 'uname -a && sudo apt-get update'
+{scp} -r ./site {dest}:
 {vm} 'systemd-run --user --unit site python3 -m http.server 8000'
 {lobby} 'ssh web uptime'
 {lobby} 'stat web --json'
@@ -115,6 +117,8 @@ def skill(addresses: Addresses) -> str:
     """The page for one cloud, with its own addresses in every line."""
     return _TEXT.format(
         lobby=addresses.lobby_command,
+        scp=addresses.scp,
+        dest=addresses.ssh_dest("web"),
         vm=addresses.ssh_command("web"),
         url=addresses.https_url("web"),
         ca_url=addresses.cloud_url("ca.pem"),

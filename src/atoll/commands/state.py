@@ -131,8 +131,8 @@ class OneVm:
 
 @VERBS.command(
     "vm-logs",
-    help="Print what a VM wrote on its console since it started: its boot log, the newest 128 KiB."
-    " One that started warm has not booted, and may have written nothing.",
+    help="Print a VM's boot log. It is what the VM wrote on its console since it started, the newest"
+    " 128 KiB; one that started warm has not booted, and may have written nothing.",
     reach=Reach.VM,
     examples=("vm-logs web", "vm-logs web --json"),
     result={"vm_name": "the VM", "log": "the text, without escape sequences"},

@@ -8,10 +8,12 @@ from atoll.commands import (
     help,
     key,
     label,
+    listing,
     removal,
     resize,
     share,
     state,
+    token,
     usage,
     vm,
 )
@@ -19,12 +21,14 @@ from atoll.commands.registry import Registry
 
 REGISTRY = Registry.of(
     vm.VERBS,
+    listing.VERBS,
     removal.VERBS,
     label.VERBS,
     state.VERBS,
     resize.VERBS,
     share.VERBS,
     key.VERBS,
+    token.VERBS,
     account.VERBS,
     defaults.VERBS,
     usage.VERBS,

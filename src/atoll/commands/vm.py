@@ -1,12 +1,9 @@
-"""Verbs that make and show VMs: new, cp, ls."""
+"""Verbs that make VMs: new, cp."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from atoll.base.units import show_size
 from atoll.commands import first_boot
@@ -18,13 +15,11 @@ from atoll.commands.registry import (
     Source,
     argument,
     flag,
-    one_of,
     whole_number,
 )
-from atoll.commands.render import instant, table
+from atoll.commands.render import instant
 from atoll.commands.reply import Reply
-from atoll.commands.several import is_pattern, matching
-from atoll.commands.view import REGION, VmView, head
+from atoll.commands.view import REGION, VmView
 from atoll.domain.vm import VmRecord
 from atoll.services.vms import Copy, Made, NewVm
 
@@ -32,7 +27,6 @@ VERBS = Registry()
 RESIZED = "cold boot: another size than the original's"
 COLD = "cold boot: no warm template of this size yet"
 WARMING = "one is being made"
-GROUPS = ("none", "tag", "status", "region")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +65,7 @@ class New:
 @VERBS.command(
     "new",
     help="Make a VM and wait until it answers.",
-    reach=Reach.ACCOUNT,
+    reach=Reach.NEW_VM,
     mutates=True,
     examples=(
         "new",
@@ -135,7 +129,7 @@ class Cp:
     "cp",
     help="Clone a VM. A running one with its memory and processes, and it goes on running. A copy with"
     " other vCPUs or memory has the disk alone, and boots.",
-    reach=Reach.ACCOUNT,
+    reach=Reach.NEW_VM,
     mutates=True,
     examples=("cp web web-next", "cp web --copy-tags=false", "cp web big --memory 4G --disk 50G"),
     result={
@@ -189,69 +183,6 @@ async def cp(ctx: Context, args: Cp) -> Reply:
     }
     text = _summary(ctx, made, elapsed_s, f", a copy of {args.vm}", why_cold=RESIZED)
     return Reply(data=data, text=text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ls:
-    pattern: str = argument(
-        "name", "name, or a pattern with * and ?", default="*", source=Source.VM
-    )
-    long: bool = flag("-l --long", "more columns: image, sizes, age, sharing", default=False)
-    group: str = flag(
-        "--group",
-        "in groups; a VM is in the group of each of its tags",
-        default="none",
-        value="|".join(GROUPS),
-        convert=one_of("--group", GROUPS),
-        shown="none",
-    )
-
-
-@VERBS.command(
-    "ls",
-    help="List your VMs.",
-    reach=Reach.VM,
-    examples=("ls", "ls -l 'web*'", "ls --group=tag"),
-    result={
-        "vms": "one entry per VM: `vm_name`, `ssh_dest`, `ssh_host`, `ssh_user`, `ssh_port`,"
-        " `https_url`, `status`, `region`, `region_display`, `tags`, `comment`, `created_at`,"
-        " `egress_policy`, `problem`; with -l also `image`, `cpus`, `memory_bytes`, `disk_bytes`,"
-        " `proxy_port`, `share`",
-    },
-    sometimes={"groups": "with --group: one entry per group: `group` and the names of its `vms`"},
-)
-async def ls(ctx: Context, args: Ls) -> Reply:
-    visible = {vm.label: vm for vm in await ctx.cloud.access.visible(ctx.caller)}
-    views = [VmView.of(ctx.cloud, visible[name]) for name in matching(visible, args.pattern)]
-    if not views and not is_pattern(args.pattern):
-        await ctx.cloud.access.find(ctx.caller, args.pattern)  # says so, with the nearest name
-    data: dict[str, Any] = {"vms": [view.listed(long=args.long) for view in views]}
-    if not views:
-        return Reply(data=data, text="No VMs. Try: new" if args.pattern == "*" else "No such VM")
-    titles = head(long=args.long)
-    if args.group == "none":
-        return Reply(data=data, text=table(titles, [v.row(long=args.long) for v in views]))
-    groups = _grouped(views, args.group)
-    data["groups"] = [
-        {"group": name, "vms": [view.record.label for view in members]}
-        for name, members in groups.items()
-    ]
-    rows = [(name or "-", *v.row(long=args.long)) for name, some in groups.items() for v in some]
-    return Reply(data=data, text=table(("GROUP", *titles), rows))
-
-
-def _grouped(views: Sequence[VmView], by: str) -> dict[str, list[VmView]]:
-    """VMs by tag, status or region, in order; those without a tag come last, under an empty one."""
-    groups: dict[str, list[VmView]] = defaultdict(list)
-    for view in views:
-        names = {
-            "tag": view.record.tags or ("",),
-            "status": (view.status,),
-            "region": (REGION["region"],),
-        }[by]
-        for name in names:
-            groups[name].append(view)
-    return {name: groups[name] for name in sorted(groups, key=lambda name: (not name, name))}
 
 
 def _made(ctx: Context, made: Made, elapsed_s: float) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -29,11 +30,23 @@ class Scope:
     """What a key or token is limited to; the default is everything its account may do.
 
     `cmds` holds verbs as written (`ls`, `share show`, `ssh web`); a parent does not imply its
-    children. `vm` is the one VM it may touch.
+    children. `vm` is the one VM it may touch; with `tag` it is those that have this tag. `user` is
+    whom it logs in as there, if not as the VM's own login user.
     """
 
     cmds: frozenset[str] | None = None
     vm: str | None = None
+    tag: str | None = None
+    user: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True when it reaches every VM of the account, and the account itself."""
+        return self.vm is None and self.tag is None
+
+    def covers(self, vm: str, tags: Collection[str]) -> bool:
+        """True for a VM, by id and tags, that is within it."""
+        return self.vm in (None, vm) and (self.tag is None or self.tag in tags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +58,12 @@ class Caller:
     key_fingerprint: str | None = None  # of the SSH key used, `SHA256:…`
     source: str = ""  # the client's address
     scope: Scope = field(default_factory=Scope)
+    token: str = ""  # what the API token used is called, `api:…`; empty for one signed by a key
+
+    @property
+    def credential(self) -> str:
+        """What let it in, and what its calls are counted by."""
+        return self.key_fingerprint or self.token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from atoll.base.errors import Invalid
 
 _VM = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?")
 _TAG = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # Names that mean something else in a URL, an ssh line or a log.
 RESERVED = frozenset(
     [
@@ -151,6 +152,13 @@ def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise Invalid(f"{tag[:40]!r} is not a tag", hint="Try: a-z first, then a-z, 0-9, _ or -")
     return tag
+
+
+def check_user(user: str) -> str:
+    """`user` if a VM's user may be called so, as Debian's useradd takes it, else Invalid."""
+    if not _USER.fullmatch(user):
+        raise Invalid(f"{user[:40]!r} is not a user name", hint="Try: a-z or _ first, at most 32")
+    return user
 
 
 def random_vm() -> str:

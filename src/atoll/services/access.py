@@ -1,4 +1,4 @@
-"""Which VMs a caller may see and touch: its account's, and of those the one its scope names.
+"""Which VMs a caller may see and touch: its account's, and of those the ones its scope names.
 
 What a caller may not see is "not found", never "denied": names of others are nobody's business.
 """
@@ -69,4 +69,4 @@ async def find(tx: Tx, caller: Caller, name: str) -> VmRecord:
 
 def may_touch(caller: Caller, vm: VmRecord) -> bool:
     """True when the VM is the caller's and inside its scope."""
-    return vm.owner == caller.account.id and caller.scope.vm in (None, vm.id)
+    return vm.owner == caller.account.id and caller.scope.covers(vm.id, vm.tags)

@@ -8,73 +8,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import asyncssh
+from collections.abc import Callable, Sequence
 
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
-from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.domain.account import Account, Caller, Door
 from atoll.domain.operation import OpKind
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
+from atoll.services.public_key import PublicKey, parse_key
 from atoll.store import accounts, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
 MAX_KEYS = 200
-_TYPES = (
-    "ssh-ed25519",
-    "ssh-rsa",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-)
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublicKey:
-    """A checked public key: `line` is type and base64."""
-
-    line: str
-    fingerprint: str
-    comment: str
-
-
-def parse_key(text: str) -> PublicKey:
-    """Check a line of an authorized_keys file without options.
-
-    Raises Invalid for anything but one plain public key of a kind that is still safe.
-    """
-    hint = "Try: ssh-key add 'ssh-ed25519 AAAA… name', the content of your .pub file"
-    words = text.split(None, 2)
-    if len(words) < 2 or words[0] not in _TYPES or len(text) > 16_384:
-        raise Invalid("not a public SSH key of a known kind", hint=hint)
-    line = f"{words[0]} {words[1]}"
-    try:
-        key = asyncssh.import_public_key(line)
-    except (
-        asyncssh.KeyImportError,
-        ValueError,
-        OverflowError,
-    ) as error:  # the last: n or e below 0
-        raise Invalid(f"not a public SSH key: {str(error)[:100]}", hint=hint) from error
-    # Base64 is read past bytes that do not belong there; they would go on into every VM's files.
-    if " ".join(key.export_public_key().decode().split()[:2]) != line:
-        raise Invalid("not a public SSH key: its text is damaged", hint=hint)
-    bits = getattr(getattr(key, "pyca_key", None), "key_size", None)
-    if words[0] == "ssh-rsa" and (bits or 0) < 2048:
-        raise Invalid(f"an RSA key of {bits} bits is too weak", hint="Try: ssh-keygen -t ed25519")
-    return PublicKey(
-        line=line,
-        fingerprint=key.get_fingerprint(),
-        comment=words[2].strip() if len(words) > 2 else "",
-    )
 
 
 class Accounts:
@@ -114,7 +63,7 @@ class Accounts:
             door=Door.SSH,
             key_fingerprint=key.fingerprint,
             source=source,
-            scope=Scope(vm=stored.vm),
+            scope=stored.scope,
         )
 
     async def owner(self) -> Account:
@@ -153,7 +102,7 @@ class Accounts:
             if owner is None or owner[0] != account:
                 taken = {other.name for other in await accounts.keys_of(tx, account.id)}
                 name = "" if key_name in taken or not _KEY_NAME.fullmatch(key_name) else key_name
-                await self._insert(tx, account, key, name, vm=None)
+                await self._insert(tx, account, key, name)
         return account
 
     async def keys(self, caller: Caller) -> tuple[SshKey, ...]:
@@ -162,15 +111,25 @@ class Accounts:
             return await accounts.keys_of(tx, caller.account.id)
 
     async def add_key(
-        self, caller: Caller, text: str, *, name: str, vm: str | None, act: str
+        self,
+        caller: Caller,
+        text: str,
+        *,
+        name: str,
+        vm: str | None = None,
+        tag: str | None = None,
+        user: str | None = None,
+        act: str,
     ) -> SshKey:
-        """Let a key log in; with `vm` (an id) into that VM only.
+        """Let a key log in; with `vm` (an id) into that VM only, with `tag` into those with the tag.
+
+        `user` is the VM's user it logs in as, by way of the gateway.
 
         Raises Conflict when the key or its name is there already.
         """
         key = parse_key(text)
         async with self._store.begin() as tx:
-            stored = await self._insert(tx, caller.account, key, name, vm=vm)
+            stored = await self._insert(tx, caller.account, key, name, vm=vm, tag=tag, user=user)
             await self._tell_vms(tx, caller.account, act)
         self._journal.wake()
         return stored
@@ -182,24 +141,41 @@ class Accounts:
         """
         async with self._store.begin() as tx:
             owned = await accounts.keys_of(tx, caller.account.id)
-            line = " ".join(which.split()[:2])
-            found = [key for key in owned if line in (key.name, key.fingerprint, key.public_key)]
-            if not found:
-                raise NotFound(f"key {which[:60]!r} not found", hint="Try: ssh-key list")
-            if found[0].vm is None and sum(key.vm is None for key in owned) == 1:
+            key = _chosen(owned, which)
+            if key.scope.is_whole and sum(other.scope.is_whole for other in owned) == 1:
                 raise Conflict(
                     "that is your last key; without it you could not come back",
                     hint="Add another first: ssh-key add '<public key>'",
                 )
-            await accounts.remove_key(tx, found[0].fingerprint)
+            await accounts.remove_key(tx, key.fingerprint)
             await self._tell_vms(tx, caller.account, act)
         self._journal.wake()
         for tell in self._ends:
-            tell(found[0])
-        return found[0]
+            tell(key)
+        return key
+
+    async def rename_key(self, caller: Caller, which: str, name: str) -> SshKey:
+        """Call a key something else; returns it as it was.
+
+        Raises NotFound, Conflict when the name is taken, or Invalid. VMs see it with the next change.
+        """
+        async with self._store.begin() as tx:
+            owned = await accounts.keys_of(tx, caller.account.id)
+            key = _chosen(owned, which)
+            taken = {other.name for other in owned if other != key}
+            await accounts.rename_key(tx, key.fingerprint, _wished(name, taken))
+        return key
 
     async def _insert(
-        self, tx: Tx, account: Account, key: PublicKey, name: str, *, vm: str | None
+        self,
+        tx: Tx,
+        account: Account,
+        key: PublicKey,
+        name: str,
+        *,
+        vm: str | None = None,
+        tag: str | None = None,
+        user: str | None = None,
     ) -> SshKey:
         owner = await accounts.by_key(tx, key.fingerprint)
         if owner is not None:
@@ -215,6 +191,8 @@ class Accounts:
             name=_name(name, key.comment, taken),
             public_key=key.line,
             vm=vm,
+            tag=tag,
+            user=user,
             created_at=self._now(),
         )
         await accounts.add_key(tx, stored)
@@ -227,14 +205,27 @@ class Accounts:
                 await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)
 
 
+def _chosen(owned: Sequence[SshKey], which: str) -> SshKey:
+    """The key of this name, fingerprint or content."""
+    line = " ".join(which.split()[:2])
+    for key in owned:
+        if line in (key.name, key.fingerprint, key.public_key):
+            return key
+    raise NotFound(f"key {which[:60]!r} not found", hint="Try: ssh-key list")
+
+
+def _wished(wish: str, taken: set[str]) -> str:
+    if not _KEY_NAME.fullmatch(wish):
+        raise Invalid(f"{wish[:60]!r} cannot name a key", hint="Try a name like laptop")
+    if wish in taken:
+        raise Conflict(f"you have a key named {wish!r}", hint="Try another name")
+    return wish
+
+
 def _name(wish: str, comment: str, taken: set[str]) -> str:
     """The name asked for; else the comment if it can be one; else `key-1`, `key-2`, …"""
     if wish:
-        if not _KEY_NAME.fullmatch(wish):
-            raise Invalid(f"{wish[:60]!r} cannot name a key", hint="Try: --name laptop")
-        if wish in taken:
-            raise Conflict(f"you have a key named {wish!r}", hint="Try another --name")
-        return wish
+        return _wished(wish, taken)
     if _KEY_NAME.fullmatch(comment) and comment not in taken:
         return comment
     return next(name for number in range(1, 10_000) if (name := f"key-{number}") not in taken)

@@ -16,10 +16,12 @@ from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
+from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
 from atoll.services.facts import Engine, Facts
+from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
@@ -28,6 +30,7 @@ from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
 from atoll.services.settings import Settings
+from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
 from atoll.store import events, vms
@@ -101,6 +104,9 @@ class Cloud:
         )
         self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.answers = Answers(store=store, key=keys.session_key, now=now)
+        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.history = History(store=store, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )
@@ -150,7 +156,7 @@ class Cloud:
             vm_id=vm.id,
             vm_name=vm_name,
             address=facts.address,
-            login_user=facts.login_user,
+            login_user=caller.scope.user or facts.login_user,
             host_ca=self.keys.host_ca_public,
         )
 
@@ -162,7 +168,7 @@ class Cloud:
             vm=vm_name,
             kind=kind,
             door=caller.door.value,
-            detail={"act": act, "source": caller.source},
+            detail={"act": act, "source": caller.source, "by": caller.credential},
         )
         async with self._store.begin() as tx:
             await events.add(tx, event)

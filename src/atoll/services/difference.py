@@ -181,9 +181,8 @@ def _new_sizes(vm: VmRecord, op: Operation) -> dict[str, Json]:
 
 def _key_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, key: SshKey) -> Step:
-        only = before.labels.get(key.vm or "")
         about: dict[str, Json] = {"name": key.name, "fingerprint": key.fingerprint}
-        return Step(do, about | ({"vm_name": only} if only else {}))
+        return Step(do, about | _limits(before, key))
 
     added = [key for mark, key in after.keys.items() if mark not in before.keys]
     removed = [key for mark, key in before.keys.items() if mark not in after.keys]
@@ -201,16 +200,33 @@ def _key_steps(before: Picture, after: Picture) -> list[Step]:
 
 def _token_steps(before: Picture, after: Picture) -> list[Step]:
     def step(do: str, token: TokenRow) -> Step:
-        only = before.labels.get(token.vm or "")
         cmds: Json = None if token.cmds is None else list(token.cmds)
         about: dict[str, Json] = {"label": token.label, "cmds": cmds}
-        return Step(do, about | ({"vm_name": only} if only else {}))
+        return Step(do, about | _limits(before, token))
 
     added = [token for mark, token in after.tokens.items() if mark not in before.tokens]
     removed = [token for mark, token in before.tokens.items() if mark not in after.tokens]
-    return [step("add-token", token) for token in added] + [
-        step("remove-token", token) for token in removed
+    kept = [(token, after.tokens.get(mark, token)) for mark, token in before.tokens.items()]
+    return [
+        *(step("add-token", token) for token in added),
+        *(step("remove-token", token) for token in removed),
+        *(
+            Step("rename-token", {"label": old.label, "new_label": new.label})
+            for old, new in kept
+            if old.label != new.label
+        ),
     ]
+
+
+def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
+    """What a key or token is limited to."""
+    name = before.labels.get(one.vm or "")
+    limits: dict[str, Json] = {"vm_name": name} if name else {}
+    if one.tag is not None:
+        limits["tag"] = one.tag
+    if isinstance(one, SshKey) and one.user is not None:
+        limits["ssh_user"] = one.user
+    return limits
 
 
 def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[Step]:

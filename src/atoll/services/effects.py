@@ -198,7 +198,9 @@ class Effects:
             keys = await accounts.keys_of(tx, vm.owner)
         private, public = self.keys.vm_host_key(vm.id)
         name = vm.label
-        lines = [f"{key.public_key} {key.name}" for key in keys if key.vm in (None, vm.id)]
+        # The agent has keys for the login user alone; those of others come by the gateway.
+        opening = [key for key in keys if key.scope.covers(vm.id, vm.tags) and key.user is None]
+        lines = [f"{key.public_key} {key.name}" for key in opening]
         return vm, Identity(
             hostname=name,
             fresh=fresh,

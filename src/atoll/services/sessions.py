@@ -1,4 +1,4 @@
-"""Who is signed in: login codes, browser sessions, the tokens HAProxy checks, and API tokens.
+"""Who is signed in: login codes, browser sessions, and the tokens HAProxy checks.
 
 Invariants: a secret is stored as its hash only, so the store's file signs nobody in; a login code
 and a handoff code work once; a token names one host, one account and one session, and dies with
@@ -15,7 +15,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -23,8 +23,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from atoll.base.errors import Conflict, Denied, Exhausted, Invalid
-from atoll.domain.account import Account, Caller, Door, Scope
+from atoll.base.errors import Denied, Exhausted
+from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
 from atoll.store import sessions as rows
@@ -33,10 +33,7 @@ from atoll.store.engine import Store
 CODE_S = 600.0
 HANDOFF_S = 60.0
 _HANDOFFS = 10_000
-_USED_EVERY_S = 60.0  # how exact `last_used_at` is: not a write per request
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
-_API_TOKEN = re.compile(r"atoll1\.[A-Za-z0-9_-]{43}")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AGAIN = "Try: ssh … browser"
 
 
@@ -48,19 +45,6 @@ class Session:
     key: str
     account: Account
     expires_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiToken:
-    """What may be shown of an API token."""
-
-    label: str
-    cmds: tuple[str, ...] | None
-    vm: str | None
-    created_at: float
-    expires_at: float | None
-    last_used_at: float | None
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,95 +204,6 @@ class Sessions:
         if found is None or found.host != host or found.expires_at <= self._now():
             return None
         return await self.session(found.session_id)
-
-    # -- API tokens --------------------------------------------------------------------------
-
-    async def new_api_token(
-        self,
-        account: Account,
-        label: str = "",
-        cmds: Sequence[str] | None = None,
-        vm: str | None = None,
-        expires_at: float | None = None,
-    ) -> tuple[str, str]:
-        """Make a token; returns its label and the token, which is not shown again.
-
-        `vm` is a VM id. Raises Invalid for a bad label or a time in the past, Conflict for a label
-        in use.
-        """
-        now, token = self._now(), f"atoll1.{secrets.token_urlsafe(32)}"
-        label = label or f"api-{secrets.token_hex(3)}"
-        if not _LABEL.fullmatch(label):
-            raise Invalid(
-                f"{label[:40]!r} is not a label", hint="Try: letters, digits, '.', '_' or '-'"
-            )
-        if expires_at is not None and expires_at <= now:
-            raise Invalid("the token would have ended already", hint="Try: --exp 30d")
-        row = rows.TokenRow(
-            hash=_hash(token),
-            account=account.id,
-            label=label,
-            cmds=None if cmds is None else tuple(cmds),
-            vm=vm,
-            created_at=now,
-            expires_at=expires_at,
-        )
-        async with self._store.begin() as tx:
-            if any(other.label == label for other in await rows.tokens_of(tx, account.id)):
-                raise Conflict(
-                    f"there is a token {label!r} already", hint=f"Try: --label {label[:60]}-2"
-                )
-            await rows.add_token(tx, row)
-        return label, token
-
-    async def api_tokens(self, account: Account) -> tuple[ApiToken, ...]:
-        """The account's tokens, oldest first."""
-        async with self._store.read() as tx:
-            found = await rows.tokens_of(tx, account.id)
-        return tuple(
-            ApiToken(
-                label=row.label,
-                cmds=row.cmds,
-                vm=row.vm,
-                created_at=row.created_at,
-                expires_at=row.expires_at,
-                last_used_at=row.last_used_at,
-                fingerprint=fingerprint(row.hash),
-            )
-            for row in found
-        )
-
-    async def remove_api_token(self, account: Account, label: str) -> bool:
-        """Forget a token; False when the account has none of this label."""
-        async with self._store.begin() as tx:
-            return await rows.remove_token(tx, account=account.id, label=label)
-
-    async def caller_for_token(self, token: str, source: str) -> Caller | None:
-        """Who calls with this token, limited to its scope; None when it is unknown or over."""
-        if not _API_TOKEN.fullmatch(token):
-            return None
-        hash_, now = _hash(token), self._now()
-        async with self._store.read() as tx:
-            found = await rows.token(tx, hash_)
-        if found is None:
-            return None
-        account, row = found
-        if row.expires_at is not None and row.expires_at <= now:
-            return None
-        if row.last_used_at is None or now - row.last_used_at > _USED_EVERY_S:
-            async with self._store.begin() as tx:
-                await rows.token_used(tx, hash_, now=now)
-        return Caller(
-            account=account,
-            door=Door.EXEC,
-            source=source,
-            scope=Scope(cmds=None if row.cmds is None else frozenset(row.cmds), vm=row.vm),
-        )
-
-
-def fingerprint(hash_: str) -> str:
-    """How an API token is named in lists and events: `api:` and 12 hex digits of its hash."""
-    return f"api:{hash_[:12]}"
 
 
 def _hash(secret: str) -> str:

@@ -6,7 +6,8 @@ once; the VM is told through the journal, and one that does not run is told when
 
 from __future__ import annotations
 
-from atoll.base.errors import AtollError, Conflict, Invalid
+from atoll.base import ids
+from atoll.base.errors import AtollError, Conflict, Denied, Invalid
 from atoll.domain.account import Caller
 from atoll.domain.label import check_comment, check_tags
 from atoll.domain.name import check_vm
@@ -16,8 +17,8 @@ from atoll.services.access import Access
 from atoll.services.changes import Changes
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
-from atoll.store import vms
-from atoll.store.engine import Store
+from atoll.store import accounts, vms
+from atoll.store.engine import Store, Tx
 
 
 class Settings:
@@ -60,14 +61,32 @@ class Settings:
     async def set_tags(
         self, caller: Caller, name: str, *, add: tuple[str, ...], remove: tuple[str, ...]
     ) -> VmRecord:
-        """Add and take away tags; a tag to remove that is not there is fine."""
+        """Add and take away tags; a tag to remove that is not there is fine.
+
+        Raises Denied for the tag that the caller's own scope is.
+        """
         add, remove = check_tags(add), check_tags(remove)
+        if caller.scope.tag in remove:
+            raise Denied(
+                f"this key or token is for VMs tagged {caller.scope.tag!r}, and keeps the tag there",
+                hint="Use a key of the account itself",
+            )
         async with self._access.exclusively(caller, name, doing="tag") as vm:
             tags = check_tags((set(vm.tags) | set(add)) - set(remove))
             async with self._store.begin() as tx:
                 await vms.change(tx, vm)
                 await vms.set_tags(tx, vm.id, tags)
-            return await self._access.find(caller, name)
+                await self._tell_keys(tx, vm, set(vm.tags) ^ set(tags))
+            found = await self._access.find(caller, name)
+        self._journal.wake()
+        return found
+
+    async def _tell_keys(self, tx: Tx, vm: VmRecord, changed: set[str]) -> None:
+        """Let a running VM know that keys made for a tag open it now, or no longer do."""
+        facts = self._facts.get(vm.id)
+        keys = await accounts.keys_of(tx, vm.owner)
+        if facts is not None and facts.state in ON and any(key.tag in changed for key in keys):
+            await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=ids.new("act"))
 
     async def set_comment(self, caller: Caller, name: str, comment: str) -> VmRecord:
         """Replace the comment; empty clears it."""

@@ -143,7 +143,7 @@ class Vms:
                     created_at=self._now(),
                     generation=0,
                     is_public=False,
-                    tags=parent.tags if request.copy_tags else (),
+                    tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )
             if (child.cpus, child.memory_bytes) != (running.cpus, running.memory_bytes):
@@ -213,7 +213,7 @@ class Vms:
                 port=0,
                 host_key="",
                 created_at=self._now(),
-                tags=check_tags(request.tags),
+                tags=_tags(caller, request.tags),
             )
         )
 
@@ -246,3 +246,9 @@ class Vms:
 
 def _image(vm: VmRecord, node: Node) -> Image | None:
     return next((image for image in node.images if image.name == vm.image), None)
+
+
+def _tags(caller: Caller, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What a new VM is tagged with: whoever may touch only VMs with a tag makes such VMs."""
+    own = caller.scope.tag
+    return check_tags(wanted if own is None else (*wanted, own))

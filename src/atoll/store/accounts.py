@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, insert, select, update
 
-from atoll.domain.account import Account
+from atoll.domain.account import Account, Scope
 from atoll.store.engine import Tx
 from atoll.store.schema import accounts, ssh_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshKey:
-    """A public key that logs its account in; with `vm` (an id) into that VM only."""
+    """A public key that logs its account in; with `vm` (an id) or `tag` into such VMs only."""
 
     fingerprint: str
     account: str
     name: str
     public_key: str
     vm: str | None = None
+    tag: str | None = None
+    user: str | None = None
     created_at: float
+
+    @property
+    def scope(self) -> Scope:
+        """What it opens."""
+        return Scope(vm=self.vm, tag=self.tag, user=self.user)
 
 
 async def add(tx: Tx, account: Account, *, now: float) -> None:
@@ -70,6 +77,13 @@ async def keys_of(tx: Tx, account: str) -> tuple[SshKey, ...]:
     query = select(ssh_keys).where(ssh_keys.c.account == account)
     rows = await tx.execute(query.order_by(ssh_keys.c.created_at, ssh_keys.c.fingerprint))
     return tuple(SshKey(**row._mapping) for row in rows)
+
+
+async def rename_key(tx: Tx, fingerprint: str, name: str) -> None:
+    """Call a key something else; the caller has checked that the name is free."""
+    await tx.execute(
+        update(ssh_keys).where(ssh_keys.c.fingerprint == fingerprint).values(name=name)
+    )
 
 
 async def remove_key(tx: Tx, fingerprint: str) -> None:

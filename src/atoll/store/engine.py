@@ -8,10 +8,12 @@ and "check, then insert" is right without retry loops. A commit that returned is
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -42,7 +44,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._sqlite = make_url(url).get_backend_name() == "sqlite"
-        self._engine = _sqlite(url) if self._sqlite else _postgres(url)
+        self._threads: WeakSet[threading.Thread] = WeakSet()
+        self._engine = _sqlite(url, self._threads) if self._sqlite else _postgres(url)
         self._writer = asyncio.Lock()
 
     @asynccontextmanager
@@ -73,11 +76,16 @@ class Store:
         Raises Conflict, and changes nothing, when a newer version made them.
         """
         async with self.begin() as tx:
-            await tx.run_sync(_upgrade)
+            await tx.run_sync(upgrade)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and wait for the driver's threads.
+
+        One whose query was cancelled ends later; what it says then must still find this event loop.
+        """
         await self._engine.dispose()
+        for thread in tuple(self._threads):
+            await asyncio.to_thread(thread.join, BUSY_S)
 
     @asynccontextmanager
     async def _transaction(self, *, write: bool) -> AsyncIterator[Tx]:
@@ -98,11 +106,12 @@ class Store:
             await asyncio.shield(connection.close())
 
 
-def _sqlite(url: str) -> AsyncEngine:
+def _sqlite(url: str, threads: WeakSet[threading.Thread]) -> AsyncEngine:
     engine = create_async_engine(url, connect_args={"isolation_level": None})
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
+        threads.add(connection.driver_connection._thread)  # the driver has no other way to wait
         cursor = connection.cursor()
         try:
             for pragma in _PRAGMAS:
@@ -138,12 +147,13 @@ def _failure(error: OSError | DBAPIError) -> AtollError:
     return Unavailable(f"the store failed: {said[:300]}", hint="Try: atoll doctor")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to a revision."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     _refuse_newer(connection, ScriptDirectory.from_config(config))
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _refuse_newer(connection: Connection, ours: ScriptDirectory) -> None:

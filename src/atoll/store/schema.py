@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -78,6 +79,8 @@ ssh_keys = Table(
     Column("public_key", Text, nullable=False),  # type and base64, no comment
     Column("vm", ForeignKey("vms.id", ondelete="CASCADE")),  # good for this VM only
     Column("created_at", Double, nullable=False),
+    Column("tag", Text),  # good for VMs with this tag only
+    Column("user", Text),  # logs in there as this user only
     UniqueConstraint("account", "name"),
 )
 
@@ -127,6 +130,15 @@ events = Table(
     Column("detail", JSON, nullable=False),
 )
 
+history = Table(
+    "history",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("line", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 login_codes = Table(
     "login_codes",
     metadata,
@@ -158,5 +170,20 @@ api_tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("last_used_at", Double),
+    Column("tag", Text),  # good for VMs with this tag only
+    Column("key", ForeignKey("ssh_keys.fingerprint", ondelete="CASCADE")),  # stands for its token
     UniqueConstraint("account", "label"),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Text, primary_key=True),  # of the caller's credential and the key it gave
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("line", Text, nullable=False),  # hash of the command line
+    Column("run", Text, nullable=False),  # the life of control that ran it
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    Column("status", Integer),  # NULL: no answer yet
+    Column("body", LargeBinary),  # sealed, for it may hold a secret
 )

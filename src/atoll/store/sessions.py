@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Row, delete, insert, or_, select, update
 
-from atoll.domain.account import Account
+from atoll.domain.account import Account, Scope
 from atoll.store.engine import Tx
 from atoll.store.schema import accounts, api_tokens, login_codes, sessions
 
@@ -24,7 +24,10 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """An API token; `cmds` and `vm` (an id) limit it, None does not."""
+    """An API token; `cmds`, `vm` (an id) and `tag` limit it, None does not.
+
+    One with a `key` stands for a token that this SSH key signed, and goes when the key goes.
+    """
 
     hash: str
     account: str
@@ -34,6 +37,14 @@ class TokenRow:
     created_at: float
     expires_at: float | None
     last_used_at: float | None = None
+    tag: str | None = None
+    key: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What it opens."""
+        cmds = None if self.cmds is None else frozenset(self.cmds)
+        return Scope(cmds=cmds, vm=self.vm, tag=self.tag)
 
 
 async def add_code(tx: Tx, *, hash_: str, account: str, expires_at: float) -> None:
@@ -144,6 +155,11 @@ async def tokens_of(tx: Tx, account: str) -> tuple[TokenRow, ...]:
 async def token_used(tx: Tx, hash_: str, *, now: float) -> None:
     """Note when a token was last used."""
     await tx.execute(update(api_tokens).where(api_tokens.c.hash == hash_).values(last_used_at=now))
+
+
+async def rename_token(tx: Tx, hash_: str, label: str) -> None:
+    """Call a token something else; the caller has checked that the label is free."""
+    await tx.execute(update(api_tokens).where(api_tokens.c.hash == hash_).values(label=label))
 
 
 async def remove_token(tx: Tx, *, account: str, label: str) -> bool:

@@ -10,13 +10,13 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
-from atoll.base.errors import AtollError, Internal
+from atoll.base.errors import AtollError, Internal, Invalid, NotFound
 from atoll.commands.addresses import Addresses
 from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
@@ -25,17 +25,16 @@ from atoll.domain.account import Published
 from atoll.domain.web import HOST_HEADER, Names
 from atoll.doors.api import pages
 from atoll.doors.api.docs import Docs
+from atoll.doors.api.endpoints import endpoints
 from atoll.doors.api.exec import Callers, Exec, Executing
+from atoll.doors.api.limits import Limits
 from atoll.doors.api.login import Login, SigningIn
+from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 
 _STATIC = Path(__file__).with_name("static")
 
 _log = log.get("api")
-
-
-class Sessions(SigningIn, Callers, Protocol):
-    """atoll.services.sessions.Sessions."""
 
 
 class Publishing(Protocol):
@@ -54,13 +53,15 @@ class Api:
         *,
         config: Config,
         language: Executing,
-        sessions: Sessions,
+        sessions: SigningIn,
+        callers: Callers,
+        answers: Keeping,
         cloud: Publishing,
         ca: Path,
         runner: VmRunner | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._names = names_of(config)
-        self._ca = ca
         port = "" if config.ssh.port == 22 else f"-p {config.ssh.port} "
         self._login = Login(
             names=self._names,
@@ -70,7 +71,16 @@ class Api:
             published=cloud.published,
         )
         self._docs = Docs(Library(registry=REGISTRY, addresses=Addresses(config)))
-        self._exec = Exec(language=language, callers=sessions, runner=runner)
+        execute = self._exec = Exec(
+            language=language, callers=callers, answers=answers, runner=runner, limits=limits
+        )
+        self._endpoints = endpoints(
+            execute.__call__, ca=ca, url=self._names.url(self._names.domain, "")
+        )
+
+    def end(self, credential: str) -> None:
+        """A key or token was removed: end what it runs in VMs."""
+        self._exec.end(credential)
 
     def app(self) -> ASGIApp:
         """One application per kind of host, chosen by the header HAProxy sets."""
@@ -78,16 +88,11 @@ class Api:
             [
                 *self._login.cloud_routes(),
                 *self._docs.routes(),
-                Route("/exec", self._exec.__call__, methods=["POST"]),
-                Route("/healthz", _healthz, methods=["GET"]),
-                Route("/ca.pem", self._authority, methods=["GET"]),
+                *(endpoint.route for endpoint in self._endpoints),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ]
         )
         return _Hosts(names=self._names, cloud=cloud, vm=_starlette(self._login.vm_routes()))
-
-    async def _authority(self, _request: Request) -> Response:
-        return FileResponse(self._ca, media_type="application/x-pem-file", filename="atoll-ca.pem")
 
 
 def names_of(config: Config) -> Names:
@@ -149,10 +154,6 @@ def _starlette(routes: Sequence[BaseRoute]) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-async def _healthz(_request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
-
-
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, AtollError)
     return _refusal(request, error, error.http)
@@ -160,7 +161,12 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = AtollError(f"{error.status_code}: {error.detail}", hint="")
+    allowed = (error.headers or {}).get("Allow", "")
+    said: AtollError = Invalid(f"{error.status_code}: {error.detail}")
+    if error.status_code == 404:
+        said = NotFound("there is nothing at this path", hint="Try: POST /exec, or /openapi.json")
+    elif error.status_code == 405:
+        said = Invalid(f"{request.method} does not work here", hint=f"Try: {allowed}")
     response = _refusal(request, said, error.status_code)
     response.headers.update(error.headers or {})
     return response

@@ -12,9 +12,10 @@ from typing import Literal, Protocol, TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError, Exhausted
+from atoll.base.aio import TaskGroup, unless
+from atoll.base.errors import AtollError, Exhausted, Unavailable
 from atoll.domain.account import Route
+from atoll.doors.api.running import Entered, ended
 
 OUTPUT_BYTES = 8 << 20  # of the plain form, which is held until the exit code is known
 HEARTBEAT_S = 30.0
@@ -35,34 +36,42 @@ class VmRunner(Protocol):
 
 
 async def collect(items: AsyncGenerator[Item, None]) -> tuple[bytes, int]:
-    """Combined output and exit code. Raises Exhausted beyond OUTPUT_BYTES."""
+    """Combined output and exit code. Raises Exhausted beyond OUTPUT_BYTES, and ends the command."""
     output, code = bytearray(), 255
-    async for item in items:
-        if isinstance(item, int):
-            code = item
-            continue
-        output += item[1]
-        if len(output) > OUTPUT_BYTES:
-            raise Exhausted(
-                f"the command printed over {OUTPUT_BYTES >> 20} MiB",
-                hint="Try: Accept: application/x-ndjson, which has no limit",
-            )
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, int):
+                code = item
+                continue
+            output += item[1]
+            if len(output) > OUTPUT_BYTES:
+                raise Exhausted(
+                    f"the command printed over {OUTPUT_BYTES >> 20} MiB",
+                    hint="Try: Accept: application/x-ndjson, which has no limit",
+                )
     return bytes(output), code
+
+
+async def left(receive: Receive) -> None:
+    """Wait for the client to go away. Raises Unavailable then: nobody reads what it says."""
+    await _gone(receive)
+    raise Unavailable("the client left before the command ended")
 
 
 class Lines(Response):
     """NDJSON: `{"stdout": base64}`, `{"stderr": base64}`, at last `{"exit_code": n}` or an error.
 
     An empty line every HEARTBEAT_S seconds keeps the connection. A client that goes away ends the
-    command. There is no time limit.
+    command; a key that is removed does so too, and that is said. There is no time limit.
     """
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, items: AsyncGenerator[Item, None]) -> None:
+    def __init__(self, items: AsyncGenerator[Item, None], entered: Entered) -> None:
         super().__init__(headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._items = items
+        self._entered = entered
         self._turn = asyncio.Lock()  # the beat must not cut into a line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,11 +91,15 @@ class Lines(Response):
 
     async def _relay(self, send: Send) -> None:
         try:
-            async with aclosing(self._items) as items:
-                async for item in items:
-                    await self._line(send, _wire(item))
+            with self._entered() as must_end:
+                await unless(self._items_to(send), ended(must_end))
         except AtollError as error:
-            await self._line(send, error.to_wire())
+            await self._line(send, {"error": str(error)})  # its only key, as clients expect
+
+    async def _items_to(self, send: Send) -> None:
+        async with aclosing(self._items) as items:
+            async for item in items:
+                await self._line(send, _wire(item))
 
     async def _beat(self, send: Send) -> None:
         while True:

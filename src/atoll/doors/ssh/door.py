@@ -19,9 +19,10 @@ from atoll.base.errors import AtollError, Conflict, Internal
 from atoll.base.log import get
 from atoll.domain.account import Route
 from atoll.doors.ssh.admission import Admission, Limits
-from atoll.doors.ssh.lobby import Language, Lobby
+from atoll.doors.ssh.lobby import Lobby
 from atoll.doors.ssh.relay import ClientSide, VmSide
 from atoll.doors.ssh.roll import Roll
+from atoll.doors.ssh.session import History, Language
 from atoll.doors.ssh.visitor import Directory, Visitor
 from atoll.doors.ssh.vm import Certifier, VmLogin
 
@@ -64,6 +65,7 @@ class SshDoor:
         domain: str,
         directory: Directory,
         language: Language,
+        history: History,
         keys: GatewayKeys,
         vm_ssh_port: int = 22,
         limits: Limits | None = None,
@@ -78,7 +80,7 @@ class SshDoor:
         self.limits = limits or Limits()
         self._admission = Admission(self.limits)
         self._vms = VmLogin(certifier=keys, port=vm_ssh_port)
-        self._lobby = Lobby(language=language, opener=self)
+        self._lobby = Lobby(language=language, history=history, opener=self)
         self._visitors: Roll[Visitor] = Roll()
         self._group: TaskGroup | None = None
 
@@ -207,8 +209,7 @@ async def _server_options(host_key: Path, welcome: object) -> asyncssh.SSHServer
         server_version="Atoll",
         encoding="utf-8",
         errors="surrogateescape",
-        line_history=500,
-        max_line_length=65536,
+        line_editor=False,  # `editor` does more: words, search, pastes, wide characters
         kex_algs=_KEY_EXCHANGES,
         encryption_algs=_CIPHERS,
         mac_algs=_MACS,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import asyncssh
 from asyncssh.public_key import CERT_TYPE_HOST, SSHOpenSSHCertificate, decode_ssh_certificate
@@ -22,6 +23,9 @@ from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.roll import Roll
 
 LOGIN_S = 15.0  # a VM under load still answers within this
+# A login costs an emulated vCPU two seconds: of a dozen at once none would be done in time.
+LOGINS_AT_ONCE = 4
+TURN_S = 60.0  # a file sent in many parts at once; then the VM is stuck
 _CERTIFICATE_S = 3600  # our own key never leaves this process; an hour bounds a stolen copy
 # One hop inside this machine. AES-GCM is one call of OpenSSL per packet in AsyncSSH.
 _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr")
@@ -51,12 +55,25 @@ class VmLogin:
         self._credentials: dict[str, _Credential] = {}
         self._sides: Roll[VmSide] = Roll()
         self._options: asyncssh.SSHClientConnectionOptions | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(self, route: Route) -> VmSide:
-        """A connection logged in as `route.login_user`.
+        """A connection logged in as `route.login_user`; logins to one VM take turns.
 
         Raises Unavailable when the VM does not answer, is not the VM it should be or refuses us.
         """
+        turn = self._turns.setdefault(route.vm_id, asyncio.Semaphore(LOGINS_AT_ONCE))
+        try:
+            async with timeout(TURN_S):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise _unreachable(route, f"too many log in at once ({TURN_S:g} s)") from error
+        try:
+            return await self._open(route)
+        finally:
+            turn.release()
+
+    async def _open(self, route: Route) -> VmSide:
         loop = asyncio.get_running_loop()
         options = self._options = self._options or await _client_options()
         owner = _Owner(self._sides, loop.create_future(), self._credential(route.login_user))

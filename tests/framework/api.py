@@ -1,0 +1,74 @@
+"""The API of a whole control in a test, asked as HAProxy asks it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.types import ASGIApp
+
+from atoll.doors.api.app import Api
+from atoll.doors.api.limits import Limits
+from atoll.doors.api.run import VmRunner
+from atoll.services.sessions import Sessions
+from framework.cloud import Control
+
+BASE = "https://atoll.localhost:8443"
+
+
+class Door:
+    """One client with one token of ann's."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app = app
+        self.token = token
+        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=BASE)
+
+    async def exec(self, line: str, **headers: str) -> httpx2.Response:
+        """Run one line."""
+        bearer = {"authorization": f"Bearer {self.token}"}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post("/exec", content=line.encode(), headers=bearer | named)
+
+    async def data(self, line: str, **headers: str) -> Any:
+        """The JSON of a line that works."""
+        answer = await self.exec(line, **headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@asynccontextmanager
+async def door(
+    control: Control,
+    folder: Path,
+    *,
+    cmds: tuple[str, ...] | None = None,
+    runner: VmRunner | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Door]:
+    """The application of `control`; `cmds` limits the token."""
+    cloud = control.cloud
+    (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    sessions = Sessions(
+        store=control.store, changes=cloud.changes, key=bytes(32), session_seconds=60, now=cloud.now
+    )
+    api = Api(
+        config=cloud.config,
+        language=control.language,
+        sessions=sessions,
+        callers=cloud.tokens,
+        answers=cloud.answers,
+        cloud=cloud,
+        ca=folder / "ca.pem",
+        runner=runner,
+        limits=limits,
+    )
+    _, token = await cloud.tokens.new(control.ann.account, "test", cmds)
+    made = Door(api.app(), token)
+    try:
+        yield made
+    finally:
+        await made.client.aclose()

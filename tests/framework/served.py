@@ -1,0 +1,83 @@
+"""The API of a whole control behind a socket, in a thread of its own: for clients that block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+from atoll.base.aio import TaskGroup, poll
+from atoll.domain.account import Route
+from atoll.doors.api.limits import Limits
+from atoll.doors.api.run import Item
+from atoll.doors.api.serve import serve
+from fakes.engine import FakeEngine
+from framework.api import door
+from framework.cloud import control
+from framework.gateway import free_port
+
+START_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where it is, and a token of ann's that may do everything."""
+
+    url: str
+    token: str
+
+
+class Echo:
+    """A VM that says what it was asked to run, and runs nothing."""
+
+    async def run_in_vm(self, route: Route, command: str) -> AsyncGenerator[Item, None]:
+        """See VmRunner."""
+        yield "stdout", command.encode(errors="replace")
+        yield 0
+
+
+@contextmanager
+def served_api(folder: Path) -> Iterator[Served]:
+    """Serve while the body runs; calls are not limited."""
+    ready: Queue[Served] = Queue()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(
+        target=loop.run_until_complete, args=[_serve(folder, ready, stop)], name="served-api"
+    )
+    thread.start()
+    try:
+        yield ready.get(timeout=START_S)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(START_S)
+        assert not thread.is_alive(), "the API does not stop"
+        loop.close()
+
+
+async def _serve(folder: Path, ready: Queue[Served], stop: asyncio.Event) -> None:
+    engine, port = FakeEngine(folder / "engine.sock"), free_port()
+    limits = Limits(per_second=1e9, burst=1e9, monotonic=lambda: 0.0)
+    async with (
+        engine.serving(),
+        control(folder / "control", engine, loops=True) as cloud,
+        door(cloud, folder, runner=Echo(), limits=limits) as api,
+        TaskGroup() as group,
+    ):
+        task = group.create_task(serve(api.app, port=port))
+
+        async def listens() -> bool | None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                return None
+            writer.close()
+            return True
+
+        await poll(listens, seconds=START_S, what="uvicorn")
+        ready.put(Served(f"http://127.0.0.1:{port}", api.token))
+        await stop.wait()
+        task.cancel()
