@@ -34,6 +34,7 @@ from atoll.rpc.messages import (
     Outcome,
     Pause,
     Prepare,
+    Resize,
     Restart,
     Resume,
     Spec,
@@ -46,6 +47,8 @@ from atoll.rpc.messages import (
     VmState,
 )
 
+GIB = 1 << 30
+MIB = 1 << 20
 OWNER = "acct-contract"
 ANSWER_S = 300.0  # a cold boot without KVM
 NOTICE_S = 30.0  # for what the engine tells by itself
@@ -116,6 +119,10 @@ class UnderTest:
     def clone(self, source: str, vm: str) -> Clone:
         """A request; not yet asked."""
         return Clone(op=op(), source=source, vm=vm, owner=OWNER, identity=NEW)
+
+    def resize(self, vm: Vm, **sizes: int) -> Resize:
+        """A request; not yet asked. Without sizes: to be as `vm` says."""
+        return Resize(op=op(), vm=vm.vm, spec=vm.spec.model_copy(update=sizes))
 
     async def running(self) -> Vm:
         """A new VM."""
@@ -341,6 +348,86 @@ class EngineContract:
         assert same(named.vm, vm)
         assert await engine.ask(request) == named
 
+    # -- another size
+
+    async def test_a_disk_grows_under_a_running_vm(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        request = engine.resize(vm, disk_bytes=vm.spec.disk_bytes + GIB)
+        grown = await engine.ask(request)
+        assert grown.vm.spec == request.spec
+        assert (grown.vm.pid, grown.vm.state, grown.vm.problem) == (vm.pid, VmState.RUNNING, "")
+        assert await engine.ask(request) == grown
+        assert (await engine.stat(vm.vm)).disk_size_bytes == request.spec.disk_bytes
+        child = (await engine.ask(engine.clone(vm.vm, engine.vm_id()))).vm
+        assert (child.spec, child.state) == (request.spec, VmState.RUNNING)
+        paused = await engine.ask(Pause(op=op(), vm=vm.vm))
+        assert paused.vm.spec == request.spec
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.spec, resumed.cold_booted) == (request.spec, False)
+
+    async def test_memory_and_cpus_change_at_the_next_boot(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        request = engine.resize(
+            vm, memory_bytes=vm.spec.memory_bytes + 128 * MIB, cpus=vm.spec.cpus + 1
+        )
+        assert same((await engine.ask(request)).vm, vm)
+        paused = (await engine.ask(Pause(op=op(), vm=vm.vm))).vm
+        assert paused.spec == vm.spec
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.spec, resumed.cold_booted) == (vm.spec, False)
+        child = (await engine.ask(engine.clone(vm.vm, engine.vm_id()))).vm
+        assert (child.spec, child.state) == (vm.spec, VmState.RUNNING)
+        booted = await engine.ask(Restart(op=op(), vm=vm.vm, identity=SAME))
+        assert (booted.vm.spec, booted.cold_booted) == (request.spec, True)
+        assert (await engine.get(vm.vm)).spec == request.spec
+
+    async def test_a_resize_that_is_taken_back_changes_nothing(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        await engine.ask(engine.resize(vm, memory_bytes=vm.spec.memory_bytes + 128 * MIB))
+        waiting = await engine.ask(engine.resize(vm, cpus=vm.spec.cpus + 1))
+        assert same(waiting.vm, vm)
+        await engine.ask(engine.resize(vm))
+        booted = await engine.ask(Restart(op=op(), vm=vm.vm, identity=SAME))
+        assert booted.vm.spec == vm.spec
+
+    async def test_a_paused_vm_grows_when_it_goes_on(self, engine: UnderTest) -> None:
+        vm = await engine.paused()
+        request = engine.resize(vm, disk_bytes=vm.spec.disk_bytes + GIB)
+        assert (await engine.ask(request)).vm.state is VmState.PAUSED
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.spec, resumed.cold_booted) == (request.spec, False)
+
+    async def test_a_stopped_vm_has_its_new_size_at_once(self, engine: UnderTest) -> None:
+        vm = (await engine.ask(Stop(op=op(), vm=(await engine.running()).vm))).vm
+        request = engine.resize(
+            vm,
+            memory_bytes=vm.spec.memory_bytes + 128 * MIB,
+            disk_bytes=vm.spec.disk_bytes + GIB,
+        )
+        resized = await engine.ask(request)
+        assert (resized.vm.spec, resized.vm.state) == (request.spec, VmState.STOPPED)
+        booted = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (booted.vm.spec, booted.vm.state) == (request.spec, VmState.RUNNING)
+
+    async def test_what_waits_for_a_boot_is_there_once_it_is_stopped(
+        self, engine: UnderTest
+    ) -> None:
+        vm = await engine.running()
+        request = engine.resize(vm, memory_bytes=vm.spec.memory_bytes + 128 * MIB)
+        await engine.ask(request)
+        assert (await engine.ask(Stop(op=op(), vm=vm.vm))).vm.spec == request.spec
+        assert (await engine.get(vm.vm)).spec == request.spec
+
+    async def test_a_size_that_cannot_be(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        await engine.ask(engine.resize(vm, disk_bytes=vm.spec.disk_bytes + GIB))
+        now = await engine.get(vm.vm)
+        other = now.spec.model_copy(update={"image": "nosuch"})
+        for request in (engine.resize(vm), Resize(op=op(), vm=vm.vm, spec=other)):
+            with pytest.raises(Invalid):
+                await engine.ask(request)
+        assert same(await engine.get(vm.vm), now)
+
     # -- the end
 
     async def test_delete_leaves_nothing(self, engine: UnderTest) -> None:
@@ -355,6 +442,7 @@ class EngineContract:
             Restart(op=op(), vm=vm, identity=SAME),
             Stop(op=op(), vm=vm),
             Identify(op=op(), vm=vm, identity=SAME),
+            Resize(op=op(), vm=vm, spec=engine.spec),
             engine.clone(vm, engine.vm_id()),
         ):
             with pytest.raises(NotFound):

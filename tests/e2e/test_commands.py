@@ -232,6 +232,12 @@ async def test_whoami_browser_and_help(atoll: Atoll, vm: str) -> None:
     assert left.out.count(b'"email"') == 1, "nothing runs after exit"
 
 
+async def test_resize(atoll: Atoll, vm: str) -> None:
+    done = await asked(atoll, f"resize {vm} --disk 9")
+    assert done == {"vm_name": vm, "disk_old_bytes": 8 << 30, "disk_new_bytes": 9 << 30}
+    assert await told(atoll, f"resize {vm} --disk 9G") == f"{vm} has that size already"
+
+
 async def test_a_script_for_every_new_vm(atoll: Atoll) -> None:
     which = "atoll new.setup-script"
     assert (await asked(atoll, f"defaults write {which} 'echo a'"))["status"] == "written"

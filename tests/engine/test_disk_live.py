@@ -12,6 +12,7 @@ from atoll.domain import layer_plans as plans
 from atoll.domain.layers import Abandon, CreateLayer, LayerId, Merge, Switch
 from atoll.engine.disk.merge import merge_layers
 from atoll.engine.disk.pool import Pool
+from atoll.engine.disks import Disks
 from framework.disk import MIB, OPTIONS, Host, check, holds, hosting, make_base
 
 VM, CHILD = "vm-parent", "vm-child"
@@ -79,6 +80,26 @@ async def test_a_clone_and_its_running_source_diverge(pool: Pool) -> None:
         pool.path(layer(1, CHILD)),
         (11, 0, MIB), (0, MIB, MIB), (13, 2 * MIB, MIB), (0, 3 * MIB, MIB),
     )  # fmt: skip
+
+
+async def test_a_disk_grows_while_it_is_written(pool: Pool) -> None:
+    async with hosting(pool, VM, drive=True) as host:
+        await host.write(11, 2 * MIB, MIB)
+        disks = Disks(pool, OPTIONS)
+        assert await disks.grow(VM, host.qmp, size_bytes=SIZE + 8 * MIB)
+        assert (disks.size_bytes(VM), host.head) == (SIZE + 8 * MIB, layer(2))
+        await host.write(12, SIZE + 7 * MIB, MIB)
+        assert not await disks.grow(VM, host.qmp, size_bytes=SIZE + 8 * MIB)
+        (seen,) = await host.qmp.execute("query-block")
+        assert seen["inserted"]["image"]["virtual-size"] == SIZE + 8 * MIB
+        await freeze(host)
+        await host.write(13, SIZE, MIB)
+        await host.io("flush")
+    await holds(
+        pool.path(layer(3)),
+        (11, 2 * MIB, MIB), (13, SIZE, MIB), (0, SIZE + MIB, 6 * MIB), (12, SIZE + 7 * MIB, MIB),
+    )  # fmt: skip
+    await _sound(pool)
 
 
 async def test_a_sealed_layer_is_open_for_reading_only(pool: Pool) -> None:

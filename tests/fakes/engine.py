@@ -35,8 +35,10 @@ from atoll.rpc.messages import (
     Outcome,
     Pause,
     Prepare,
+    Resize,
     Restart,
     Resume,
+    Spec,
     Stat,
     StatVm,
     Stop,
@@ -48,7 +50,7 @@ from atoll.rpc.messages import (
 from atoll.rpc.server import RpcServer
 
 ON = (VmState.RUNNING, VmState.STARTING)
-Changing = Create | Clone | Pause | Resume | Restart | Stop | Identify
+Changing = Create | Clone | Pause | Resume | Restart | Stop | Identify | Resize
 
 
 class FakeEngine:
@@ -66,6 +68,7 @@ class FakeEngine:
         self.refuse: dict[type[Message], list[AtollError]] = defaultdict(list)
         self.hold: dict[type[Message], asyncio.Event] = {}  # requests of a type wait for it
         self._done: dict[str, dict[str, Outcome]] = {}  # VM -> operation -> its outcome
+        self.next_specs: dict[str, Spec] = {}  # VM -> what it is from its next boot on
         self._slots = 0
         self._server: RpcServer | None = None
 
@@ -79,7 +82,8 @@ class FakeEngine:
 
     def die(self, vm: str, *, problem: str = "qemu ended with signal 9") -> None:
         """The VM's process ends by itself."""
-        self._put(vm, state=VmState.STOPPED, address=None, pid=None, problem=problem)
+        spec = self.next_specs.pop(vm, self._get(vm).spec)
+        self._put(vm, spec=spec, state=VmState.STOPPED, address=None, pid=None, problem=problem)
 
     async def handle(self, request: Message) -> Message:
         """Answer one request as the engine would."""
@@ -99,7 +103,9 @@ class FakeEngine:
                 return Text(text=f"{vm} login: " if self._get(vm).state in ON else "")
             case NodeInfo():
                 return self._node()
-            case Create() | Clone() | Pause() | Resume() | Restart() | Stop() | Identify():
+            case (
+                Create() | Clone() | Pause() | Resume() | Restart() | Stop() | Identify() | Resize()
+            ):
                 return self._once(request)
             case Delete(vm=vm):
                 return self._delete(vm)
@@ -131,7 +137,8 @@ class FakeEngine:
                     raise Conflict(f"{vm} is {state}")
                 return self._put(vm, state=VmState.PAUSED, address=None, pid=None)
             case Stop(vm=vm):
-                return self._put(vm, state=VmState.STOPPED, address=None, pid=None)
+                spec = self.next_specs.pop(vm, self._get(vm).spec)
+                return self._put(vm, spec=spec, state=VmState.STOPPED, address=None, pid=None)
             case Resume(vm=vm):
                 was = self._get(vm).state
                 if was in ON:
@@ -144,6 +151,18 @@ class FakeEngine:
                 outcome = self._put(vm)
                 self.identities[vm] = request.identity
                 return outcome
+            case Resize(vm=vm):
+                return self._resize(vm, request.spec)
+
+    def _resize(self, vm: str, spec: Spec) -> Outcome:
+        now = self._get(vm)
+        if spec.image != now.spec.image or spec.disk_bytes < now.spec.disk_bytes:
+            raise Invalid(f"{vm} cannot become {spec}")
+        if now.state is VmState.STOPPED:
+            return self._put(vm, spec=spec)
+        self.next_specs[vm] = spec
+        kept = {"cpus": now.spec.cpus, "memory_bytes": now.spec.memory_bytes}
+        return self._put(vm, spec=spec.model_copy(update=kept))
 
     def _create(self, request: Create) -> Outcome:
         spec = request.spec
@@ -170,6 +189,7 @@ class FakeEngine:
     def _delete(self, vm: str) -> Empty:
         self._done.pop(vm, None)
         self.identities.pop(vm, None)
+        self.next_specs.pop(vm, None)
         if self.vms.pop(vm, None) is not None:
             self._tell(Event(at=time.time(), kind="vm-gone", vm=vm))
         return Empty()
@@ -180,13 +200,16 @@ class FakeEngine:
         self.vms[vm.vm] = vm.model_copy(update={"created_at": time.time()})
 
     def _start(self, vm: str, identity: Identity, *, cold: bool) -> Outcome:
-        self._get(vm)
+        spec = self._get(vm).spec
+        if cold:
+            spec = self.next_specs.pop(vm, spec)
         self.identities[vm] = identity
         self._slots += 1
         address = f"10.213.{1 + self._slots // 64}.{4 * (self._slots % 64) + 2}"
         outcome = self._put(
             vm,
             state=VmState.RUNNING,
+            spec=spec,
             address=address,
             pid=1000 + self._slots,
             warm=not cold,

@@ -17,12 +17,14 @@ EVENT = {"event": "RTC_CHANGE", "data": {}, "timestamp": {"seconds": 1, "microse
 class Monitor:
     """Answers each command with {}, or with what `answers` has for it.
 
-    It refuses `cont`, never answers `quit`, ends at `hang-up`; `storm` sends 100 events first. `first`
-    is sent before every answer.
+    It refuses what is in `refused`, never answers `quit`, ends at `hang-up`; `storm` sends 100 events
+    first. `first` is sent before every answer.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
+        self.refused = {"cont"}
+        self.heard: list[dict[str, Any]] = []  # every command, in order
         self.first = b""
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -45,11 +47,12 @@ class Monitor:
         with contextlib.suppress(ConnectionError):
             async for request in _requests(reader):
                 number = {"id": request["id"]} if "id" in request else {}
+                self.heard.append(request)
+                if request["execute"] in self.refused:
+                    error = {"class": "GenericError", "desc": "no"}
+                    writer.write(line({"error": error, **number}))
+                    continue
                 match request["execute"]:
-                    case "cont":
-                        error = {"class": "GenericError", "desc": "no"}
-                        writer.write(line({"error": error, **number}))
-                        continue
                     case "quit":
                         continue
                     case "hang-up":
@@ -80,7 +83,7 @@ async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any
     """Objects need no line ends between them in QMP."""
     text = ""
     while data := await reader.read(4096):
-        text += data.decode()
+        text = (text + data.decode()).lstrip()  # a blank comes with a descriptor
         while text:
             try:
                 request, end = json.JSONDecoder().raw_decode(text)

@@ -67,6 +67,11 @@ WORKS: dict[str, dict[str, str]] = {
     },
     "resume": {"resume db": "would let db run", "resume web": "nothing would change"},
     "restart": {"restart web": "would restart web", "restart off": "would let off run"},
+    "resize": {
+        "resize web --disk 30 --cpu 1": "would resize web: 30G disk",
+        "resize db --cpu 2 --memory 2G": "would resize db: 2 vCPU, 2G memory",
+        "resize web --memory 1": "nothing would change",
+    },
     "share port": {
         "share port web 3000": "would change web: port 3000",
         "share port web": "nothing would change",
@@ -121,6 +126,12 @@ FAILS = {
     "pause": ("pause nope", "pause off"),
     "resume": ("resume nope",),
     "restart": ("restart nope", "restart db"),
+    "resize": (
+        "resize nope --cpu 2",
+        "resize web",
+        "resize web --disk 1",
+        "resize web --memory 99",
+    ),
     "share port": ("share port nope 1", "share port web 0"),
     "share set-public": ("share set-public nope",),
     "share set-private": ("share set-private hers",),

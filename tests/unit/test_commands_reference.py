@@ -19,7 +19,7 @@ COMMANDS = list(REGISTRY)
 def test_the_verbs_of_the_language() -> None:
     assert [command.name for command in COMMANDS] == [
         "new", "cp", "ls", "rm", "undo", "rename", "tag", "comment",
-        "pause", "resume", "restart", "stat", "vm-logs", "ssh",
+        "pause", "resume", "restart", "stat", "vm-logs", "ssh", "resize",
         "share show", "share port", "share set-public", "share set-private",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from atoll.base.errors import Conflict, Invalid, NotFound
@@ -242,6 +244,22 @@ def test_start_is_free_unless_the_head_is_frozen_or_must_grow() -> None:
     (fresh,) = plans.plan_start(pinned, vm=A, now=1.0)
     assert isinstance(fresh, CreateLayer)
     assert fresh.layer.parent == id_(A, 1)
+
+
+def test_a_running_disk_grows_by_a_layer_that_its_vm_goes_on_in() -> None:
+    found = graph(*stack(1))
+    plan = plans.plan_grow(found, vm=A, size_bytes=2 * MIB, now=1.0)
+    assert plan == (
+        CreateLayer(
+            replace(layer(A, 2, id_(A, 1)), kind=Kind.START, size_bytes=2 * MIB, created=1.0)
+        ),
+        Switch(vm=A, frozen=id_(A, 1), top=id_(A, 2)),
+    )
+    grown = found.after(*plan)
+    assert plans.plan_grow(grown, vm=A, size_bytes=2 * MIB, now=1.0) == ()
+    assert plans.plan_start(grown, vm=A, now=1.0) == ()
+    cloned = grown.after(*plans.plan_clone(grown, source=A, vm=B, owner="acct", now=1.0))
+    assert [cloned.head(vm).size_bytes for vm in (A, B)] == [2 * MIB, 2 * MIB]
 
 
 def test_delete_keeps_what_a_clone_stands_on_and_the_clones_deletion_takes_it() -> None:

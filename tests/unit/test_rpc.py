@@ -19,7 +19,7 @@ import pytest
 from atoll.base.aio import TaskGroup, poll, together
 from atoll.base.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from atoll.rpc import server as rpc_server
-from atoll.rpc.client import EngineClient
+from atoll.rpc.client import EngineClient, _frame
 from atoll.rpc.messages import (
     ANSWER_BYTES,
     GIB,
@@ -384,3 +384,15 @@ class TestEvents:
                 task = group.create_task(listen())
                 await until(lambda: server._subscribers)
         assert "events" in task.result()
+
+
+def test_a_field_that_says_nothing_is_not_sent() -> None:
+    """An engine of an earlier release, not replaced yet, would refuse what it does not know."""
+    identity = Identity(hostname="web", fresh=True)
+    spec = Spec(image="debian", cpus=1, memory_bytes=1 << 30, disk_bytes=1 << 30)
+    create = Create(
+        op="op-000000000000", vm="vm-000000000000", owner="acct-a", spec=spec, identity=identity
+    )
+    sent = json.loads(_frame(1, "create", create, 1.0))["params"]
+    assert sent["identity"] == {"hostname": "web", "fresh": True}
+    assert Create.model_validate(sent) == create

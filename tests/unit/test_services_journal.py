@@ -79,7 +79,11 @@ async def check_invariants(cloud: Control) -> None:
     names = [vm.name for vm in records if vm.name is not None]
     assert len(names) == len(set(names))
     for vm in records:
-        state = cloud.engine.vms[vm.id].state
+        state, spec = cloud.engine.vms[vm.id].state, cloud.engine.vms[vm.id].spec
+        wanted = cloud.engine.next_specs.get(vm.id, spec)
+        assert (wanted.cpus, wanted.memory_bytes, spec.disk_bytes) == (
+            vm.cpus, vm.memory_bytes, vm.disk_bytes,
+        )  # fmt: skip
         if vm.phase is Phase.TRASHED:
             assert state in (VmState.PAUSED, VmState.STOPPED)
         else:
@@ -122,6 +126,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
         ("pause web", {"web"}),
         ("restart web", {"web"}),
         ("rename web next", {"next"}),
+        ("resize web --disk 30 --memory 2", {"web"}),
     ],
 )
 async def test_killed_around_the_engine_call(
@@ -168,6 +173,7 @@ LINES = st.sampled_from(
         "new --name a", "new --name b", "new", "cp a b", "cp b a", "cp a", "rm a", "rm b", "rm a b",
         "undo", "pause a", "pause b", "resume a", "resume b", "restart a", "rename a b",
         "rename b c", "rename c a", "tag a t", "share port a 3000",
+        "resize a --disk 30", "resize b --memory 2",
     ]
 )  # fmt: skip
 

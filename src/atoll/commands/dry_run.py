@@ -25,6 +25,7 @@ _TEXT = {
     "pause": "pause {vm_name}: its memory goes to disk",
     "resume": "let {vm_name} run",
     "restart": "restart {vm_name}",
+    "resize": "resize {vm_name}: {sizes}",
     "remove": "remove {vm_name}",
     "add-key": "add key {name} {fingerprint}{only}",
     "remove-key": "remove key {name} {fingerprint}{only}",
@@ -99,11 +100,20 @@ def told(step: Step) -> str:
     }
     if "image" in about:
         words["shape"] = _shape(about)
+    words["sizes"] = ", ".join(_sizes(about))
     return _TEXT[step.do].format(**words)
 
 
 def _tagged(about: Any) -> str:
     return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
+
+
+def _sizes(about: Any) -> list[str]:
+    said = [f"{about['cpus']} vCPU"] if "cpus" in about else []
+    for key, what in (("memory_bytes", "memory"), ("disk_bytes", "disk")):
+        if key in about:
+            said.append(f"{show_size(about[key])} {what}")
+    return said
 
 
 def _shape(about: Any) -> str:

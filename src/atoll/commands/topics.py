@@ -58,7 +58,7 @@ JSON: `{"dry_run": true, "would": [{"do": "remove", "vm_name": "web"}]}`. `would
 in order, and is empty when nothing would change. `notes` (what the command would report on its way) and
 `errors` (VM to reason, when others of the same line could be changed) are there when they say something.
 `do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
-VM learns its name or keys), `pause`, `resume`, `restart`, `remove`, `add-key`, `remove-key`,
+VM learns its name or keys), `pause`, `resume`, `restart`, `resize`, `remove`, `add-key`, `remove-key`,
 `rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`,
 `remove-default`. A name that is drawn at random is `null`; secrets are not made.""",
 )

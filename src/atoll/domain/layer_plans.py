@@ -92,6 +92,19 @@ def plan_start(graph: LayerGraph, *, vm: str, now: float, size_bytes: int = 0) -
     return (CreateLayer(_next(head, on=head.id, kind=Kind.START, size=size, now=now)),)
 
 
+def plan_grow(graph: LayerGraph, *, vm: str, size_bytes: int, now: float) -> Plan:
+    """A larger layer on top of what the running `vm` writes; nothing when that is as large.
+
+    Not the head itself: a layer's size never changes, so what stands on it is as large whenever a
+    crash interrupts this.
+    """
+    head = graph.head(vm)
+    if size_bytes <= head.size_bytes:
+        return ()
+    top = _next(head, on=head.id, kind=Kind.START, size=size_bytes, now=now)
+    return (CreateLayer(top), Switch(vm=vm, frozen=head.id, top=top.id))
+
+
 def plan_delete(graph: LayerGraph, *, vm: str) -> Plan:
     """Retire `vm`, drop its pins, unlink what nothing else needs. A VM that is not there is fine.
 

@@ -30,7 +30,7 @@ class Kind(StrEnum):
     CLONE = "clone"  # by a clone: the child's first layer, or the source's next one
     SNAPSHOT = "snapshot"
     ROLLBACK = "rollback"
-    START = "start"  # the head was pinned when its VM had to start
+    START = "start"  # the head was pinned, or smaller than its VM's disk is to be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ class OpKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RESTART = "restart"
+    RESIZE = "resize"
     IDENTIFY = "identify"  # push name and keys
     TRASH = "trash"
     PURGE = "purge"

@@ -185,7 +185,8 @@ class Boot:
                 run=self.run(record.vm),
                 kernel=image.kernel,
                 initrd=image.initrd,
-                drive=await self._disks.drive(record.vm),  # last: `qemu.start` closes it
+                # Last, for `qemu.start` closes it.
+                drive=await self._disks.drive(record.vm, size_bytes=record.spec.disk_bytes),
                 tap=tap,
                 ram=ram,
                 uid=self._config.engine.vm_uid_base + slot.number,
@@ -275,10 +276,10 @@ class Boot:
         agent = machine.agent
         if identity.fresh:
             await agent.thaw(seconds=ACK_S)  # a clone is born with its file systems frozen
-            if machine.resized:
-                await self._grow(machine)
         else:
             await agent.ping(seconds=ACK_S)
+        if machine.resized:
+            await self._grow(machine)
         await set_clock(machine)
         await agent.identify(
             identity,

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from atoll.base import log
+from atoll.base.aio import shielded
 from atoll.base.errors import Conflict, NotFound
 from atoll.config import Config
 from atoll.domain import layer_plans as plans
@@ -37,6 +38,7 @@ from atoll.engine.disk.pool import Pool
 from atoll.engine.qemu.qmp import Qmp
 
 MERGE_S = 3600.0
+UNDO_S = 60.0  # taking a layer back; under a second unless the host is stuck
 _log = log.get("disks")
 
 
@@ -149,11 +151,38 @@ class Disks:
         )
         await asyncio.to_thread(self._pool.apply_all, plan)
 
-    async def drive(self, vm: str) -> OpenChain:
-        """The chain of `vm`, opened for a QEMU about to start."""
-        plan = plans.plan_start(self._pool.graph, vm=vm, now=time.time())
+    async def drive(self, vm: str, *, size_bytes: int = 0) -> OpenChain:
+        """The chain of `vm`, opened for a QEMU about to start; `size_bytes` large, if it is smaller."""
+        graph = self._pool.graph
+        size_bytes = max(size_bytes, graph.head(vm).size_bytes)
+        plan = plans.plan_start(graph, vm=vm, now=time.time(), size_bytes=size_bytes)
         await asyncio.to_thread(self._pool.apply_all, plan)
         return open_chain(self._pool, vm, self._options)
+
+    def size_bytes(self, vm: str) -> int:
+        """The size of the disk of `vm`, as its guest sees it; 0 where there is none to use."""
+        with contextlib.suppress(NotFound, Conflict):
+            return self._pool.graph.head(vm).size_bytes
+        return 0
+
+    async def grow(self, vm: str, qmp: Qmp, *, size_bytes: int) -> bool:
+        """Make the disk of a VM whose QEMU runs larger, and its guest notice.
+
+        False: it is as large already; the guest is told again.
+        """
+        plan = plans.plan_grow(self._pool.graph, vm=vm, size_bytes=size_bytes, now=time.time())
+        live = self._live(vm, qmp)
+        if plan:
+            layer = Fork(self._pool, plan, live)
+            try:
+                await layer.prepare()
+                await layer.switch()
+                await layer.finish()
+            except BaseException:
+                await shielded(layer.abandon(), seconds=UNDO_S)
+                raise
+        await live.announce_size()
+        return bool(plan)
 
     async def remove(self, vm: str) -> None:
         """Delete the disk of `vm`; layers that clones stand on stay for them."""
@@ -225,7 +254,7 @@ class Disks:
 
 
 class Fork:
-    """A clone of one disk, in three parts so that only the middle one needs the VM halted.
+    """A clone of one disk, or a new top of it, in three parts: only the middle one needs a VM halted.
 
     `prepare`, then `switch` at the instant of the clone, then, with the VM running again, `finish`.
     `abandon` undoes `prepare` when `switch` was not reached.
@@ -251,7 +280,7 @@ class Fork:
             await self._live.switch(self._switch.frozen, self._switch.top)
 
     async def finish(self) -> None:
-        """Take write access to the frozen layer away, then make the child's first layer on it."""
+        """Take write access to the frozen layer away, then make a child's first layer on it."""
         if self._switch is not None and self._live is not None:
             await self._live.seal(self._switch.frozen)
             await self._live.seal(self._switch.top)

@@ -58,6 +58,7 @@ class Handler:
             m.Restart: service.restart,
             m.Stop: service.stop,
             m.Identify: service.identify,
+            m.Resize: service.resize,
             m.Delete: service.delete,
             m.GetVm: self._get,
             m.ListVms: self._list,

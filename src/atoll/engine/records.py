@@ -47,6 +47,8 @@ class Record(BaseModel):
     pid_started: int | None = None  # field 22 of /proc/PID/stat: tells a reused pid
     base: str | None = None  # template whose memory is mapped; None is empty memory
     image: str = ""  # digest of the image: its kernel boots this VM
+    next_cpus: int | None = None  # from the next boot on; None: as in `spec`
+    next_memory_bytes: int | None = None
     warm: bool = False
     newborn: bool = (
         False  # a copy made at rest: its first start makes it another VM than its parent

@@ -36,6 +36,7 @@ from atoll.engine.operations import Operations
 from atoll.engine.qemu.machine import Machine, Saved, save
 from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
+from atoll.engine.resizing import Resizing, for_boot
 from atoll.engine.saved import SavedMemory
 from atoll.engine.space import Space
 from atoll.rpc.messages import (
@@ -48,6 +49,7 @@ from atoll.rpc.messages import (
     Identity,
     Outcome,
     Pause,
+    Resize,
     Restart,
     Resume,
     Spec,
@@ -84,6 +86,7 @@ class Service:
         self._disks = disks
         self._boot = boot
         self._capture = capture
+        self._resizing = Resizing(records=records, disks=disks)
         self._operations = operations
         self.space = space
         self._publish = publish
@@ -99,7 +102,8 @@ class Service:
         return Vm(
             vm=record.vm,
             owner=record.owner,
-            spec=record.spec,
+            # A stopped VM has the size it boots with.
+            spec=for_boot(record).spec if record.state is VmState.STOPPED else record.spec,
             state=record.state,
             address=self._boot.address(record.slot) if record.slot is not None else None,
             pid=record.pid,
@@ -318,6 +322,20 @@ class Service:
                 await self._boot.identify(self._machine(record), record, request.identity)
             return self._finish(record, request.op, Clock(), cold=False)
 
+    async def resize(self, request: Resize) -> Outcome:
+        """A larger disk; other vCPUs or memory from the next boot on."""
+        return await self._once(request.op, request.vm, lambda: self._resize(request))
+
+    async def _resize(self, request: Resize) -> Outcome:
+        async with self._operations.holding("resize", request.vm):
+            clock = Clock()
+            record = self.record(request.vm)
+            self.space.check()
+            machine = self._machine(record) if record.state is VmState.RUNNING else None
+            record = self._begin(record, request.op, "resize")
+            record = await self._resizing.change(record, request.spec, machine)
+            return self._finish(record, request.op, clock, cold=False)
+
     async def delete(self, request: Delete) -> Empty:
         """For ever: process, disk, memory, record."""
         return await self._operations.once(request.op, lambda: self._delete(request))
@@ -391,8 +409,8 @@ class Service:
         cold: bool,
     ) -> Outcome:
         """Start the process, give it its identity, open its port, say so."""
-        if cold and record.base is not None:
-            record = self._records.put(record.model_copy(update={"base": None}))
+        if cold and (booted := for_boot(record)) != record:
+            record = self._records.put(booted)
         try:
             machine = await self._boot.start(record, saved, self.hold_slot)
             self.machines[record.vm] = machine
@@ -614,6 +632,8 @@ def _child(source: Record, request: Clone) -> Record:
             "pid": None,
             "pid_started": None,
             "problem": "",
+            "next_cpus": None,
+            "next_memory_bytes": None,
             "done": {},
             "intent": Intent(op=request.op, kind="clone", fresh=True),
         }

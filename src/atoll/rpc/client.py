@@ -158,6 +158,6 @@ def _frame(number: int, method: str, request: Message, seconds: float) -> bytes:
         "id": number,
         "method": method,
         "seconds": seconds,
-        "params": request.model_dump(mode="json"),
+        "params": request.model_dump(mode="json", exclude_defaults=True),
     }
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"

@@ -30,7 +30,11 @@ KeyLine = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\r\n\
 
 
 class Message(BaseModel):
-    """Immutable and strict: a field that is not declared is an error."""
+    """Immutable and strict: a field that is not declared is an error.
+
+    A field that has its default stays off the wire, so one that a release adds is no error to an
+    earlier one as long as it says nothing: both halves are not replaced at the same moment.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
@@ -69,7 +73,7 @@ class Identity(Message):
     user_ca: KeyLine | None = None
     authorized_keys: tuple[KeyLine, ...] = Field(default=(), max_length=256)
     setup_script: str | None = Field(default=None, min_length=1, max_length=10_240, repr=False)
-    env: dict[EnvName, EnvValue] = Field(default_factory=dict, max_length=64, repr=False)
+    env: dict[EnvName, EnvValue] = Field(default={}, max_length=64, repr=False)
 
 
 class Vm(Message):
@@ -223,6 +227,18 @@ class Identify(Message):
     identity: Identity
 
 
+class Resize(Message):
+    """-> Outcome. `spec` is the whole new size; its image is the VM's, its disk not smaller: Invalid.
+
+    The disk grows at once where the VM runs, else when it starts. vCPUs and memory are those of its
+    next boot: `Vm.spec` has the old ones until then, which a stopped VM has not.
+    """
+
+    op: OpId
+    vm: VmId
+    spec: Spec
+
+
 class Delete(Message):
     """-> Empty. For ever: disk, memory, record. A VM that is not there is fine."""
 
@@ -293,6 +309,7 @@ REQUESTS: dict[type[Message], type[Message]] = {
     Restart: Outcome,
     Stop: Outcome,
     Identify: Outcome,
+    Resize: Outcome,
     Delete: Empty,
     GetVm: Vm,
     ListVms: Vms,

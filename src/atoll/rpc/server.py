@@ -138,7 +138,7 @@ class RpcServer:
         try:
             async with deadline(seconds, type(request).__name__.lower()):
                 answer = await self._handler(request)
-            return {"result": answer.model_dump(mode="json")}
+            return {"result": answer.model_dump(mode="json", exclude_defaults=True)}
         except AtollError as error:
             return {"error": error.to_wire()}
         except Exception as error:  # noqa: BLE001  the border: a defect becomes an answer, and a log line
@@ -152,7 +152,7 @@ class RpcServer:
             _send(writer, {"id": number, "result": Empty().model_dump()})
             while queue in self._subscribers:
                 event = await queue.get()
-                _send(writer, {"event": event.model_dump(mode="json")})
+                _send(writer, {"event": event.model_dump(mode="json", exclude_defaults=True)})
                 await writer.drain()
         finally:
             self._subscribers.pop(queue, None)

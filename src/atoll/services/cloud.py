@@ -28,6 +28,7 @@ from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
+from atoll.services.resizing import Resizing
 from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
@@ -87,6 +88,9 @@ class Cloud:
         )
         self.power = Power(
             store=store, engine=engine, facts=self.facts, journal=self.journal, access=self.access
+        )
+        self.resizing = Resizing(
+            store=store, facts=self.facts, journal=self.journal, access=self.access
         )
         self.settings = Settings(
             store=store,

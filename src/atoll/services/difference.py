@@ -25,6 +25,7 @@ _DONE = {
     OpKind.PAUSE: "pause",
     OpKind.RESUME: "resume",
     OpKind.RESTART: "restart",
+    OpKind.RESIZE: "resize",
     OpKind.TRASH: "remove",
     OpKind.IDENTIFY: "inform",
 }
@@ -161,8 +162,21 @@ def _operation_steps(before: Picture, after: Picture, started: list[Operation]) 
     for op in sorted(started, key=lambda op: after.labels[op.vm]):
         old = before.vms.get(op.vm)
         if op.kind in _DONE and old is not None and old.phase is not Phase.TRASHED:
-            steps.append(Step(_DONE[op.kind], {"vm_name": after.labels[op.vm]}))
+            about: dict[str, Json] = {"vm_name": after.labels[op.vm]}
+            if op.kind is OpKind.RESIZE:
+                about |= _new_sizes(old, op)
+            steps.append(Step(_DONE[op.kind], about))
     return steps
+
+
+def _new_sizes(vm: VmRecord, op: Operation) -> dict[str, Json]:
+    was: dict[str, Json] = {
+        "cpus": vm.cpus,
+        "memory_bytes": vm.memory_bytes,
+        "disk_bytes": vm.disk_bytes,
+    }
+    now = {key: value for key, value in op.payload.items() if value != was[key]}
+    return {**now, "was": {key: was[key] for key in now}}
 
 
 def _key_steps(before: Picture, after: Picture) -> list[Step]:

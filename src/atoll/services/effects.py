@@ -26,6 +26,7 @@ from atoll.rpc.messages import (
     Message,
     Outcome,
     Pause,
+    Resize,
     Restart,
     Resume,
     Spec,
@@ -84,6 +85,8 @@ class Effects:
                 return await self._ask(
                     Identify(op=op.id, vm=op.vm, identity=identity), Outcome, SHORT_S
                 )
+            case OpKind.RESIZE:
+                return await self._resize(op)
             case OpKind.TRASH:
                 return await self._put_away(op)
             case OpKind.PURGE:
@@ -118,6 +121,8 @@ class Effects:
                     trash_until=now + self.trash_s,
                     trash_act=op.act,
                 )
+            case OpKind.RESIZE:
+                await vms.change(tx, vm, **op.payload)
             case OpKind.PURGE:
                 await vms.remove(tx, vm.id)
             case OpKind.IDENTIFY:
@@ -149,6 +154,14 @@ class Effects:
             op=op.id, source=source, vm=vm.id, owner=vm.owner, identity=identity, spec=_spec(vm)
         )
         return await self._ask(request, Outcome, CLONE_S)
+
+    async def _resize(self, op: Operation) -> Outcome:
+        async with self.store.read() as tx:
+            vm = await vms.get(tx, op.vm)
+        if vm is None:
+            raise NotFound(f"VM {op.vm} is not in the store")
+        spec = Spec.model_validate({"image": vm.image, **op.payload})
+        return await self._ask(Resize(op=op.id, vm=op.vm, spec=spec), Outcome, SHORT_S)
 
     async def _put_away(self, op: Operation) -> Outcome | None:
         """Off, with its memory saved if that can be: a full disk must not keep a VM alive."""

@@ -130,10 +130,11 @@ class Vms:
         async with self._access.exclusively(caller, source, doing="cp") as parent:
             if parent.phase is not Phase.LIVE:
                 raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
+            running = await self._running_size(parent)
             child = self._named(
                 replace(
                     resized(
-                        parent,
+                        running,
                         cpus=request.cpus,
                         memory=request.memory,
                         disk=request.disk,
@@ -145,10 +146,17 @@ class Vms:
                     tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )
-            if (child.cpus, child.memory_bytes) != (parent.cpus, parent.memory_bytes):
+            if (child.cpus, child.memory_bytes) != (running.cpus, running.memory_bytes):
                 progress("another size: the copy is of the disk alone, and boots")
             payload: dict[str, Json] = {"source": parent.id}
             return await self._bring_up(child, OpKind.CLONE, payload, wish=name, act=act)
+
+    async def _running_size(self, vm: VmRecord) -> VmRecord:
+        """`vm` with the vCPUs and the memory it has now: a resize of those may wait for its restart."""
+        facts = await self._facts.fresh(vm.id)
+        if facts is None:
+            return vm
+        return replace(vm, cpus=facts.spec.cpus, memory_bytes=facts.spec.memory_bytes)
 
     async def _bring_up(
         self,

@@ -78,6 +78,16 @@ class LiveDisk:
             "blockdev-snapshot", {"node": node_name(frozen), "overlay": node_name(top)}
         )
 
+    async def announce_size(self) -> None:
+        """Make the guest read its disk's size again: it may have got a larger top.
+
+        Resizing to the size it has moves no data; the device then reports a change of configuration.
+        """
+        head = self._chain()[0]
+        await self.monitor.execute(
+            "block_resize", {"node-name": node_name(head.id), "size": head.size_bytes}
+        )
+
     async def seal(self, layer: LayerId) -> None:
         """Take from QEMU every descriptor of a frozen layer that can write.
 
