@@ -28,8 +28,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
-    "ls,new,cp,rm,restart,rename,pause,resume,tag,comment,stat,ssh,whoami,browser,doc,billing usage,"
-    "share show,share port,share set-public,share set-private,"
+    "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
+    "billing usage,share show,share port,share set-public,share set-private,"
     "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key"
 )
 MB = 1_000_000
@@ -208,6 +208,9 @@ async def test_power_and_copies(here: Sdk, vm: Any) -> None:
     await here.do(vm, "resume")
     after = (await here.do(vm, "run", "cat /proc/sys/kernel/random/boot_id")).stdout
     assert before == after
+    done = await here.do(vm, "resize", disk=9)
+    assert done["disk_new_bytes"] == 9 << 30
+    assert int((await here.do(vm, "run", "df -B1 --output=size / | tail -1")).stdout) > 8 << 30
     await here.do(vm, "restart", timeout=200)
     assert (await here.do(vm, "run", "cat /proc/sys/kernel/random/boot_id")).stdout != before
 

@@ -104,16 +104,16 @@ def told(step: Step) -> str:
     return _TEXT[step.do].format(**words)
 
 
+def _tagged(about: Any) -> str:
+    return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
+
+
 def _sizes(about: Any) -> list[str]:
     said = [f"{about['cpus']} vCPU"] if "cpus" in about else []
     for key, what in (("memory_bytes", "memory"), ("disk_bytes", "disk")):
         if key in about:
             said.append(f"{show_size(about[key])} {what}")
     return said
-
-
-def _tagged(about: Any) -> str:
-    return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
 
 
 def _shape(about: Any) -> str:
