@@ -115,6 +115,30 @@ async def test_closing_waits_for_the_drivers_threads(tmp_path: Path) -> None:
         assert not [t for t in threading.enumerate() if "_connection_worker" in t.name]
 
 
+async def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(tmp_path: Path) -> None:
+    shutil.copy(await migrated(), tmp_path / "atoll.db")
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> int:
+        async with store.read() as tx:
+            begun.set()
+            await go_on.wait()
+            return int((await tx.execute(text("SELECT 7"))).scalar_one())
+
+    reading = asyncio.create_task(slow())
+    await begun.wait()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="closed"):
+        async with store.read():
+            pass
+    assert not closing.done()
+    go_on.set()
+    assert await reading == 7
+    await closing
+
+
 async def test_a_full_disk_is_said_and_changes_nothing(store: Store) -> None:
     async with store.begin() as tx:
         pages = (await tx.execute(text("PRAGMA page_count"))).scalar_one()

@@ -8,6 +8,7 @@ and "check, then insert" is right without retry loops. A commit that returned is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from atoll.base.aio import deadline
 from atoll.base.errors import AtollError, Conflict, Exhausted, Unavailable
+from atoll.base.timeout import timeout
 
 Tx = AsyncConnection
 BUSY_S = 10.0  # longest wait for the writer's turn; a write takes milliseconds
@@ -47,6 +49,10 @@ class Store:
         self._threads: WeakSet[threading.Thread] = WeakSet()
         self._engine = _sqlite(url, self._threads) if self._sqlite else _postgres(url)
         self._writer = asyncio.Lock()
+        self._is_closed = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
@@ -79,16 +85,35 @@ class Store:
             await tx.run_sync(upgrade)
 
     async def close(self) -> None:
-        """Close every connection, and wait for the driver's threads.
+        """Close every connection, once the transactions under way have ended; none begins after that.
 
-        One whose query was cancelled ends later; what it says then must still find this event loop.
+        Waits for the driver's threads too: one whose query was cancelled ends later, and what it says
+        then must still find this event loop.
         """
+        self._is_closed = True
+        with contextlib.suppress(TimeoutError):
+            async with timeout(BUSY_S):
+                await self._idle.wait()
         await self._engine.dispose()
         for thread in tuple(self._threads):
             await asyncio.to_thread(thread.join, BUSY_S)
 
     @asynccontextmanager
     async def _transaction(self, *, write: bool) -> AsyncIterator[Tx]:
+        if self._is_closed:
+            raise Unavailable("the store is closed: Atoll is stopping")
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            async with self._connected(write=write) as connection:
+                yield connection
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def _connected(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
         except (OSError, DBAPIError) as error:  # asyncpg lets a refused connection through bare
