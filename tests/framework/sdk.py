@@ -102,7 +102,7 @@ def _below(thing: Any) -> Iterator[str]:
 
 def arguments_for(call: Any) -> list[Any]:
     """Something of the right type for each argument that has no default."""
-    hints = typing.get_type_hints(call)
+    hints = typing.get_type_hints(_method(call))
     return [
         _example(hints[name])
         for name, parameter in inspect.signature(call).parameters.items()
@@ -114,9 +114,14 @@ def arguments_for(call: Any) -> list[Any]:
     ]
 
 
+def _method(call: Any) -> Any:
+    """A bound method; a group that can itself be called has one."""
+    return call if inspect.ismethod(call) else call.__call__
+
+
 def options_for(call: Any) -> dict[str, Any]:
     """The same for arguments given by name."""
-    hints = typing.get_type_hints(call)
+    hints = typing.get_type_hints(_method(call))
     return {
         name: _example(hints[name])
         for name, parameter in inspect.signature(call).parameters.items()
