@@ -127,7 +127,7 @@ class SshDoor:
         vm_id: str | None = None,
         reason: str = "access was withdrawn",
     ) -> int:
-        """End every connection that matches all of the given; how many there were."""
+        """End every connection that matches all of the given; how many. Jumps to `vm_id` end too."""
         if account_id is None and fingerprint is None and vm_id is None:
             return 0
         return self._dismiss(account_id, fingerprint, vm_id, reason)
@@ -135,17 +135,20 @@ class SshDoor:
     def _dismiss(
         self, account_id: str | None, fingerprint: str | None, vm_id: str | None, reason: str
     ) -> int:
-        matching = [
+        theirs = [
             visitor
             for visitor in self._visitors
             if visitor.caller is not None
             and account_id in (None, visitor.caller.account.id)
             and fingerprint in (None, visitor.caller.key_fingerprint)
-            and vm_id in (None, visitor.route.vm_id if visitor.route else "")
         ]
-        for visitor in matching:
+        if vm_id is not None:
+            for visitor in theirs:
+                visitor.end_jumps(vm_id)
+            theirs = [v for v in theirs if v.route is not None and v.route.vm_id == vm_id]
+        for visitor in theirs:
             visitor.dismiss(asyncssh.DISC_BY_APPLICATION, reason)
-        return len(matching)
+        return len(theirs)
 
     def end_key(self, fingerprint: str) -> None:
         """End the connections of a key that was removed, logins under way included."""
@@ -155,8 +158,6 @@ class SshDoor:
     def end_vm(self, vm_id: str) -> None:
         """End the connections to a VM that is no longer where it was; a paused one says no goodbye."""
         self._dismiss(None, None, vm_id, "the VM was paused or stopped")
-        for visitor in self._visitors:
-            visitor.end_jumps(vm_id)
 
     async def open_vm(self, route: Route) -> VmSide:
         """Log in to a VM; raises Unavailable."""
