@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -68,6 +68,13 @@ def op(number: int, target: str, **changes: object) -> Operation:
         "created_at": float(number),
     }
     return Operation(**(values | changes))  # type: ignore[arg-type]
+
+
+def vm_event(number: int, name: str, vm_id: str | None) -> Happened:
+    """Something that happened to a VM of ann's."""
+    return Happened(
+        at=float(number), account=ANN.id, vm=name, vm_id=vm_id, kind="tag", door="ssh", detail={}
+    )
 
 
 def columns_of(connection: Connection, table: str) -> dict[str, bool]:
@@ -368,6 +375,46 @@ class StoreContract:
         async with store.read() as tx:
             assert await events.latest(tx, ANN.id, limit=2) == (happened[2], happened[1])
             assert await events.latest(tx, BOB.id, limit=2) == ()
+            newest = await events.newest_id(tx, ANN.id)
+            assert (await events.latest(tx, ANN.id, limit=1))[0].id == newest
+            assert await events.newest_id(tx, BOB.id) == 0
+
+    async def test_events_of_some_vms(self, store: Store) -> None:
+        first, other = vm_event(1, "web", "vm-1"), vm_event(2, "web", "vm-2")
+        renamed, old = vm_event(3, "www", "vm-1"), vm_event(4, "web", None)
+        hers = replace(vm_event(5, "web", "vm-1"), account=BOB.id)
+        whole = replace(vm_event(6, "", None), vm=None)
+        async with filled(store) as tx:
+            for event in (first, other, renamed, old, hers, whole):
+                await events.add(tx, event)
+        async with store.read() as tx:
+
+            async def found(
+                vms: Collection[str], names: Collection[str], limit: int = 9
+            ) -> tuple[Happened, ...]:
+                return await events.latest_of(tx, ANN.id, vms=vms, names=names, limit=limit)
+
+            assert await found({"vm-1"}, ()) == (renamed, first)
+            assert await found((), {"web"}) == (old, other, first)
+            assert await found({"vm-1"}, {"web"}) == (old, renamed, other, first)
+            assert await found({"vm-1"}, {"web"}, 2) == (old, renamed)
+            assert await found((), ()) == ()
+            assert await found({"vm-1"}, {"web"}, 0) == ()
+            many = [f"vm-{n}" for n in range(1, 1200)]
+            assert await found(many, ["www"], 3) == (renamed, other, first)
+
+    async def test_events_after_one(self, store: Store) -> None:
+        happened = [vm_event(n, "web", "vm-1") for n in range(5)]
+        async with filled(store) as tx:
+            for event in happened:
+                await events.add(tx, event)
+                await events.add(tx, replace(event, account=BOB.id))
+        async with store.read() as tx:
+            rows = await events.after(tx, ANN.id, 0, limit=2)
+            assert rows == tuple(happened[:2])
+            assert await events.after(tx, ANN.id, rows[-1].id, limit=9) == tuple(happened[2:])
+            newest = await events.newest_id(tx, ANN.id)
+            assert await events.after(tx, ANN.id, newest, limit=9) == ()
 
     async def test_history_is_the_newest_lines_of_an_account(self, store: Store) -> None:
         async with filled(store) as tx:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 import atoll.store.engine
 from atoll.base.aio import poll
 from atoll.base.errors import Exhausted, Unavailable
 from atoll.domain.account import Scope
-from atoll.store import accounts, schema, sessions
+from atoll.store import accounts, events, schema, sessions
 from atoll.store.engine import Store, upgrade
 from contracts.store import ANN, StoreContract
 from framework.cloud import migrated
@@ -169,3 +171,30 @@ async def test_a_file_of_something_else_is_unavailable(tmp_path: Path) -> None:
         await store.migrate()
     await store.close()
     await driver_ended()
+
+
+async def test_no_question_about_events_reads_or_sorts_all_of_them(store: Store) -> None:
+    asked: list[tuple[str, Any]] = []
+    async with store.read() as tx:
+        connection = await tx.get_raw_connection()
+
+        def note(_c: object, _cursor: object, sql: str, values: Any, *_more: object) -> None:
+            asked.append((sql, values))
+
+        event.listen(tx.sync_connection, "before_cursor_execute", note)
+        await events.latest(tx, ANN.id, limit=9)
+        await events.latest_of(tx, ANN.id, vms=["vm-1", "vm-2"], names=["web"], limit=9)
+        await events.after(tx, ANN.id, 7, limit=9)
+        await events.newest_id(tx, ANN.id)
+        event.remove(tx.sync_connection, "before_cursor_execute", note)
+        assert connection.driver_connection is not None
+        for sql, values in asked:
+            cursor = await connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            plan = [str(row[3]) for row in await cursor.fetchall()]
+            steps = [step for step in plan if "events" in step]
+            assert steps
+            assert all(
+                re.search(r"USING (COVERING |INTEGER PRIMARY )?(INDEX|KEY)", step) for step in steps
+            ), plan
+            assert not any("B-TREE" in step for step in plan), plan
+    assert len(asked) == 5

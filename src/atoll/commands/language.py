@@ -94,7 +94,7 @@ class Language:
             names = (reply.data.get("vm_name") if isinstance(reply.data, dict) else None,)
         try:
             for name in names:
-                await self._cloud.record(ctx.caller, command.name, act=ctx.act, vm_name=name)
+                await self._cloud.events.record(ctx.caller, command.name, act=ctx.act, vm_name=name)
         except AtollError as error:  # the command is done; its trace is missing
             _log.warning("event not recorded", command=command.name, reason=str(error))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atoll.commands import (
     account,
     defaults,
+    events,
     help,
     key,
     label,
@@ -26,6 +27,7 @@ REGISTRY = Registry.of(
     label.VERBS,
     state.VERBS,
     resize.VERBS,
+    events.VERBS,
     share.VERBS,
     key.VERBS,
     token.VERBS,

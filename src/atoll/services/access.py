@@ -32,6 +32,13 @@ class Access:
             owned = await vms.owned(tx, caller.account.id)
         return tuple(vm for vm in owned if may_touch(caller, vm))
 
+    async def ever(self, caller: Caller) -> tuple[VmRecord, ...]:
+        """The same, and those in the trash."""
+        async with self._store.read() as tx:
+            owned = await vms.owned(tx, caller.account.id)
+            trashed = await vms.trashed(tx, caller.account.id)
+        return tuple(vm for vm in (*owned, *trashed) if may_touch(caller, vm))
+
     async def find(self, caller: Caller, name: str) -> VmRecord:
         """The caller's VM of this name, or NotFound with the nearest one it has."""
         async with self._store.read() as tx:

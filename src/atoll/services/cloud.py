@@ -20,6 +20,7 @@ from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
+from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
 from atoll.services.history import History
 from atoll.services.journal import Journal
@@ -33,7 +34,7 @@ from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.vms import Vms
-from atoll.store import events, vms
+from atoll.store import vms
 from atoll.store.engine import Store
 
 
@@ -54,7 +55,8 @@ class Cloud:
     ) -> None:
         self.config = config
         self.keys = keys
-        self.changes = Changes()
+        self.news = Changes()  # of everything that may be looked at
+        self.changes = Changes(also=self.news)  # of what the edge shows
         self.facts = facts or Facts(engine=engine, changes=self.changes)
         self.now = now
         self._store = store
@@ -75,6 +77,7 @@ class Cloud:
             changes=self.changes,
             now=now,
         )
+        self.events = Events(store=store, news=self.news, now=now)
         self.access = Access(store=store, locks=locks, journal=self.journal)
         self.vms = Vms(
             defaults=config.vms,
@@ -108,7 +111,12 @@ class Cloud:
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.history = History(store=store, now=now)
         self.reconciler = Reconciler(
-            store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
+            store=store,
+            engine=engine,
+            facts=self.facts,
+            locks=locks,
+            journal=self.journal,
+            events=self.events,
         )
 
     async def run(self) -> None:
@@ -159,19 +167,6 @@ class Cloud:
             login_user=caller.scope.user or facts.login_user,
             host_ca=self.keys.host_ca_public,
         )
-
-    async def record(self, caller: Caller, kind: str, *, act: str, vm_name: str | None) -> None:
-        """Note a change that was made, for the people who ask later."""
-        event = events.Happened(
-            at=self.now(),
-            account=caller.account.id,
-            vm=vm_name,
-            kind=kind,
-            door=caller.door.value,
-            detail={"act": act, "source": caller.source, "by": caller.credential},
-        )
-        async with self._store.begin() as tx:
-            await events.add(tx, event)
 
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""

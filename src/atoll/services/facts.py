@@ -54,7 +54,7 @@ class Facts:
         """The engine just said this."""
         before = self._vms.get(vm.vm)
         self._vms[vm.vm] = vm
-        if before is None or (before.state, before.address) != (vm.state, vm.address):
+        if before is None or _shown(before) != _shown(vm):
             self._changes.bump()
         if before is not None and before.address not in (None, vm.address):
             self._ended(vm.vm)
@@ -126,3 +126,8 @@ class Facts:
         """The same, asked now: for whoever would refuse or warn because of what `node` says."""
         self._node = await self._engine.call(NodeInfo(), Node, seconds=ASK_S)
         return self._node
+
+
+def _shown(vm: Vm) -> tuple[VmState, str | None, str]:
+    """What of it is looked at."""
+    return vm.state, vm.address, vm.problem

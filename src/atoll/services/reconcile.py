@@ -1,7 +1,8 @@
 """Keeps facts fresh, and store and engine in step: events as they come, the list now and then.
 
 A VM that is wanted running and is not, when the engine appears, is started: the machine was down.
-One that its own guest powered off is wanted stopped from then on.
+One that its own guest powered off is wanted stopped from then on. Both are events of the VM, and so
+are a crash and the loss of a VM that the engine should have.
 
 A VM that only the engine has is deleted there when the journal knows it (its end was cut short);
 one that the journal never heard of is kept and reported: a store restored from a backup, or another
@@ -18,7 +19,8 @@ from atoll.base.errors import AtollError, Unavailable
 from atoll.domain.operation import OpKind
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.rpc.messages import ListVms, Vm, Vms, VmState
-from atoll.services.facts import ASK_S, Engine, Facts
+from atoll.services.events import Events, Unasked
+from atoll.services.facts import ASK_S, ON, Engine, Facts
 from atoll.services.journal import Journal
 from atoll.services.locks import VmLocks
 from atoll.store import operations, vms
@@ -33,13 +35,23 @@ class Reconciler:
     """Follows one engine."""
 
     def __init__(
-        self, *, store: Store, engine: Engine, facts: Facts, locks: VmLocks, journal: Journal
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        facts: Facts,
+        locks: VmLocks,
+        journal: Journal,
+        events: Events,
     ) -> None:
         self._store = store
         self._engine = engine
         self._facts = facts
         self._locks = locks
         self._journal = journal
+        self._events = events
+        self._crashed: set[str] = set()  # VMs of which that is noted
+        self._lost: set[str] = set()
 
     async def run(self) -> None:
         """Follow the engine for ever; connect again whenever it goes away."""
@@ -61,16 +73,24 @@ class Reconciler:
         """
         listed = (await self._engine.call(ListVms(), Vms, seconds=ASK_S)).vms
         was_connected = self._facts.connected
+        ended = [vm.vm for vm in listed if vm.state is VmState.STOPPED and self._ran(vm.vm)]
         self._facts.replace(listed)
         async with self._store.read() as tx:
-            known = {vm.id for vm in await vms.everywhere(tx)}
+            records = await vms.everywhere(tx)
+            known = {vm.id for vm in records}
             busy = {op.vm for op in await operations.unfinished(tx)}
             alien = [vm for vm in listed if vm.vm not in known and vm.vm not in busy]
             ours = [vm for vm in alien if await operations.knows(tx, vm.vm)]
         self._report([vm for vm in alien if vm not in ours])
         for vm in ours:
             await self._purge(vm)
-        if not was_connected:
+        self._crashed -= {vm.vm for vm in listed if vm.state in ON}
+        live = {vm.id for vm in records if vm.phase is Phase.LIVE}
+        await self._look_for(live - busy - {vm.vm for vm in listed})
+        if was_connected:
+            for vm_id in ended:  # its event was missed
+                await self._stopped(vm_id)
+        else:
             started = await self._start_wanted()
             _log.info("engine connected", vms=len(listed), started=started)
             self._journal.wake()
@@ -80,10 +100,12 @@ class Reconciler:
             self._facts.apply(event)
             if event.vm is None:
                 continue
+            if event.state in ON:
+                self._crashed.discard(event.vm)
             if self._facts.get(event.vm) is None:
                 await self._facts.fresh(event.vm)
             elif event.state is VmState.STOPPED:
-                await self._powered_off(event.vm)
+                await self._stopped(event.vm)
         raise Unavailable("the engine's events ended")
 
     async def _refresh(self) -> None:
@@ -106,23 +128,57 @@ class Reconciler:
                 is_wanted = vm.phase is Phase.LIVE and vm.wanted is Wanted.RUNNING
                 if is_down and is_wanted and vm.id not in busy:
                     await self._journal.intend(tx, OpKind.RESUME, vm, act=ids.new("act"))
+                    problem = facts.problem if facts is not None else ""
+                    await self._events.notice(tx, vm, Unasked.STARTED, problem=problem)
                     started += 1
+        if started:
+            self._events.changes.bump()
         return started
 
-    async def _powered_off(self, vm_id: str) -> None:
+    def _ran(self, vm_id: str) -> bool:
+        facts = self._facts.get(vm_id)
+        return facts is not None and facts.state in ON
+
+    async def _stopped(self, vm_id: str) -> None:
         """A guest shut itself down: its owner's choice, so it stays off. A crash is not one."""
         if self._locks.doing(vm_id) is not None:
             return  # a command of ours turns it off, or over
         async with self._locks.hold(vm_id, label=vm_id, doing="power off"):
             facts = await self._facts.fresh(vm_id)
-            if facts is None or facts.state is not VmState.STOPPED or facts.problem:
+            if facts is None or facts.state is not VmState.STOPPED or vm_id in self._crashed:
                 return
             async with self._store.begin() as tx:
                 vm = await vms.get(tx, vm_id)
                 if vm is None or vm.phase is not Phase.LIVE or vm.wanted is not Wanted.RUNNING:
                     return
-                if not await operations.unfinished(tx, vm=vm_id):
+                if await operations.unfinished(tx, vm=vm_id):
+                    return
+                if facts.problem:
+                    problem = facts.problem
+                    await self._events.notice(tx, vm, Unasked.CRASHED, problem=problem, once=True)
+                else:
                     await vms.change(tx, vm, wanted=Wanted.STOPPED)
+                    await self._events.notice(tx, vm, Unasked.POWERED_OFF)
+            if facts.problem:
+                self._crashed.add(vm_id)
+        self._events.changes.bump()
+
+    async def _look_for(self, missing: set[str]) -> None:
+        """Note once which VMs of ours the engine does not have."""
+        self._lost &= missing
+        for vm_id in missing - self._lost:
+            if self._locks.doing(vm_id) is not None:
+                continue  # the list is older than what is done to it now
+            async with self._locks.hold(vm_id, label=vm_id, doing="search"):
+                if await self._facts.fresh(vm_id) is not None:
+                    continue
+                async with self._store.begin() as tx:
+                    vm = await vms.get(tx, vm_id)
+                    if vm is None or vm.phase is not Phase.LIVE:
+                        continue
+                    await self._events.notice(tx, vm, Unasked.LOST, once=True)
+                self._lost.add(vm_id)
+            self._events.changes.bump()
 
     async def _purge(self, vm: Vm) -> None:
         async with self._locks.hold(vm.vm, label=vm.vm, doing="purge"):

@@ -123,11 +123,15 @@ events = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", Double, nullable=False),
-    Column("account", Text, nullable=False, index=True),
-    Column("vm", Text, index=True),
+    Column("account", Text, nullable=False),
+    Column("vm", Text),  # its name then
     Column("kind", Text, nullable=False),
     Column("door", Text, nullable=False),
     Column("detail", JSON, nullable=False),
+    Column("vm_id", Text),  # no foreign key: what happened outlives the VM
+    Index(None, "account", "id"),
+    Index(None, "account", "vm_id", "id"),
+    Index(None, "account", "vm", "id"),
 )
 
 history = Table(

@@ -37,6 +37,13 @@ async def named(tx: Tx, name: str) -> VmRecord | None:
     return _only(await _where(tx, vms.c.name == name))
 
 
+async def id_of(tx: Tx, owner: str, name: str, *, act: str) -> str | None:
+    """Which of the owner's VMs a command means by its name: one that has it, or that `act` removed."""
+    removed = (vms.c.former_name == name) & (vms.c.trash_act == act)
+    query = select(vms.c.id).where(vms.c.owner == owner, (vms.c.name == name) | removed)
+    return (await tx.execute(query.order_by(vms.c.name.is_not(None)).limit(1))).scalar()
+
+
 async def owned(tx: Tx, owner: str) -> tuple[VmRecord, ...]:
     """An account's VMs by name, without those in the trash."""
     return await _where(tx, (vms.c.owner == owner) & (vms.c.phase != Phase.TRASHED))
