@@ -106,6 +106,18 @@ make_environment() {
   echo "$want" > "$venv/$(basename "$lock").done"
 }
 
+# What the web page takes from npm, for checks and tests; for users `atoll up` sees to it.
+fetch_web_files() {
+  want=$(stamp_of "$here"/src/atoll/host_setup/web_files/*.py)
+  [ "$(cat "$venv/web-files.done" 2> /dev/null || true)" = "$want" ] &&
+    [ -d "$venv/share/atoll/web" ] && return
+  if [ "$(id -u)" -eq 0 ]; then cache=/var/cache/atoll/npm
+  else cache=${XDG_CACHE_HOME:-$HOME/.cache}/atoll/npm; fi
+  step "files of the web page, from npm" \
+    env PYTHONPATH="$here/src" "$venv/bin/python" -m atoll.host_setup.web_files "$cache"
+  echo "$want" > "$venv/web-files.done"
+}
+
 # A built copy, not a link to the checkout: pulling must not change what runs.
 install_atoll() {
   build=$(cd "$here" && find src pyproject.toml README.md -type f ! -name '*.pyc' -print0 |
@@ -132,6 +144,7 @@ case $kind in
       make_environment "$here/requirements.lock"
     fi
     make_environment "$here/requirements-dev.lock"
+    fetch_web_files
     ;;
   *) echo "usage: scripts/bootstrap.sh run|dev" >&2; exit 64 ;;
 esac

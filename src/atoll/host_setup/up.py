@@ -12,12 +12,16 @@ from atoll.base.errors import AtollError, Unavailable
 from atoll.base.units import MIB, parse_size, show_size
 from atoll.config import Config
 from atoll.doors.local import socket_path
+from atoll.doors.web.assets import vendored
 from atoll.engine import downgrade
 from atoll.host_setup import first_vm, layout, remembered
 from atoll.host_setup.local import Local
 from atoll.host_setup.people import Key, Person, caller, ensure_key
 from atoll.host_setup.processes import choose
 from atoll.host_setup.progress import Progress, beside
+from atoll.host_setup.web_files.declared import FOR_PAGES
+from atoll.host_setup.web_files.install import install, is_installed
+from atoll.host_setup.web_files.registry import Registry, address
 from atoll.rpc.client import EngineClient
 from atoll.rpc.messages import Image, Node, NodeInfo, Prepare
 
@@ -33,6 +37,7 @@ async def up(config: Config, config_path: Path, progress: Progress) -> None:
     await layout.prepare(config)
     if layout.ensure_config_file(config, config_path):
         progress.say(f"  wrote {config_path}")
+    await _web_files(config, progress)
     person = caller()
     engine = EngineClient(socket=config.engine_socket)
     local = Local(socket=socket_path(config.paths.run))
@@ -48,6 +53,16 @@ async def up(config: Config, config_path: Path, progress: Progress) -> None:
         await _summary(config, local, node, progress)
     finally:
         await engine.close()
+
+
+async def _web_files(config: Config, progress: Progress) -> None:
+    """What the page is made with, from npm; before anything starts, since control reads it then."""
+    folder = vendored()
+    if await asyncio.to_thread(is_installed, folder, FOR_PAGES):
+        return
+    registry = Registry(url=address(), cache=config.paths.cache / "npm")
+    job = asyncio.to_thread(install, folder, FOR_PAGES, registry, progress.note)
+    await progress.step("files of the web page", job)
 
 
 async def engine_ready(engine: EngineClient) -> Node:

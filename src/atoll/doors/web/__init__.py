@@ -1,0 +1,1 @@
+"""The web door: pages, their files, and terminals in the browser."""
