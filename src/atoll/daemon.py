@@ -9,14 +9,21 @@ import asyncio
 
 from atoll.base import log
 from atoll.base.aio import TaskGroup
+from atoll.commands.addresses import Addresses
 from atoll.commands.language import Language
+from atoll.commands.library import Library
+from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.doors.api.app import Api
-from atoll.doors.api.serve import serve
 from atoll.doors.edge.loop import EdgeSync
+from atoll.doors.front.app import Front
+from atoll.doors.front.hosts import names_of
+from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
+from atoll.doors.web.app import Web
+from atoll.doors.web.assets import Assets
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
@@ -74,15 +81,34 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
     )
+    addresses, names = Addresses(config), names_of(config)
+    library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
-        config=config,
+        url=names.url(names.domain, ""),
+        library=library,
         language=language,
-        sessions=sessions,
         callers=cloud.tokens,
         answers=cloud.answers,
-        cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
+    )
+    web = Web(
+        names=names,
+        assets=Assets(),
+        ssh=addresses.lobby_command,
+        session_seconds=config.https.session_hours * 3600,
+        registry=REGISTRY,
+        library=library,
+        language=language,
+        sessions=sessions,
+        published=cloud.published,
+        changes=cloud.news,
+    )
+    front = Front(
+        names=names,
+        cloud=(*api.routes(), *web.cloud_routes()),
+        vm=web.vm_routes(),
+        refuse=web.refuse,
     )
     cloud.accounts.when_key_ends(lambda key: api.end(key.fingerprint))
     cloud.tokens.when_token_ends(api.end)
@@ -95,7 +121,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     async with TaskGroup() as group:
         group.create_task(cloud.run(), name="cloud")
         group.create_task(_edge(edge), name="edge")
-        group.create_task(serve(api.app(), port=config.control.api_port), name="api")
+        group.create_task(serve(front.app(), port=config.control.api_port), name="http")
+        group.create_task(web.run(), name="web")
         group.create_task(ssh.run(), name="ssh")
         async with local.serving():
             _log.info("control ready", ssh_port=config.ssh.port)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from starlette.types import ASGIApp
 
-from atoll.doors.api.app import Api
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import VmRunner
 from atoll.services.sessions import Sessions
 from framework.cloud import Control
+from framework.front import Http, http
 
 BASE = "https://atoll.localhost:8443"
 
@@ -22,10 +21,14 @@ BASE = "https://atoll.localhost:8443"
 class Door:
     """One client with one token of ann's."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app = app
+    def __init__(self, built: Http, token: str, sessions: Sessions) -> None:
+        self.app = built.app
+        self.web = built.web
         self.token = token
-        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=BASE)
+        self.sessions = sessions
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=built.app), base_url=BASE
+        )
 
     async def exec(self, line: str, **headers: str) -> httpx2.Response:
         """Run one line."""
@@ -55,20 +58,22 @@ async def door(
     sessions = Sessions(
         store=control.store, changes=cloud.changes, key=bytes(32), session_seconds=60, now=cloud.now
     )
-    api = Api(
+    built = http(
         config=cloud.config,
         language=control.language,
         sessions=sessions,
         callers=cloud.tokens,
         answers=cloud.answers,
-        cloud=cloud,
+        published=cloud.published,
+        changes=cloud.news,
         ca=folder / "ca.pem",
         runner=runner,
         limits=limits,
     )
     _, token = await cloud.tokens.new(control.ann.account, "test", cmds)
-    made = Door(api.app(), token)
+    made = Door(built, token, sessions)
     try:
-        yield made
+        async with built.running():
+            yield made
     finally:
         await made.client.aclose()

@@ -26,19 +26,19 @@ from atoll.commands.reply import Reply
 from atoll.config import Config, render
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.api.app import Api
-from atoll.doors.api.serve import serve
 from atoll.doors.edge import decide, launch
 from atoll.doors.edge.decide import Maps
 from atoll.doors.edge.files import TABLES, Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.edge.runtime import Runtime
+from atoll.doors.front.serve import serve
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
+from framework.front import http
 
 READY_S = 20.0
 _START = (
@@ -184,13 +184,14 @@ class Edge:
         self.tokens = Tokens(store=store, domain=config.https.domain)
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
-        self.api = Api(
+        self.http = http(
             config=config,
             language=WhoAmI(),
             sessions=self.sessions,
             callers=self.tokens,
             answers=Answers(store=store, key=key),
-            cloud=self.cloud,
+            published=self.cloud.published,
+            changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
         )
         self.haproxy: asyncio.subprocess.Process | None = None
@@ -345,7 +346,7 @@ async def running_edge() -> AsyncIterator[Edge]:
         await edge.sync.prepare()
         async with TaskGroup() as group:
             jobs = [
-                group.create_task(serve(edge.api.app(), port=config.control.api_port)),
+                group.create_task(serve(edge.http.app, port=config.control.api_port)),
                 group.create_task(edge.sync.run()),
             ]
             await edge.agreed()

@@ -14,7 +14,7 @@ from atoll.base.aio import TaskGroup, poll
 from atoll.domain.account import Route
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
-from atoll.doors.api.serve import serve
+from atoll.doors.front.serve import serve
 from fakes.engine import FakeEngine
 from framework.api import door
 from framework.cloud import control

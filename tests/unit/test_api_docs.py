@@ -6,25 +6,26 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from starlette.applications import Starlette
 
-from atoll.base.errors import AtollError
 from atoll.commands.addresses import Addresses
 from atoll.commands.error_pages import CODES, ERROR_PAGES
 from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.doors.api import exec as exec_door
-from atoll.doors.api.app import _failed
 from atoll.doors.api.docs import Docs
+from atoll.doors.front.app import Front
+from atoll.doors.front.hosts import names_of
 
 LIBRARY = Library(registry=REGISTRY, addresses=Addresses(Config()))
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    app = Starlette(routes=Docs(LIBRARY).routes(), exception_handlers={AtollError: _failed})
-    transport = httpx2.ASGITransport(app=app)
+    front = Front(
+        names=names_of(Config()), cloud=Docs(LIBRARY).routes(), vm=(), refuse=lambda *_: None
+    )
+    transport = httpx2.ASGITransport(app=front.app())
     async with httpx2.AsyncClient(transport=transport, base_url="https://atoll.localhost") as made:
         yield made
 
@@ -58,12 +59,6 @@ async def test_links_of_llms_txt_lead_somewhere(client: httpx2.AsyncClient) -> N
     for part in parts:
         answer = await client.get("/" + part.split(")")[0])
         assert answer.status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/docs", "/docs/"])
-async def test_the_folder_leads_to_the_list(client: httpx2.AsyncClient, path: str) -> None:
-    answer = await client.get(path)
-    assert (answer.status_code, answer.headers["location"]) == (308, "/docs.md")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Exhausted
-from atoll.doors.api.serve import serve
+from atoll.doors.front.serve import serve
 from atoll.doors.ssh.run import Runner
 from atoll.rpc.messages import Create
 from atoll.store import operations

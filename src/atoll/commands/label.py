@@ -94,7 +94,9 @@ async def tag(ctx: Context, args: Tag) -> Reply:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
     vm: str = argument("vm", "VM", source=Source.VM)
-    text: tuple[str, ...] = argument("text", 'the note; "" clears it', many=True, required=True)
+    text: tuple[str, ...] = argument(
+        "text", 'the note; "" clears it', many=True, required=True, empty=True
+    )
 
 
 @VERBS.command(

@@ -61,10 +61,16 @@ class Parameter:
     is_many: bool = False  # may be given several times
     is_rest: bool = False  # takes everything that follows, flags included
     is_required: bool = False
+    may_be_empty: bool = False  # an empty text is a value, and a text is one word
     value: str = "TEXT"  # what the value is, for the help
     default: str = ""  # shown in the help
     convert: Callable[[str], object] = str
     source: Source = Source.NONE
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether `-` in its place stands for what comes on stdin: a text of several lines."""
+        return self.value.endswith("|-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +205,7 @@ def argument(
     many: bool = False,
     rest: bool = False,
     required: bool = False,
+    empty: bool = False,
     value: str = "",
     convert: Callable[[str], object] = str,
     source: Source = Source.NONE,
@@ -212,6 +219,7 @@ def argument(
         is_many=many,
         is_rest=rest,
         is_required=is_required,
+        may_be_empty=empty,
         value=value or name,
         convert=convert,
         source=source,

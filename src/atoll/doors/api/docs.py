@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from atoll.base.errors import NotFound
@@ -28,16 +28,11 @@ class Docs:
     def routes(self) -> Sequence[BaseRoute]:
         """To be served on the cloud's own host."""
         return (
-            Route("/docs", self._moved, methods=["GET"]),
-            Route("/docs/", self._moved, methods=["GET"]),
             Route("/docs.md", self._index, methods=["GET"]),
             Route("/docs/{slug}.md", self._page, methods=["GET"]),
             Route("/llms.txt", self._llms, methods=["GET"]),
             Route("/llms-full.txt", self._whole, methods=["GET"]),
         )
-
-    async def _moved(self, _request: Request) -> Response:
-        return RedirectResponse("/docs.md", status_code=308)
 
     async def _index(self, _request: Request) -> Response:
         return _markdown(self._library.index())

@@ -35,6 +35,7 @@ from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left
 from atoll.doors.api.running import Running, ended
+from atoll.doors.front.hosts import source_of
 
 COMMAND_S = 30.0
 LONG_S = 330.0
@@ -98,7 +99,7 @@ class Exec:
     async def __call__(self, request: Request) -> Response:
         """Authenticate, count, read, run, answer."""
         try:
-            caller = await self._caller(_bearer(request), _source(request))
+            caller = await self._caller(_bearer(request), source_of(request))
         except Denied as error:
             return _answer(error, 401, {"www-authenticate": "Bearer"})
         except AtollError as error:
@@ -215,7 +216,3 @@ def _answer(error: AtollError, status: int, headers: dict[str, str] | None = Non
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" else ""
-
-
-def _source(request: Request) -> str:
-    return request.headers.get("x-forwarded-for", "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -29,7 +29,8 @@ from atoll.domain.web import (
     Names,
     own_path,
 )
-from atoll.doors.api import pages
+from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.pages import Pages
 from atoll.services.sessions import Session
 
 _TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
@@ -87,12 +88,14 @@ class Login:
         *,
         names: Names,
         ssh: str,
+        pages: Pages,
         session_seconds: float,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
     ) -> None:
         self._names = names
         self._ssh = ssh
+        self._pages = pages
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
@@ -100,7 +103,6 @@ class Login:
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
         return [
-            Path("/", self.home, methods=["GET"]),
             Path("/login", self.login, methods=["GET"]),
             Path("/login/{code}", self.look, methods=["GET"]),
             Path("/login/{code}", self.redeem, methods=["POST"]),
@@ -114,26 +116,10 @@ class Login:
             Path(f"{DOOR_PATH}logout", self.vm_logout, methods=["POST"]),
         ]
 
-    async def home(self, request: Request) -> Response:
-        """The VMs of whoever is signed in."""
-        session = await self._session(request)
-        if session is None:
-            return self._sign_in_first("Your VMs are listed here once you are signed in.")
-        rows = [
-            pages.Row(
-                name=vm.vm_name,
-                url=self._names.url(f"{vm.vm_name}.{self._names.domain}"),
-                is_running=vm.address is not None,
-                is_public=vm.is_public,
-            )
-            for vm in sorted(await self._published(), key=lambda vm: vm.vm_name)
-            if session.account.id in vm.accounts
-        ]
-        return pages.listing(session.account.email, rows, ssh=self._ssh)
-
     async def look(self, request: Request) -> Response:
         """A sign-in link opened: a page that posts the code, which a mere preview does not."""
-        response = pages.confirm(f"/login/{quote(request.path_params['code'], safe='')}")
+        action = f"/login/{quote(request.path_params['code'], safe='')}"
+        response = self._pages.page(request, "confirm.html", action=action, email=None)
         response.headers["referrer-policy"] = "no-referrer"
         return response
 
@@ -142,8 +128,8 @@ class Login:
         try:
             account = await self._sessions.redeem(request.path_params["code"])
         except Denied as error:
-            return pages.message(
-                "This link is over", error.message, hint=f"{self._ssh} browser", status=403
+            return self._pages.message(
+                request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
@@ -159,20 +145,21 @@ class Login:
         to = request.query_params.get("to", "")
         target = self._names.target(to)
         if to and target is None:
-            return pages.message(
-                "Not one of our pages", "This link leads to something that is not a VM here.",
+            return self._pages.message(
+                request, "Not one of our pages", "This link leads to something that is not a VM here.",
                 status=400,
             )  # fmt: skip
         session = await self._session(request)
         if session is None:
-            response = self._sign_in_first("This page is private.")
+            response = self._sign_in_first(request)
             if target and len(to) <= _TO_BYTES:
                 _set_cookie(response, _TO_COOKIE, to, _TO_S)
             return response
         if target is None:
             return RedirectResponse("/", status_code=303)
         if not await self._may_open(session.account, target.vm_name):
-            return pages.message(
+            return self._pages.message(
+                request,
                 "No access",
                 f"There is no VM at {target.host}, or it is not shared with you.",
                 hint=f"{self._ssh} ls",
@@ -190,8 +177,8 @@ class Login:
         path = own_path(request.query_params.get("to", "/"))
         response = RedirectResponse(path, status_code=303)  # without a token: round once more
         if session is None:
-            return pages.message(
-                "This link is over", "Open the page again to sign in.", hint=f"https://{host}",
+            return self._pages.message(
+                request, "This link is over", "Open the page again to sign in.", hint=f"https://{host}",
                 status=403,
             )  # fmt: skip
         token = self._sessions.mint(
@@ -203,7 +190,7 @@ class Login:
     async def vm_logout(self, request: Request) -> Response:
         """Sign this browser out, from a VM's own page: the whole session ends."""
         host = request.headers[HOST_HEADER]
-        _check_origin(request, host)
+        check_origin(request, host)
         key = self._sessions.session_key_in(request.cookies.get(TOKEN_COOKIE, ""), host=host)
         if key is not None:
             await self._sessions.revoke_key(key)
@@ -213,7 +200,7 @@ class Login:
 
     async def logout(self, request: Request) -> Response:
         """Sign this browser out everywhere."""
-        _check_origin(request, self._names.domain)
+        check_origin(request, self._names.domain)
         await self._sessions.revoke(request.cookies.get(SESSION_COOKIE, ""))
         response = RedirectResponse("/", status_code=303)
         _set_cookie(response, SESSION_COOKIE, "", 0)
@@ -228,22 +215,11 @@ class Login:
             for vm in await self._published()
         )
 
-    def _sign_in_first(self, text: str) -> Response:
-        return pages.message(
-            "Sign in", f"{text} Type this where your SSH key is, and open the link it prints.",
-            hint=f"{self._ssh} browser", status=401,
+    def _sign_in_first(self, request: Request) -> Response:
+        return self._pages.message(
+            request, "Sign in", "This page is private. Type this where your SSH key is, and open the"
+            " link it prints.", hint=f"{self._ssh} browser", status=401,
         )  # fmt: skip
-
-
-def _check_origin(request: Request, host: str) -> None:
-    """Refuse a form sent by another site's page; browsers say where it came from."""
-    site = request.headers.get("sec-fetch-site")
-    if site in ("same-origin", "none"):
-        return
-    origin = request.headers.get("origin")
-    if site is None and (origin is None or urlsplit(origin).hostname == host):
-        return
-    raise Denied("this form was sent by a page of another site")
 
 
 def _url(authority: str, path: str) -> str:

@@ -1,0 +1,1 @@
+"""What the two doors that speak HTTP share: hosts, headers, refusals, and the server itself."""

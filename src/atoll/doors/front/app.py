@@ -1,0 +1,121 @@
+"""The ASGI application: which host, which route, which headers every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atoll.base import log
+from atoll.base.errors import AtollError, Internal, Invalid, NotFound
+from atoll.domain.web import HOST_HEADER, Names
+
+# What people see of an error, with a status; None: they are a program, and get JSON.
+Refuse: TypeAlias = Callable[[Request, AtollError, int], Response | None]
+Handler: TypeAlias = Callable[[Request, Exception], Awaitable[Response]]
+
+_log = log.get("front")
+
+
+class Front:
+    """One application per kind of host, chosen by the header HAProxy sets."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        cloud: Sequence[BaseRoute],
+        vm: Sequence[BaseRoute],
+        refuse: Refuse,
+    ) -> None:
+        """`cloud` is served on the cloud's own host, `vm` on every VM's."""
+        self._refuse = refuse
+        self._hosts = Hosts(names=names, cloud=self._starlette(cloud), vm=self._starlette(vm))
+
+    def app(self) -> ASGIApp:
+        """To be served."""
+        return self._hosts
+
+    def _starlette(self, routes: Sequence[BaseRoute]) -> Starlette:
+        handlers: dict[int | type[Exception], Handler] = {
+            AtollError: self._failed,
+            HTTPException: self._http,
+            Exception: self._defect,
+        }
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, AtollError)
+        return self._refusal(request, error, error.http)
+
+    async def _http(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        allowed = (error.headers or {}).get("Allow", "")
+        said: AtollError = Invalid(f"{error.status_code}: {error.detail}")
+        if error.status_code == 404:
+            said = NotFound(
+                "there is nothing at this path", hint="Try: POST /exec, or /openapi.json"
+            )
+        elif error.status_code == 405:
+            said = Invalid(f"{request.method} does not work here", hint=f"Try: {allowed}")
+        response = self._refusal(request, said, error.status_code)
+        response.headers.update(error.headers or {})
+        return response
+
+    async def _defect(self, request: Request, error: Exception) -> Response:
+        _log.error("request failed", path=request.url.path.split("/")[1], exc_info=error)
+        said = Internal("a defect of ours; the log of control says more")
+        return self._refusal(request, said, 500)
+
+    def _refusal(self, request: Request, error: AtollError, status: int) -> Response:
+        page = self._refuse(request, error, status)
+        return page or JSONResponse(error.to_wire(), status_code=status)
+
+
+class Hosts:
+    """Dispatches by host and puts the safety headers on every answer.
+
+    A request without the header came from this machine, not through HAProxy; it sees the cloud's
+    host, where nothing depends on where it came from.
+    """
+
+    def __init__(self, *, names: Names, cloud: ASGIApp, vm: ASGIApp) -> None:
+        self._names = names
+        self._cloud = cloud
+        self._vm = vm
+        self._policy = (
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+            " img-src 'self' data:; font-src 'self'; base-uri 'none';"
+            # a form's redirect to a VM's host counts as its action
+            f" form-action 'self' https://*.{names.domain}:*; frame-ancestors 'none'"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
+        app = self._cloud if host == self._names.domain else self._vm
+        if app is self._vm and self._names.vm_of(host) is None:
+            await _elsewhere(scope, receive, send)
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("cache-control", "no-store")
+                headers.setdefault("referrer-policy", "same-origin")
+                headers.setdefault("content-security-policy", self._policy)
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        await app(scope, receive, send_safely)
+
+
+_elsewhere = JSONResponse({"code": "not-found", "error": "not served here"}, status_code=421)

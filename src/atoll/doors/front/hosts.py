@@ -1,0 +1,38 @@
+"""The names this cloud answers at, and where a form may come from."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from atoll.base.errors import Denied
+from atoll.config import Config
+from atoll.domain.web import Names
+
+
+def names_of(config: Config) -> Names:
+    """The hosts and ports of this cloud."""
+    https = config.https
+    ports = range(https.vm_port_first, https.vm_port_last + 1) if https.vm_ports else None
+    return Names(domain=https.domain, public_port=https.public_port or https.port, vm_ports=ports)
+
+
+def check_origin(request: HTTPConnection, host: str) -> None:
+    """Refuse a form sent by another site's page; browsers say where it came from.
+
+    Raises Denied. The page of a VM is another site, though browsers call it the same one.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site in ("same-origin", "none"):
+        return
+    origin = request.headers.get("origin")
+    if site is None and (origin is None or urlsplit(origin).hostname == host):
+        return
+    raise Denied("this form was sent by a page of another site")
+
+
+def source_of(request: HTTPConnection) -> str:
+    """The client's address: HAProxy replaces whatever a client says about it."""
+    forwarded = request.headers.get("x-forwarded-for", "")
+    return forwarded or (request.client.host if request.client else "")

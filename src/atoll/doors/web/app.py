@@ -1,0 +1,105 @@
+"""The pages' door: builds its parts and names its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from atoll.base.errors import AtollError
+from atoll.commands.library import Library
+from atoll.commands.registry import Registry
+from atoll.domain.account import Published
+from atoll.domain.web import Names
+from atoll.doors.web.acts import Acts, Executing
+from atoll.doors.web.assets import Assets
+from atoll.doors.web.books import Books
+from atoll.doors.web.choices import Choosing, Completing
+from atoll.doors.web.credentials import Credentials
+from atoll.doors.web.forms import Forms
+from atoll.doors.web.lines import Lines
+from atoll.doors.web.listing import Listing
+from atoll.doors.web.live import Live, Waiting
+from atoll.doors.web.login import Login, SigningIn
+from atoll.doors.web.machine import MachinePage
+from atoll.doors.web.pages import Pages
+from atoll.doors.web.running import Running
+from atoll.doors.web.usage import UsagePage
+from atoll.doors.web.view import View
+from atoll.doors.web.visitor import Visitors
+
+
+class Language(Executing, Completing, Protocol):
+    """What is needed of atoll.commands.language.Language."""
+
+
+class Web:
+    """Everything a browser sees of the cloud itself. `ssh` is the command that reaches the lobby."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        assets: Assets,
+        ssh: str,
+        session_seconds: float,
+        registry: Registry,
+        library: Library,
+        language: Language,
+        sessions: SigningIn,
+        published: Callable[[], Awaitable[tuple[Published, ...]]],
+        changes: Waiting,
+    ) -> None:
+        self._assets = assets
+        self._pages = Pages(assets=assets, ssh=ssh)
+        self._acts = Acts(language=language)
+        self._login = Login(
+            names=names,
+            ssh=ssh,
+            pages=self._pages,
+            session_seconds=session_seconds,
+            sessions=sessions,
+            published=published,
+        )
+        view = View(
+            visitors=Visitors(sessions=sessions, ssh=ssh),
+            lines=Lines(language),
+            choices=Choosing(language),
+            forms=Forms(registry),
+            pages=self._pages,
+        )
+        self._live = Live(visitors=view.visitors, changes=changes)
+        self._parts = (
+            Listing(view, live=self._live),
+            MachinePage(view, live=self._live),
+            Credentials(view),
+            UsagePage(view),
+            Running(view, host=names.domain, acts=self._acts),
+            Books(view, library=library),
+        )
+
+    async def run(self) -> None:
+        """What pages have begun goes on in here; until cancelled."""
+        try:
+            await self._acts.run()
+        finally:
+            self._live.close()
+
+    def cloud_routes(self) -> Sequence[BaseRoute]:
+        """For the cloud's own host."""
+        return (
+            *self._login.cloud_routes(),
+            *(route for part in self._parts for route in part.routes()),
+            *self._assets.routes(),
+        )
+
+    def vm_routes(self) -> Sequence[BaseRoute]:
+        """For every VM's host."""
+        return self._login.vm_routes()
+
+    def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
+        """An error as people see it; None for programs."""
+        return self._pages.refuse(request, error, status)

@@ -1,0 +1,89 @@
+"""The page of all VMs, and its rows as they change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from atoll.commands.registry import Source
+from atoll.domain.account import Caller
+from atoll.doors.web.forms import Form
+from atoll.doors.web.live import Live
+from atoll.doors.web.view import View
+
+
+class Listing:
+    """`GET /` and `GET /live`."""
+
+    def __init__(self, view: View, *, live: Live) -> None:
+        self._view = view
+        self._live = live
+
+    def routes(self) -> tuple[BaseRoute, ...]:
+        """For the cloud's own host."""
+        return (
+            Route("/", self.page, methods=["GET"]),
+            Route("/live", self.live, methods=["GET"]),
+        )
+
+    async def page(self, request: Request) -> Response:
+        """Everything at once; a script then keeps it up to date."""
+        caller = await self._view.visitors.caller(request)
+        rows = await self._rows(caller)
+        new = self._view.forms.form(
+            "new",
+            ("name", "image", "cpu", "memory", "disk", "tag", "comment", "setup_script", "env"),
+            {},
+            choices={"image": ("", *await self._view.choices.names(caller, Source.IMAGE))},
+        )
+        return self._view.pages.page(
+            request,
+            "listing.html",
+            email=caller.account.email,
+            rows=rows,
+            seen=_digest(rows),
+            new=new,
+            undo=self._view.forms.act("undo"),
+        )
+
+    async def live(self, request: Request) -> Response:
+        """Rows that are not what they were, in the form htmx swaps them in."""
+        seen = request.query_params.get("seen", "")
+        return await self._live.stream(
+            request, self._rows, lambda shown, rows: self._difference(shown, rows, seen)
+        )
+
+    def _difference(
+        self, shown: Mapping[str, str] | None, rows: Mapping[str, str], seen: str
+    ) -> str:
+        """What turns the page from `shown` to `rows`: changed rows, or all when one came or went."""
+        if shown is None:
+            return "" if seen == _digest(rows) else self._whole(rows)
+        if list(shown) != list(rows):
+            return self._whole(rows)
+        changed = (rows[name] for name in rows if rows[name] != shown[name])
+        return "".join(row.replace("<li ", '<li hx-swap-oob="true" ', 1) for row in changed)
+
+    def _whole(self, rows: Mapping[str, str]) -> str:
+        return self._view.pages.text("parts/rows.html", rows=rows, is_new=True)
+
+    async def _rows(self, caller: Caller) -> dict[str, str]:
+        """The HTML of each VM, by name and in order."""
+        entries = (await self._view.lines.data(caller, "ls", "-l"))["vms"]
+        render = self._view.pages.renderer("parts/vm.html")
+        return {entry["vm_name"]: render(vm=entry, act=self._next_act(entry)) for entry in entries}
+
+    def _next_act(self, vm: Mapping[str, Any]) -> Form | None:
+        """What one most likely wants to do with a VM in this state."""
+        verb = {"running": "pause", "paused": "resume", "stopped": "resume"}.get(vm["status"])
+        return self._view.forms.act(verb, vm=vm["vm_name"]) if verb else None
+
+
+def _digest(rows: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

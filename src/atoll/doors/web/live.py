@@ -1,0 +1,112 @@
+"""Server-sent events: a page hears when what it shows is no longer what is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from atoll.base.aio import unless
+from atoll.base.errors import AtollError, Unavailable
+from atoll.base.timeout import timeout
+from atoll.domain.account import Caller
+from atoll.doors.web.visitor import SignInFirst, Visitors
+
+T = TypeVar("T")
+QUIET_S = 15.0  # then something is sent, so that nobody on the way takes the stream for dead
+GATHER_S = 0.4  # changes come in swarms; so long they are gathered
+STREAMS = 500  # of all people together; each holds a connection and what it last showed
+
+
+class Waiting(Protocol):
+    """What is needed of atoll.services.changes.Changes."""
+
+    version: int
+
+    async def wait_beyond(self, version: int) -> int:
+        """The version once it is greater."""
+        ...
+
+
+class Live:
+    """Streams for pages. They end when the session does, and when control stops."""
+
+    def __init__(self, *, visitors: Visitors, changes: Waiting) -> None:
+        self._visitors = visitors
+        self._changes = changes
+        self._closing = asyncio.Event()
+        self._open = 0
+
+    def close(self) -> None:
+        """Control stops: end all streams, or it would wait for them."""
+        self._closing.set()
+
+    async def stream(
+        self,
+        request: Request,
+        read: Callable[[Caller], Awaitable[T]],
+        news: Callable[[T | None, T], str],
+    ) -> StreamingResponse:
+        """Read now and after every change; send what `news` makes of the last and the new state.
+
+        An empty text is not sent. Raises SignInFirst, Unavailable when there are too many.
+        """
+        await self._visitors.caller(request)
+        if self._open >= STREAMS:
+            raise Unavailable(
+                f"{STREAMS} pages are kept up to date already", hint="Reload it later"
+            )
+        return StreamingResponse(self._sent(request, read, news), media_type="text/event-stream")
+
+    async def _sent(
+        self,
+        request: Request,
+        read: Callable[[Caller], Awaitable[T]],
+        news: Callable[[T | None, T], str],
+    ) -> AsyncIterator[str]:
+        self._open += 1
+        try:
+            shown: T | None = None
+            while True:
+                version = self._changes.version
+                try:
+                    state = await read(await self._visitors.caller(request))
+                    text, shown = news(shown, state), state
+                    yield _event("message", text) if text else ": quiet\n\n"
+                except SignInFirst:
+                    yield _event("end", "signed out")
+                    return
+                except AtollError:  # the store or the engine is away: the page stays as it is
+                    yield ": away\n\n"
+                if await self._is_over(version):
+                    return
+        finally:
+            self._open -= 1
+
+    async def _is_over(self, version: int) -> bool:
+        """Wait for a change, or for so long that something is to be sent; True when we stop."""
+        try:
+            async with timeout(QUIET_S):
+                await unless(self._changes.wait_beyond(version), self._stopping())
+                await unless(asyncio.sleep(GATHER_S), self._stopping())
+        except TimeoutError:
+            return False
+        except _Closing:
+            return True
+        return False
+
+    async def _stopping(self) -> None:
+        await self._closing.wait()
+        raise _Closing
+
+
+class _Closing(Exception):
+    """Control stops."""
+
+
+def _event(name: str, text: str) -> str:
+    data = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"event: {name}\n{data}\n"

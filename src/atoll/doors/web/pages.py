@@ -1,0 +1,107 @@
+"""Templates to answers. Every value is escaped by Jinja2; no page has inline script or style."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from atoll.base.errors import AtollError
+from atoll.base.units import show_size
+from atoll.doors.web.assets import Assets, accepts_gzip
+from atoll.doors.web.visitor import SignInFirst
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_GZIP_FROM = 1024  # bytes
+_GZIP_LEVEL = 5
+# htmx shows what an error says, in place of what it asked for.
+_HTMX = {
+    "allowEval": False,
+    "allowScriptTags": False,
+    "includeIndicatorStyles": False,
+    "selfRequestsOnly": True,
+    "historyCacheSize": 0,
+    "responseHandling": [
+        {"code": "204", "swap": False},
+        {"code": "[23]..", "swap": True},
+        {"code": "[45]..", "swap": True, "error": True},
+    ],
+}
+
+
+class Pages:
+    """Renders; `ssh` is the command that reaches the lobby."""
+
+    def __init__(self, *, assets: Assets, ssh: str) -> None:
+        self._ssh = ssh
+        self._jinja = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._jinja.globals.update(asset=assets.url, ssh=ssh, htmx=json.dumps(_HTMX))
+        self._jinja.filters.update(size=show_size, segment=lambda text: quote(text, safe=""))
+
+    def page(
+        self, request: Request, template: str, *, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """A whole page, or what htmx asked for: see `is_part`."""
+        return _answer(request, self.text(template, **values), status=status)
+
+    def text(self, template: str, **values: Any) -> str:
+        """A template filled in."""
+        return self._jinja.get_template(template).render(values)
+
+    def renderer(self, template: str) -> Callable[..., str]:
+        """`text` for many."""
+        return self._jinja.get_template(template).render
+
+    def message(
+        self, request: Request, title: str, text: str, *, hint: str = "", status: int = 200
+    ) -> HTMLResponse:
+        """A page that says one thing and what to type next."""
+        values = {"title": title, "text": text, "hint": hint, "email": None}
+        return self.page(request, "message.html", status=status, **values)
+
+    def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
+        """An error as people see it; None for programs."""
+        if is_part(request):
+            part = self.page(request, "parts/error.html", status=status, error=error)
+            part.headers["hx-reselect"] = (
+                "#error"  # whatever the page wanted to take from the answer
+            )
+            return part
+        if "text/html" not in request.headers.get("accept", ""):
+            return None
+        if isinstance(error, SignInFirst):
+            return self.message(
+                request, "Sign in", "Type this where your SSH key is, and open the link it prints.",
+                hint=error.hint, status=status,
+            )  # fmt: skip
+        return self.message(
+            request, "That did not work", error.message, hint=error.hint, status=status
+        )
+
+
+def is_part(request: Request) -> bool:
+    """Whether htmx asks, to put the answer into a page that is there."""
+    return "hx-request" in request.headers and "hx-boosted" not in request.headers
+
+
+def _answer(request: Request, text: str, *, status: int) -> HTMLResponse:
+    body = text.encode()
+    headers: Mapping[str, str] = {"vary": "accept-encoding, hx-request"}
+    if len(body) >= _GZIP_FROM and accepts_gzip(request.headers.get("accept-encoding", "")):
+        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        headers = {**headers, "content-encoding": "gzip"}
+    return HTMLResponse(body, status_code=status, headers=headers)

@@ -1,0 +1,51 @@
+"""Who looks at a page: the session in the cookie, as a caller of the language."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from starlette.requests import HTTPConnection
+
+from atoll.base.errors import Denied
+from atoll.domain.account import Caller, Door
+from atoll.domain.web import SESSION_COOKIE
+from atoll.doors.front.hosts import source_of
+from atoll.services.sessions import Session
+
+
+class SignInFirst(Denied):
+    """Nobody is signed in here."""
+
+    http: ClassVar[int] = 401
+
+
+class Reading(Protocol):
+    """What is needed of atoll.services.sessions.Sessions."""
+
+    async def session(self, session_id: str) -> Session | None:
+        """The live session with this id."""
+        ...
+
+
+class Visitors:
+    """Knows callers by their cookie; `ssh` is the command that reaches the lobby."""
+
+    def __init__(self, *, sessions: Reading, ssh: str) -> None:
+        self._sessions = sessions
+        self._ssh = ssh
+
+    async def session(self, request: HTTPConnection) -> Session | None:
+        """The session of this browser."""
+        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+
+    async def caller(self, request: HTTPConnection) -> Caller:
+        """Who acts; raises SignInFirst."""
+        session = await self.session(request)
+        if session is None:
+            raise SignInFirst("nobody is signed in here", hint=f"{self._ssh} browser")
+        return Caller(
+            account=session.account,
+            door=Door.WEB,
+            source=source_of(request),
+            token=f"web:{session.key[:12]}",
+        )
