@@ -1,6 +1,6 @@
 """Every measurement in one run: `make bench` (root, about ten minutes).
 
-    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [disk_chain]
+    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [disk_chain] [agent_tax]
 
 Writes bench/results/<date>.json and docs/benchmarks.md. With names, only these subjects are measured
 and the others of today are kept. A subject that fails is named on the page, with the reason, and the
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
 from bench import clone, listing, vms  # noqa: E402
+from bench.agent_tax import measure as agent_tax  # noqa: E402
 from bench.peer import WITHOUT_BASHRC  # noqa: E402
 from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
 
@@ -40,6 +41,7 @@ IN_A_CLOUD: dict[str, Callable[[Atoll], Awaitable[list[Row]]]] = {
     "listing": listing.measure,
     "clone": clone.measure,
 }
+ALONE: dict[str, Callable[[], Awaitable[list[Row]]]] = {"agent_tax": agent_tax.measure}
 SCRIPT_S = 400
 
 
@@ -56,6 +58,9 @@ async def main(names: list[str]) -> int:
             facts["accelerator"] = f"{node.accel} ({node.accel_reason})"
             for name in inside:
                 found[name] = await _section(name, partial(IN_A_CLOUD[name], atoll))
+    for name, measure in ALONE.items():
+        if name in wanted:
+            found[name] = await _section(name, measure)
     for name, script in SCRIPTS.items():
         if name in wanted:
             found[name] = await _section(name, partial(asyncio.to_thread, script))

@@ -67,6 +67,7 @@ class FakeEngine:
         self.asked: list[Message] = []  # everything that arrived, in order
         self.refuse: dict[type[Message], list[AtollError]] = defaultdict(list)
         self.hold: dict[type[Message], asyncio.Event] = {}  # requests of a type wait for it
+        self.consoles: dict[str, str] = {}  # VM -> what it has written since it started
         self._done: dict[str, dict[str, Outcome]] = {}  # VM -> operation -> its outcome
         self.next_specs: dict[str, Spec] = {}  # VM -> what it is from its next boot on
         self._slots = 0
@@ -100,7 +101,7 @@ class FakeEngine:
             case StatVm(vm=vm):
                 return self._stat(self._get(vm))
             case Console(vm=vm):
-                return Text(text=f"{vm} login: " if self._get(vm).state in ON else "")
+                return self._console(self._get(vm))
             case NodeInfo():
                 return self._node()
             case (
@@ -249,6 +250,10 @@ class FakeEngine:
         )
         used = {"memory_private_bytes": 20 * MIB, "uptime_seconds": 1.0}
         return self.stats.get(vm.vm, idle.model_copy(update=used if vm.state in ON else {}))
+
+    def _console(self, vm: Vm) -> Text:
+        text = self.consoles.get(vm.vm, f"{vm.vm} login: ")
+        return Text(text=text if vm.state in ON else "")
 
     def _image(self, name: str) -> Image:
         if name not in self.images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shlex
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest
 from atoll.base.aio import poll
 from atoll.base.errors import AtollError, Conflict, Denied, Exhausted, Invalid, NotFound
 from atoll.commands import state
+from atoll.commands.render import Json
 from atoll.config import Config, Https, Ssh, Vms
 from atoll.domain.account import Scope
 from atoll.rpc.messages import (
@@ -1026,8 +1028,14 @@ async def test_doc(cloud: Control) -> None:
     assert (await cloud.run("exit")).text == ""
 
 
-async def test_json_is_printed_when_asked_for(cloud: Control) -> None:
-    assert (await cloud.run("ls --json")).text == '{\n  "vms": []\n}'
+async def test_json_is_one_line_and_indented_for_people(cloud: Control) -> None:
+    text = (await cloud.run("ls --json")).text
+    assert text == '{"vms":[]}'
+    assert isinstance(text, Json)
+    assert text.indented() == '{\n  "vms": []\n}'
+    unsafe = Json({"a": "\x9b2J", "b": [1]})
+    assert "\x9b" not in unsafe + unsafe.indented()
+    assert json.loads(unsafe) == json.loads(unsafe.indented()) == {"a": "\x9b2J", "b": [1]}
 
 
 @pytest.mark.parametrize(

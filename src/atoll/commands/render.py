@@ -18,9 +18,30 @@ _ESCAPE = re.compile(
 )
 
 
-def as_json(data: Any) -> str:
-    """JSON as `--json` prints it; a terminal acts on nothing in it."""
-    return json_escape(json.dumps(data, indent=2, ensure_ascii=False))
+class Json(str):
+    """JSON on one line, as programs read it; who prints it for people can have it indented.
+
+    A terminal acts on nothing in either.
+    """
+
+    __slots__ = ("_data",)
+    _data: Any
+
+    def __new__(cls, data: Any) -> Json:
+        """Make the text."""
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        made = super().__new__(cls, json_escape(text))
+        made._data = data
+        return made
+
+    def indented(self) -> str:
+        """The same for people."""
+        return json_escape(json.dumps(self._data, indent=2, ensure_ascii=False))
+
+
+def as_json(data: Any) -> Json:
+    """JSON as `--json` prints it."""
+    return Json(data)
 
 
 def table(

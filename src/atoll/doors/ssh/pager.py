@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from atoll.base.text import cut, pad
 from atoll.commands.qr import Qr
+from atoll.commands.render import Json
 from atoll.commands.table import Table
 from atoll.doors.ssh.keys import Key, Pasted, Typed
 from atoll.doors.ssh.pages import Pages
@@ -34,6 +35,8 @@ class Pager:
     async def show(self, text: str, *, is_whole: bool = False) -> None:
         """Print it; `is_whole` forbids cutting it into pages or to the width."""
         terminal = self._terminal
+        if isinstance(text, Json):
+            text = text.indented()
         if is_whole or terminal.is_dumb:
             terminal.write(text + "\n")
             return
