@@ -32,6 +32,7 @@ from atoll.services.resizing import Resizing
 from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
+from atoll.services.usage import Usage
 from atoll.services.vms import Vms
 from atoll.store import events, vms
 from atoll.store.engine import Store
@@ -107,6 +108,7 @@ class Cloud:
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.history = History(store=store, now=now)
+        self.usage = Usage(store=store, access=self.access, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )
