@@ -29,6 +29,7 @@ from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
+from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
@@ -109,6 +110,7 @@ class Cloud:
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.history = History(store=store, now=now)
         self.usage = Usage(store=store, access=self.access, now=now)
+        self.sampler = Sampler(store=store, engine=engine, facts=self.facts, now=now)
         self.reconciler = Reconciler(
             store=store, engine=engine, facts=self.facts, locks=locks, journal=self.journal
         )
@@ -119,6 +121,7 @@ class Cloud:
             group.create_task(self.reconciler.run())
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
+            group.create_task(self.sampler.run())
 
     @property
     def store(self) -> Store:
