@@ -37,6 +37,9 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    Sample,
+    Samples,
+    SampleVms,
     Spec,
     Stat,
     StatVm,
@@ -52,6 +55,13 @@ MIB = 1 << 20
 OWNER = "acct-contract"
 ANSWER_S = 300.0  # a cold boot without KVM
 NOTICE_S = 30.0  # for what the engine tells by itself
+COUNTERS = (
+    "cpu_seconds",
+    "network_rx_bytes",
+    "network_tx_bytes",
+    "io_read_bytes",
+    "io_write_bytes",
+)
 DISK = {"depth", "disk_used_bytes"}  # change without a request: layers are counted and merged
 NEW = Identity(hostname="contract", fresh=True)
 SAME = Identity(hostname="contract", fresh=False)
@@ -92,6 +102,13 @@ class UnderTest:
     async def stat(self, vm: str) -> Stat:
         """What one VM uses."""
         return await self.client.call(StatVm(vm=vm), Stat, seconds=ANSWER_S)
+
+    async def samples(self) -> dict[str, Sample]:
+        """The counters of those that run."""
+        answer = await self.client.call(SampleVms(), Samples, seconds=ANSWER_S)
+        found = {sample.vm: sample for sample in answer.samples}
+        assert len(found) == len(answer.samples)
+        return found
 
     async def console(self, vm: str) -> str:
         """The newest part of its serial log."""
@@ -490,6 +507,27 @@ class EngineContract:
             disk_size_bytes=off.disk_size_bytes,
             disk_used_bytes=off.disk_used_bytes,
         )
+
+    async def test_samples_are_of_all_that_run(self, engine: UnderTest) -> None:
+        one, two = (await engine.running()).vm, (await engine.running()).vm
+        first = await engine.samples()
+        second = await engine.samples()
+        for vm in (one, two):
+            before, now = first[vm], second[vm]
+            assert before.process
+            assert (now.process, now.since_boot_s > before.since_boot_s) == (before.process, True)
+            assert before.memory_bytes > 0
+            for counter in COUNTERS:
+                assert getattr(now, counter) >= getattr(before, counter), counter
+        assert first[one].process != first[two].process
+        await engine.ask(Pause(op=op(), vm=one))
+        await engine.ask(Stop(op=op(), vm=two))
+        assert {one, two}.isdisjoint(await engine.samples())
+        await engine.ask(Resume(op=op(), vm=one, identity=SAME))
+        again = (await engine.samples())[one]
+        assert again.process != first[one].process, "its counters began anew"
+        await engine.delete(one)
+        assert one not in await engine.samples()
 
     async def test_console_of_a_vm_that_does_not_run_is_empty(self, engine: UnderTest) -> None:
         assert await engine.console((await engine.paused()).vm) == ""

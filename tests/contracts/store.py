@@ -15,6 +15,7 @@ from atoll.base.aio import together
 from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
+from atoll.domain.usage import Growth, Range, Sizes, Use
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store import (
     accounts,
@@ -23,6 +24,7 @@ from atoll.store import (
     events,
     history,
     operations,
+    samples,
     schema,
     sessions,
     vms,
@@ -75,6 +77,17 @@ def vm_event(number: int, name: str, vm_id: str | None) -> Happened:
     return Happened(
         at=float(number), account=ANN.id, vm=name, vm_id=vm_id, kind="tag", door="ssh", detail={}
     )
+
+
+def use(number: int) -> Use:
+    """What a VM may have used, more than 32 bits of it."""
+    many = (1 << 40) + number
+    return Use(
+        Growth(seconds=60.5, cpu_seconds=0.125, network_rx_bytes=many, network_tx_bytes=2,
+               io_read_bytes=3, io_write_bytes=many),
+        Sizes(memory_used_bytes=many, memory_total_bytes=many, disk_used_bytes=many,
+              disk_size_bytes=many, cpus=2),
+    )  # fmt: skip
 
 
 def columns_of(connection: Connection, table: str) -> dict[str, bool]:
@@ -444,6 +457,60 @@ class StoreContract:
             await defaults.put(tx, BOB.id, "a", "1")
             await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == BOB.id))
             assert await defaults.of(tx, BOB.id) == {}
+
+    async def test_what_vms_used_by_span(self, store: Store) -> None:
+        day, week = Range.DAY, Range.WEEK
+        start = day.start(1_800_000_000.0)
+        one, two = vm(1).id, vm(2).id
+        async with filled(store) as tx:
+            for number in (1, 2):
+                await vms.add(tx, vm(number))
+            assert await vms.ids(tx) == {one, two}
+            await samples.put(tx, day, start, {})
+            await samples.put(tx, day, start, {one: use(1), two: use(2)})
+            await samples.put(tx, day, start + day.span_s, {one: use(3)})
+            await samples.put(tx, week, start, {one: use(4)})
+        async with store.begin() as tx:
+            assert await samples.at(tx, day, start, []) == {}
+            assert await samples.at(tx, day, start, [one, two, "vm-x"]) == {
+                one: use(1),
+                two: use(2),
+            }
+            await samples.put(tx, day, start, {one: use(5)})
+        async with store.read() as tx:
+            later = start + day.span_s
+            assert await samples.of(tx, one, day, since=start, until=later) == {
+                start: use(5), later: use(3),
+            }  # fmt: skip
+            assert await samples.of(tx, one, day, since=start + 1, until=later) == {later: use(3)}
+            assert await samples.of(tx, one, week, since=start, until=start) == {start: use(4)}
+            assert await samples.of(tx, two, week, since=start, until=start) == {}
+
+    async def test_what_vms_used_is_overwritten_a_range_later(self, store: Store) -> None:
+        day = Range.DAY
+        starts = day.starts(1_800_000_000.0)
+        one, again = vm(1).id, starts[0] + 86_400
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            for start in starts:
+                await samples.put(tx, day, start, {one: use(1)})
+            await samples.put(tx, day, again, {one: use(2)})
+            assert await samples.at(tx, day, starts[0], [one]) == {}
+            assert await samples.at(tx, day, again, [one]) == {one: use(2)}
+            kept = await samples.of(tx, one, day, since=0.0, until=9e9)
+        assert sorted(kept) == [*starts[1:], again]
+
+    async def test_what_a_vm_used_goes_with_it(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            await samples.put(tx, Range.DAY, 0.0, {vm(1).id: use(1)})
+            trashed = {"phase": Phase.TRASHED, "name": None, "trash_until": 1.0}
+            await vms.change(tx, vm(1), **trashed)
+        async with store.begin() as tx:
+            kept = await samples.at(tx, Range.DAY, 0.0, [vm(1).id])
+            await vms.remove(tx, vm(1).id)
+            assert kept == {vm(1).id: use(1)}
+            assert await samples.at(tx, Range.DAY, 0.0, [vm(1).id]) == {}
 
     async def test_sign_in_rows_go_with_their_account(self, store: Store) -> None:
         async with filled(store) as tx:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,6 +38,9 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    Sample,
+    Samples,
+    SampleVms,
     Spec,
     Stat,
     StatVm,
@@ -61,6 +64,9 @@ class FakeEngine:
         self.vms: dict[str, Vm] = {}
         self.identities: dict[str, Identity] = {}
         self.stats: dict[str, Stat] = {}
+        self.samples: dict[str, Sample] = {}  # counters of VMs; process and clock are the fake's
+        self.monotonic: Callable[[], float] = time.monotonic
+        self.knows_samples = True  # False: an engine of an earlier release
         self.images = {"debian": Image(name="debian", digest="sha256:1", size_bytes=400 * MIB)}
         self.warm_sizes = {(1, 1 * GIB)}
         self.makes_templates = True  # when it had to boot cold
@@ -100,6 +106,8 @@ class FakeEngine:
                 return Vms(vms=tuple(self.vms.values()))
             case StatVm(vm=vm):
                 return self._stat(self._get(vm))
+            case SampleVms() if self.knows_samples:
+                return Samples(samples=tuple(map(self._sample, self._running())))
             case Console(vm=vm):
                 return self._console(self._get(vm))
             case NodeInfo():
@@ -254,6 +262,14 @@ class FakeEngine:
     def _console(self, vm: Vm) -> Text:
         text = self.consoles.get(vm.vm, f"{vm.vm} login: ")
         return Text(text=text if vm.state in ON else "")
+
+    def _running(self) -> list[Vm]:
+        return [vm for vm in self.vms.values() if vm.state in ON]
+
+    def _sample(self, vm: Vm) -> Sample:
+        now = {"process": f"{vm.pid}-1", "since_boot_s": self.monotonic()}
+        idle = Sample(vm=vm.vm, process="", since_boot_s=0.0, memory_bytes=20 * MIB)
+        return self.samples.get(vm.vm, idle).model_copy(update=now)
 
     def _image(self, name: str) -> Image:
         if name not in self.images:

@@ -10,11 +10,13 @@ from typing import Any
 from atoll.base.errors import Conflict
 from atoll.base.units import GIB, show_size
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.registry import Reach, Registry, Source, argument, flag, one_of
 from atoll.commands.render import facts, instant, printable
 from atoll.commands.reply import Reply
 from atoll.commands.several import VMS, on_each
+from atoll.commands.trend import trend
 from atoll.commands.view import VmView
+from atoll.domain.usage import Range
 from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Stat
 
@@ -93,23 +95,45 @@ async def restart(ctx: Context, args: SomeVms) -> Reply:
     return await on_each(ctx, args.vms, one)
 
 
+_RANGES = ("now", *Range)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatArgs(SomeVms):
+    range: str = flag(
+        "--range",
+        "now, or a chart of the last 24 hours, 7 or 30 days",
+        default="now",
+        value="|".join(_RANGES),
+        convert=one_of("--range", _RANGES),
+        shown="now",
+    )
+
+
 @VERBS.command(
     "stat",
-    help="What a VM uses now.",
+    help="What a VM uses now, or used over time. Running VMs are looked at once a minute.",
     reach=Reach.VM,
-    examples=("stat web", "stat web --json", "stat '*'"),
+    examples=("stat web", "stat web --json", "stat '*'", "stat web --range=24h"),
     result={
         "name": "the VM",
         "status": "its state",
-        "range": "`now`",
-        "points": "one entry: `timestamp`, `vm_name`, `cpu_cores`, `cpu_nominal`, `mem_used_bytes`,"
-        " `mem_total_bytes`, `disk_size_gb`, `disk_used_gb`, `fs_used_gb`, `fs_total_gb`,"
-        " `fs_free_gb`, `network_tx_mbps`, `network_rx_mbps`, `io_read_mbps`, `io_write_mbps`,"
-        " `uptime_seconds`, `ports`",
+        "range": "`now`, `24h`, `7d` or `30d`",
+        "points": "of `now` one entry: `timestamp`, `vm_name`, `cpu_cores`, `cpu_nominal`,"
+        " `mem_used_bytes`, `mem_total_bytes`, `disk_size_gb`, `disk_used_gb`, `fs_used_gb`,"
+        " `fs_total_gb`, `fs_free_gb`, `network_tx_mbps`, `network_rx_mbps`, `io_read_mbps`,"
+        " `io_write_mbps`, `uptime_seconds`, `ports`. Of a range, oldest first, one per 5"
+        " minutes of `24h`, 30 of `7d`, 120 of `30d`, from `timestamp` on: averages of rates"
+        " (null: not seen), the most of `mem_used_bytes` (with QEMU's own), the last of other"
+        " sizes; without `fs_*`, `uptime_seconds` and `ports`, which only the VM knows. Times it"
+        " was off or not seen have no entry; no entry at all: null",
     },
     sometimes=_MANY,
 )
-async def stat(ctx: Context, args: SomeVms) -> Reply:
+async def stat(ctx: Context, args: StatArgs) -> Reply:
+    async def over_time(name: str) -> Reply:
+        return await trend(ctx, name, Range(args.range))
+
     async def one(name: str) -> Reply:
         started = time.monotonic()
         vm, first = await ctx.cloud.power.stat(ctx.caller, name)
@@ -121,7 +145,7 @@ async def stat(ctx: Context, args: SomeVms) -> Reply:
         data = {"name": name, "status": status, "range": "now", "points": [point]}
         return Reply(data=data, text=_text(vm, now, point, status))
 
-    return await on_each(ctx, args.vms, one, between="\n\n")
+    return await on_each(ctx, args.vms, one if args.range == "now" else over_time, between="\n\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

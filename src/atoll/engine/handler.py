@@ -15,6 +15,7 @@ from atoll.engine.boot import Host
 from atoll.engine.images.installed import Installed
 from atoll.engine.qemu.argv import shape_key
 from atoll.engine.records import Record, Records
+from atoll.engine.sampling import Running, Sampler
 from atoll.engine.service import Service
 from atoll.engine.stat import Meter
 from atoll.engine.templates import Templates
@@ -40,6 +41,7 @@ class Handler:
         warm: Warm,
         ahead: Ahead,
         meter: Meter,
+        sampler: Sampler,
     ) -> None:
         self._config = config
         self._host = host
@@ -50,6 +52,7 @@ class Handler:
         self._warm = warm
         self._ahead = ahead
         self._meter = meter
+        self._sampler = sampler
         self._table: dict[type[Message], Callable[[Any], Awaitable[Message]]] = {
             m.Create: service.create,
             m.Clone: service.clone,
@@ -63,6 +66,7 @@ class Handler:
             m.GetVm: self._get,
             m.ListVms: self._list,
             m.StatVm: self._stat,
+            m.SampleVms: self._sample,
             m.Console: self._console,
             m.NodeInfo: self._node,
             m.Prepare: self._prepare,
@@ -85,6 +89,13 @@ class Handler:
     async def _stat(self, request: m.StatVm) -> m.Stat:
         record = self._service.record(request.vm)
         return await self._meter.stat(record, self._service.machines.get(request.vm))
+
+    async def _sample(self, request: m.SampleVms) -> m.Samples:
+        del request
+        machines = self._service.machines
+        pairs = [(record, machines.get(record.vm)) for record in self._users()]
+        running = [Running.of(record, machine) for record, machine in pairs if machine is not None]
+        return await self._sampler.samples(running)
 
     async def _console(self, request: m.Console) -> m.Text:
         machine = self._service.machines.get(self._service.record(request.vm).vm)

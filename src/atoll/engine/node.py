@@ -36,6 +36,7 @@ from atoll.engine.pruning import Pruning
 from atoll.engine.qemu import probe
 from atoll.engine.records import Records
 from atoll.engine.recovery import Recovery
+from atoll.engine.sampling import Sampler
 from atoll.engine.service import Service
 from atoll.engine.space import Space
 from atoll.engine.stat import Meter
@@ -212,6 +213,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         warm=warm,
         ahead=ahead,
         meter=Meter(disks=disks, network=network, cgroups=cgroups),
+        sampler=Sampler(network=network, cgroups=cgroups),
     )
 
     async def handle(message: Message) -> Message:

@@ -46,7 +46,7 @@ class Meter:
         if record.slot is not None:
             traffic = self._network.traffic(record.slot)
             facts |= {"network_rx_bytes": traffic.rx_bytes, "network_tx_bytes": traffic.tx_bytes}
-        facts |= _io(machine.process.pid)
+        facts |= io_bytes(machine.process.pid)
         try:
             facts["memory_private_bytes"] = await asyncio.to_thread(_private_bytes, machine)
         except AtollError:
@@ -71,7 +71,8 @@ def _private_bytes(machine: Machine) -> int:
         return sum(run.length for run in memory.private_runs())
 
 
-def _io(pid: int) -> dict[str, object]:
+def io_bytes(pid: int) -> dict[str, int]:
+    """What a process has had read and written by the disks; nothing when it is ending or gone."""
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     except OSError:

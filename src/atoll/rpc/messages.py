@@ -121,6 +121,23 @@ class Stat(Message):
     ports: tuple[int, ...] = ()  # TCP ports listening inside on any address
 
 
+class Sample(Message):
+    """Counters of one running VM since its process began, without asking the VM.
+
+    They began anew when `process` is another. `since_boot_s` is a clock that is never set.
+    """
+
+    vm: VmId
+    process: str = Field(max_length=64)
+    since_boot_s: float = Field(ge=0)
+    cpu_seconds: float = Field(default=0.0, ge=0)
+    memory_bytes: int = Field(default=0, ge=0)  # not shared with the template; QEMU's own included
+    network_rx_bytes: int = Field(default=0, ge=0)
+    network_tx_bytes: int = Field(default=0, ge=0)
+    io_read_bytes: int = Field(default=0, ge=0)
+    io_write_bytes: int = Field(default=0, ge=0)
+
+
 class Image(Message):
     """An image that `create` can use now."""
 
@@ -262,6 +279,10 @@ class StatVm(Message):
     vm: VmId
 
 
+class SampleVms(Message):
+    """-> Samples, of all VMs that have a process. Cheap: no guest is asked."""
+
+
 class Console(Message):
     """-> Text: the newest part of the serial log; empty when the VM does not run."""
 
@@ -291,6 +312,12 @@ class Vms(Message):
     vms: tuple[Vm, ...]
 
 
+class Samples(Message):
+    """One for every running VM of the node."""
+
+    samples: tuple[Sample, ...]
+
+
 class Text(Message):
     """Bytes from a guest, decoded with replacement: show it, never trust it."""
 
@@ -314,6 +341,7 @@ REQUESTS: dict[type[Message], type[Message]] = {
     GetVm: Vm,
     ListVms: Vms,
     StatVm: Stat,
+    SampleVms: Samples,
     Console: Text,
     NodeInfo: Node,
     Prepare: Image,

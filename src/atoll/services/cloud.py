@@ -30,9 +30,11 @@ from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
+from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
+from atoll.services.usage import Usage
 from atoll.services.vms import Vms
 from atoll.store import vms
 from atoll.store.engine import Store
@@ -110,6 +112,8 @@ class Cloud:
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.history = History(store=store, now=now)
+        self.usage = Usage(store=store, access=self.access, now=now)
+        self.sampler = Sampler(store=store, engine=engine, facts=self.facts, now=now)
         self.reconciler = Reconciler(
             store=store,
             engine=engine,
@@ -125,6 +129,7 @@ class Cloud:
             group.create_task(self.reconciler.run())
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
+            group.create_task(self.sampler.run())
 
     @property
     def store(self) -> Store:

@@ -143,6 +143,26 @@ history = Table(
     Column("at", Double, nullable=False),
 )
 
+samples = Table(  # a ring per VM and length of span: see store.samples
+    "samples",
+    metadata,
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), primary_key=True),
+    Column("span_s", Integer, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("at", Double, nullable=False),  # when the span began
+    Column("seconds", Double, nullable=False),  # in which the counters grew by this much
+    Column("cpu_seconds", Double, nullable=False),
+    Column("network_rx_bytes", BigInteger, nullable=False),
+    Column("network_tx_bytes", BigInteger, nullable=False),
+    Column("io_read_bytes", BigInteger, nullable=False),
+    Column("io_write_bytes", BigInteger, nullable=False),
+    Column("memory_used_bytes", BigInteger, nullable=False),
+    Column("memory_total_bytes", BigInteger, nullable=False),
+    Column("disk_used_bytes", BigInteger, nullable=False),
+    Column("disk_size_bytes", BigInteger, nullable=False),
+    Column("cpus", Integer, nullable=False),
+)
+
 login_codes = Table(
     "login_codes",
     metadata,

@@ -54,6 +54,11 @@ async def everywhere(tx: Tx) -> tuple[VmRecord, ...]:
     return await _where(tx, vms.c.id.is_not(None))
 
 
+async def ids(tx: Tx) -> frozenset[str]:
+    """Ids of every VM, the trash included."""
+    return frozenset((await tx.execute(select(vms.c.id))).scalars())
+
+
 async def trashed(tx: Tx, owner: str) -> tuple[VmRecord, ...]:
     """An account's trash, latest first."""
     found = await _where(tx, (vms.c.owner == owner) & (vms.c.phase == Phase.TRASHED))
