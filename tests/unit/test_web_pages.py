@@ -270,7 +270,7 @@ async def browser_of_bob(browser: Browser) -> str:
 async def test_pages_show_no_vm_of_others(browser: Browser) -> None:
     headers = {"cookie": await browser_of_bob(browser), "accept": "text/html"}
     assert "No VM yet" in (await browser.client.get("/", headers=headers)).text
-    for part in ("", "/now", "/events", "/log"):
+    for part in ("", "/now", "/events", "/log", "/charts"):
         answer = await browser.client.get(f"/vm/web{part}", headers=headers)
         assert answer.status_code == 404, part
 

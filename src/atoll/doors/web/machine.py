@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -12,11 +13,14 @@ from starlette.routing import BaseRoute, Route
 from atoll.base.errors import NotFound
 from atoll.base.units import show_size
 from atoll.domain.account import Caller
+from atoll.domain.usage import Range
+from atoll.doors.web.charts import charts
 from atoll.doors.web.forms import Form
 from atoll.doors.web.live import Live
 from atoll.doors.web.pages import is_part
 from atoll.doors.web.view import View
 
+RANGES = tuple(map(str, Range))
 _POWER = {
     "running": ("pause", "restart"),
     "paused": ("resume",),
@@ -27,8 +31,9 @@ _POWER = {
 class MachinePage:
     """`GET /vm/<name>` and its parts."""
 
-    def __init__(self, view: View, *, live: Live) -> None:
+    def __init__(self, view: View, *, live: Live, now: Callable[[], float] = time.time) -> None:
         self._view = view
+        self._now = now
         self._live = live
 
     def routes(self) -> tuple[BaseRoute, ...]:
@@ -37,6 +42,7 @@ class MachinePage:
             Route("/vm/{vm}", self.page, methods=["GET"]),
             Route("/vm/{vm}/live", self.live, methods=["GET"]),
             Route("/vm/{vm}/now", self.now, methods=["GET"]),
+            Route("/vm/{vm}/charts", self.charts, methods=["GET"]),
             Route("/vm/{vm}/events", self.events, methods=["GET"]),
             Route("/vm/{vm}/log", self.log, methods=["GET"]),
         )
@@ -74,6 +80,23 @@ class MachinePage:
         caller, name = await self._view.visitors.caller(request), request.path_params["vm"]
         stat = await self._view.lines.data(caller, "stat", name)
         return self._part(request, caller, "now", title=f"stat {name}", stat=stat, vm=name)
+
+    async def charts(self, request: Request) -> Response:
+        """What it used over a time."""
+        caller, name = await self._view.visitors.caller(request), request.path_params["vm"]
+        asked = request.query_params.get("range", RANGES[0])
+        range_ = Range(asked) if asked in RANGES else Range.DAY
+        stat = await self._view.lines.data(caller, "stat", name, f"--range={range_}")
+        return self._part(
+            request,
+            caller,
+            "charts",
+            title=f"stat {name} --range={range_}",
+            vm=name,
+            ranges=RANGES,
+            range=range_,
+            charts=charts(stat["points"] or (), range_, now=self._now()),
+        )
 
     async def events(self, request: Request) -> Response:
         """What happened to it."""
