@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from atoll.base.aio import poll
 from atoll.base.errors import Unavailable
 from atoll.domain.usage import Point, Range
 from atoll.rpc.messages import GIB, MIB, Sample, SampleVms, StatVm
+from atoll.services import sampling
 from atoll.services.sampling import EVERY_S
 from atoll.store import vms
 from atoll.store.schema import samples
@@ -185,6 +187,33 @@ async def test_an_engine_of_an_earlier_release(world: World) -> None:
     assert (world.control.cloud.sampler.problem, await world.rows()) == ("", len(Range))
 
 
+@pytest.mark.parametrize(
+    ("counter", "value"),
+    [
+        ("network_rx_bytes", 1 << 70),  # more than a column holds
+        ("network_rx_bytes", -1),
+        ("cpu_seconds", float("inf")),
+        ("cpu_seconds", float("nan")),
+        ("process", "x" * 1000),
+    ],
+)
+async def test_counters_that_cannot_be(world: World, counter: str, value: object) -> None:
+    vm = await world.id_of("web")
+    sample = Sample(vm=vm, process="", since_boot_s=0.0)
+    world.control.engine.samples[vm] = sample.model_copy(update={counter: value})
+    if counter == "process":  # that the fake makes up
+        world.control.engine.vms[vm] = world.control.engine.vms[vm].model_copy(
+            update={"pid": value}
+        )
+    await world.passes()
+    assert "sample-vms answered something else" in world.control.cloud.sampler.problem
+    assert await world.rows() == 0
+    del world.control.engine.samples[vm]
+    world.control.engine.vms[vm] = world.control.engine.vms[vm].model_copy(update={"pid": 7})
+    await world.passes()
+    assert (world.control.cloud.sampler.problem, await world.rows()) == ("", len(Range))
+
+
 async def test_a_round_that_fails_loses_nothing(world: World) -> None:
     await world.passes()
     world.control.engine.refuse[SampleVms].append(Unavailable("the engine is busy"))
@@ -217,3 +246,20 @@ async def test_a_vm_that_only_the_engine_has_is_left_out(world: World) -> None:
     await world.control.cloud.facts.refresh()
     await world.passes()
     assert await world.rows() == len(Range)
+
+
+async def test_control_goes_on_sampling_whatever_a_round_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "EVERY_S", 0.01)
+    engine = FakeEngine(tmp_path / "engine.sock")
+    engine.refuse[SampleVms] = [Unavailable("the engine is busy"), Unavailable("still")]
+    async with engine.serving(), control(tmp_path / "control", engine, loops=True) as made:
+        await made.run("new --name web")
+
+        async def seen() -> bool | None:
+            found = await made.cloud.usage.points(made.ann, "web", Range.DAY)
+            return not found[-1].is_gap or None
+
+        await poll(seen, seconds=10, what="a sample", every=0.02)
+        assert engine.refuse[SampleVms] == []

@@ -27,6 +27,9 @@ ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\r\n\x00]*$")]
 KeyLine = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\r\n\x00]+$")]
+# What a process can have counted: 8 PiB, so that sums of many still fit the store's 64 bits.
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Message(BaseModel):
@@ -129,13 +132,13 @@ class Sample(Message):
 
     vm: VmId
     process: str = Field(max_length=64)
-    since_boot_s: float = Field(ge=0)
-    cpu_seconds: float = Field(default=0.0, ge=0)
-    memory_bytes: int = Field(default=0, ge=0)  # not shared with the template; QEMU's own included
-    network_rx_bytes: int = Field(default=0, ge=0)
-    network_tx_bytes: int = Field(default=0, ge=0)
-    io_read_bytes: int = Field(default=0, ge=0)
-    io_write_bytes: int = Field(default=0, ge=0)
+    since_boot_s: Seconds
+    cpu_seconds: Seconds = 0.0
+    memory_bytes: Count = 0  # not shared with the template; QEMU's own included
+    network_rx_bytes: Count = 0
+    network_tx_bytes: Count = 0
+    io_read_bytes: Count = 0
+    io_write_bytes: Count = 0
 
 
 class Image(Message):
