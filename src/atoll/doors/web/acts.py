@@ -21,7 +21,7 @@ from atoll.domain.account import Caller
 
 KEPT_S = 600.0
 AT_ONCE = 16
-HELD = 1_000
+HELD = 300
 _LINES = 200  # of progress
 
 _log = log.get("web")
