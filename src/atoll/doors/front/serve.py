@@ -34,7 +34,7 @@ async def serve(app: ASGIApp, *, port: int) -> None:
         timeout_graceful_shutdown=_STOP_S,
     )
     server = _Server(settings)
-    with _listen(port) as sock:
+    with listening(port) as sock:
         try:
             await server.serve(sockets=[sock])
         except asyncio.CancelledError:
@@ -49,8 +49,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def listening(port: int) -> socket.socket:
+    """The socket on loopback. Raises Conflict when the port is taken."""
+    # asyncio turns TCP_NODELAY on for connections whose socket names the protocol, and for no others.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))
