@@ -79,7 +79,7 @@ class Api:
         )
 
     def end(self, credential: str) -> None:
-        """A key or token was removed: end what it runs in VMs."""
+        """A key or token was removed: end what it runs in VMs, and what goes on for it."""
         self._exec.end(credential)
 
     def app(self) -> ASGIApp:
