@@ -38,6 +38,10 @@ class About:
     vms: Collection[str] = ()
     names: Collection[str] = ()
 
+    def covers(self, event: Happened) -> bool:
+        """Whether an event is one of them."""
+        return event.vm_id in self.vms or event.vm in self.names
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -33,7 +33,7 @@ from atoll.domain.account import Caller, Route
 from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
-from atoll.doors.api.run import Lines, VmRunner, collect, left
+from atoll.doors.api.run import Lines, VmRunner, collect, left, output_lines, reply_lines
 from atoll.doors.api.running import Running, ended
 from atoll.doors.front.hosts import source_of
 
@@ -93,7 +93,7 @@ class Exec:
         self._limits = limits or Limits(monotonic=time.monotonic)
 
     def end(self, credential: str) -> None:
-        """End what this key or token runs in VMs: it was removed."""
+        """End what this key or token runs in VMs, and what goes on for it: it was removed."""
         self._running.end(credential)
 
     async def __call__(self, request: Request) -> Response:
@@ -153,6 +153,12 @@ class Exec:
                 hint="Try: ls, to see what happened",
             )
             return _answer(late, 504)
+        if reply.more is not None:
+            if not _may_be_lines(request):
+                raise Invalid(
+                    "this goes on, and is answered in lines of JSON", hint=f"Try: Accept: {NDJSON}"
+                )
+            return Lines(reply_lines(reply), self._running.by(caller))
         if reply.run_in_vm is None:
             return _render(reply)
         return await self._run_in_vm(request, caller, reply.run_in_vm, reply.command)
@@ -170,7 +176,7 @@ class Exec:
         entered = self._running.by(caller)
         items = self._vm_runner().run_in_vm(route, command)
         if NDJSON in request.headers.get("accept", ""):
-            return Lines(items, entered)
+            return Lines(output_lines(items), entered)
         try:
             with entered() as must_end:
                 async with timeout(COMMAND_S):
@@ -211,6 +217,11 @@ def _status(error: AtollError) -> int:
 
 def _answer(error: AtollError, status: int, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(error.to_wire(), status_code=status, headers=headers)
+
+
+def _may_be_lines(request: Request) -> bool:
+    accepted = request.headers.get("accept", "*/*")
+    return any(media in accepted for media in (NDJSON, "application/*", "*/*"))
 
 
 def _bearer(request: Request) -> str:

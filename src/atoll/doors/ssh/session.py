@@ -8,10 +8,12 @@ anybody has written reaches a terminal raw: what one acts on is spelled out here
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol, cast
 
 import asyncssh
 
+from atoll.base.aio import unless
 from atoll.base.errors import AtollError, Invalid, NotFound
 from atoll.base.log import get
 from atoll.base.text import escape
@@ -22,9 +24,10 @@ from atoll.domain.account import Caller, Route
 from atoll.doors.ssh import target
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
+from atoll.doors.ssh.follow import follow, signalled
 from atoll.doors.ssh.pager import Pager
 from atoll.doors.ssh.process import Process
-from atoll.doors.ssh.prompt import Prompt, TerminalLines, piped_lines
+from atoll.doors.ssh.prompt import InputEnded, PipedLines, Prompt, TerminalLines
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.terminal import Interrupted, Terminal
@@ -91,6 +94,7 @@ class Session:
         self._process = process
         self._visitor = visitor
         self._terminal = Terminal(process) if process.term_type is not None else None
+        self._lines: PipedLines | None = None  # of a prompt without a terminal
 
     async def run(self) -> int:
         visitor, process = self._visitor, self._process
@@ -181,16 +185,31 @@ class Session:
         reply = await (work if self._terminal is None else self._terminal.until_done(work))
         if reply.run_in_vm is not None:
             return await self._run_in_vm(reply.run_in_vm, reply.command)
-        if reply.text and self._terminal is not None:
+        if reply.more is not None:
+            await self._go_on(reply)
+        elif reply.text and self._terminal is not None:
             await Pager(self._terminal).show(reply.text, is_whole=wants_json(line))
         elif reply.text:
             self._write(reply.text + "\n", is_result=True)
         return reply.exit
 
+    async def _go_on(self, reply: Reply) -> None:
+        """Print until nobody wants more; raises Interrupted on Ctrl-C."""
+        process = self._process
+        printing = follow(process, reply, lambda text: self._write(text, is_result=True))
+        if self._terminal is not None:
+            await self._terminal.until_done(printing)
+        elif self._lines is None:
+            await unless(printing, signalled(process))
+        else:
+            with suppress(InputEnded):
+                await unless(printing, self._lines.end())
+
     async def _prompt(self, caller: Caller) -> int:
         if self._terminal is None:
+            self._lines = PipedLines(self._process)
             return await Prompt(answer=lambda line: self._answer(caller, line)).run(
-                piped_lines(self._process)
+                aiter(self._lines)
             )
         self._greet()
         lines = TerminalLines(
