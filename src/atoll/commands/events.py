@@ -41,7 +41,9 @@ class Events:
     last: int = flag(
         "-n --last", f"how many, at most {MOST}", default=20, value="N", convert=_count, shown="20"
     )
-    follow: bool = flag("-f --follow", "go on, and print what happens from now on", default=False)
+    follow: bool = flag(
+        "-f --follow", "go on, and print what happens from now on", default=False, endless=True
+    )
 
 
 @VERBS.command(
