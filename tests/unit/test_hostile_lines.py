@@ -89,7 +89,12 @@ def test_any_line(runner: asyncio.Runner, tmp_path: Path, dice: random.Random) -
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         async with target(folder) as aim:
             for _ in range(40):
-                await aim.check(hostile.line(dice))
+                line = hostile.line(dice)
+                await aim.check(line)
+                await aim.cloud.cloud.history.add(aim.cloud.ann, line)
+                await aim.cloud.language.choices(
+                    aim.cloud.ann, line[: dice.randrange(len(line) + 1)]
+                )
 
     runner.run(throw())
 
