@@ -48,6 +48,24 @@ async def listening(here: Lobby, count: int) -> None:
     await poll(check, seconds=20, what=f"{count} who listen, not {len(audience)}", every=0.005)
 
 
+async def read_ahead(here: Lobby) -> None:
+    """Wait until all that the clients have sent was read."""
+
+    async def check() -> bool | None:
+        channels = [
+            channel
+            for visitor in here.ground.door._visitors
+            if visitor._conn is not None
+            for channel in visitor._conn._channels.values()
+        ]
+        counts = [channel._recv_window for channel in channels]
+        seen.append(counts)
+        return (len(seen) > 50 and all(count == counts for count in seen[-50:])) or None
+
+    seen: list[list[int]] = []
+    await poll(check, seconds=20, what="the input to be read", every=0.005)
+
+
 # --- without a terminal
 
 
@@ -199,6 +217,20 @@ async def test_it_ends_with_the_connection(here: Lobby) -> None:
         await listening(here, 0)
 
 
+async def test_lines_of_a_client_that_is_gone_are_not_run(here: Lobby) -> None:
+    async with client(here.ground.ssh_line("-T", "atoll@gw")) as one:
+        assert one.stdin is not None
+        one.stdin.write(b"events --follow\n")
+        await line(one)
+        one.stdin.write(b"new --name web\nnew --name db\n")
+        await listening(here, 1)
+        await read_ahead(here)
+        one.kill()
+        await listening(here, 0)
+        await here.control.run("new --name last")
+        assert [vm["vm_name"] for vm in (await here.control.data("ls"))["vms"]] == ["last"]
+
+
 # --- on a terminal
 
 
@@ -233,6 +265,89 @@ async def test_a_terminal_that_goes_away_ends_it(here: Lobby) -> None:
         await screen.shows(HEAD)
         await listening(here, 1)
     await listening(here, 0)
+
+
+# --- lists that stand for one another
+
+
+async def test_without_a_terminal_every_list_is_printed(here: Lobby) -> None:
+    await here.control.run("new --name web")
+    async with client(here.ground.ssh_line("-T", "atoll@gw", "ls", "--watch")) as one:
+        assert (await line(one)).split()[:2] == ["NAME", "STATUS"]
+        assert (await line(one)).split()[:2] == ["web", "running"]
+        await listening(here, 1)
+        await here.control.run("pause web")
+        assert await line(one) == ""
+        assert (await line(one)).split()[:2] == ["NAME", "STATUS"]
+        assert (await line(one)).split()[:2] == ["web", "paused"]
+        one.kill()
+        await listening(here, 0)
+
+
+async def test_a_list_of_json_is_a_line(here: Lobby) -> None:
+    async with client(here.ground.ssh_line("-T", "atoll@gw", "ls", "-w", "--json")) as one:
+        assert json.loads(await line(one)) == {"vms": []}
+        await listening(here, 1)
+        await here.control.run("new --name web")
+        assert json.loads(await line(one))["vms"][0]["vm_name"] == "web"
+
+
+@pytest.mark.parametrize(("key", "code"), [("q", 0), ("\x04", 0), ("\x03", 130)])
+async def test_on_a_terminal_it_is_drawn_in_place(here: Lobby, key: str, code: int) -> None:
+    await here.control.run("new --name web")
+    with here.screen("ls", "--watch", columns=60) as screen:
+        await screen.shows("NAME +STATUS .*", "web +running .*", "q quit")
+        await here.control.run("new --name db")
+        await screen.shows("NAME .*", "db +running .*", "web +running .*", "q quit")
+        assert screen.rows()[0].startswith("NAME")
+        await here.control.run("pause web")
+        await screen.shows("NAME .*", "db +running .*", "web +paused .*", "q quit")
+        await here.control.run("rm db")
+        await screen.shows("NAME .*", "web +paused .*", "q quit")
+        assert len(screen.rows()) == 3
+        screen.drag(columns=20, rows=10)
+        await screen.shows("NAME  STATUS  …", "web   paused  …", "q quit")
+        screen.type(key)
+        assert await screen.ended() == code
+    await listening(here, 0)
+
+
+async def test_at_the_prompt_it_leaves_the_last_list(here: Lobby) -> None:
+    await here.control.run("new --name web")
+    with here.screen(columns=60) as screen:
+        await screen.shows(".*", PROMPT)
+        screen.type("ls --watch\r")
+        await screen.shows("NAME .*", "web +running .*", "q quit")
+        await here.control.run("pause web")
+        await screen.shows("NAME .*", "web +paused .*", "q quit")
+        screen.type("\x03")
+        await screen.shows("\\^C", PROMPT)
+        assert any(row.startswith("web   paused") for row in screen.rows())
+        screen.type("whoami\r")
+        await screen.shows("(desk|laptop) .*", PROMPT)
+    await listening(here, 0)
+
+
+async def test_more_than_the_screen_holds(here: Lobby) -> None:
+    for number in range(9):
+        await here.control.run(f"new --name web-{number}x")
+    with here.screen("ls", "--watch", columns=60, rows=6) as screen:
+        await screen.shows("NAME .*", *["web-.*"] * 4, "1-5 of 10  q quit")
+        await here.control.run("rm web-0x")
+        await screen.shows("NAME .*", "web-1x .*", *["web-.*"] * 3, "1-5 of 9  q quit")
+        screen.type("x\x07q")
+        assert await screen.ended() == 0
+
+
+async def test_a_terminal_without_a_movable_cursor_gets_every_list(here: Lobby) -> None:
+    with here.screen("ls", "--watch", columns=70, term="dumb") as screen:
+        await screen.shows("No VMs. Try: new")
+        await listening(here, 1)
+        await here.control.run("new --name web")
+        await screen.shows("NAME .*", "web +running .*")
+        assert b"\x1b" not in screen.received
+        screen.type("\x03")
+        assert await screen.ended() == 130
 
 
 @asynccontextmanager

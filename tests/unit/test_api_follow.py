@@ -101,6 +101,16 @@ async def test_the_last_and_then_what_comes_to_each_of_two(api: Served) -> None:
         await listening(api, 0)
 
 
+async def test_lists_as_they_change(api: Served) -> None:
+    async with client(api) as made, stream(made, "ls --watch") as one, stream(made, "ls -w") as two:
+        assert await one.next() == await two.next() == {"vms": []}
+        await call(made, "new --name web")
+        for each in (one, two):
+            while (shown := (await each.next())["vms"])[0]["status"] != "running":
+                pass
+            assert [vm["vm_name"] for vm in shown] == ["web"]
+
+
 async def test_beats_while_nothing_happens(api: Served) -> None:
     async with client(api) as made, stream(made, "events --follow") as one:
         await one.next()
@@ -193,6 +203,35 @@ async def test_a_call_ends_with_the_time_of_its_token() -> None:
         with pytest.raises(Denied, match="has ended"):
             await ended(end)
         assert not other.is_set()
+
+
+async def test_what_was_removed_while_the_line_was_on_its_way_lets_nothing_in() -> None:
+    running = Running()
+    before = running.mark
+    running.end("api:1")
+    running.end("api:2")
+    with running.by(ANN, since=before)() as end, running.by(ANN)() as again:
+        with pytest.raises(Denied, match="was removed"):
+            await ended(end)
+        assert not again.is_set()  # it was looked up after the removal, and is there
+
+
+async def test_a_removal_before_the_body_has_come(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "engine.sock")
+    async with (
+        engine.serving(),
+        control(tmp_path / "control", engine) as cloud,
+        door(cloud, tmp_path) as api,
+    ):
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"events "
+            assert await cloud.cloud.tokens.remove(cloud.ann.account, "test")
+            yield b"--follow"
+
+        bearer = {"authorization": f"Bearer {api.token}"}
+        answer = await api.client.post("/exec", content=body(), headers=bearer)
+    assert answer.json() == {"error": "the key or token of this call was removed"}
 
 
 async def test_a_client_that_does_not_read_holds_up_the_next_line() -> None:

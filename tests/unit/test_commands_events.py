@@ -128,7 +128,7 @@ async def test_of_a_vm_that_is_gone_for_good(cloud: Control) -> None:
     await cloud.cloud.trash.sweep()
     async with cloud.store.read() as tx:
         assert await vms.everywhere(tx) == ()
-    assert await told(cloud, "events web") == ["new web", "rm web"]
+    assert await told(cloud, "events web") == ["new web", "rm web", "purged web"]
 
 
 async def test_others_events_are_nobodys_business(cloud: Control) -> None:

@@ -34,7 +34,7 @@ from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left, output_lines, reply_lines
-from atoll.doors.api.running import Running, ended
+from atoll.doors.api.running import Entered, Running, ended
 from atoll.doors.front.hosts import source_of
 
 COMMAND_S = 30.0
@@ -98,12 +98,14 @@ class Exec:
 
     async def __call__(self, request: Request) -> Response:
         """Authenticate, count, read, run, answer."""
+        mark = self._running.mark
         try:
             caller = await self._caller(_bearer(request), source_of(request))
         except Denied as error:
             return _answer(error, 401, {"www-authenticate": "Bearer"})
         except AtollError as error:
             return _answer(error, _status(error))
+        entered = self._running.by(caller, since=mark)
         wait_s = self._limits.wait_s(caller.credential)
         if wait_s:
             often = Exhausted("this key calls too often", hint=f"Try again in {wait_s} s")
@@ -116,17 +118,22 @@ class Exec:
             return _answer(error, error.http)
         try:
             if key is not None and self._language.changes(line):
-                run = partial(self._answered, request, caller, line, words)
+                run = partial(self._answered, request, caller, entered, line, words)
                 return await once(self._answers, caller, key, line, run)
         except AtollError as error:
             return _answer(error, _status(error))
-        return await self._answered(request, caller, line, words)
+        return await self._answered(request, caller, entered, line, words)
 
     async def _answered(
-        self, request: Request, caller: Caller, line: str, words: Sequence[str]
+        self,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+        line: str,
+        words: Sequence[str],
     ) -> Response:
         try:
-            return await self._run(request, caller, line, words)
+            return await self._run(request, caller, entered, line, words)
         except AtollError as error:
             return _answer(error, _status(error))
 
@@ -140,7 +147,12 @@ class Exec:
         return found
 
     async def _run(
-        self, request: Request, caller: Caller, line: str, words: Sequence[str]
+        self,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+        line: str,
+        words: Sequence[str],
     ) -> Response:
         verb = next((word for word in words if not word.startswith("--")), "")
         seconds = LONG_S if verb in LONG else COMMAND_S
@@ -158,13 +170,13 @@ class Exec:
                 raise Invalid(
                     "this goes on, and is answered in lines of JSON", hint=f"Try: Accept: {NDJSON}"
                 )
-            return Lines(reply_lines(reply), self._running.by(caller))
+            return Lines(reply_lines(reply), entered)
         if reply.run_in_vm is None:
             return _render(reply)
-        return await self._run_in_vm(request, caller, reply.run_in_vm, reply.command)
+        return await self._run_in_vm(request, entered, reply.run_in_vm, reply.command)
 
     async def _run_in_vm(
-        self, request: Request, caller: Caller, route: Route, command: str
+        self, request: Request, entered: Entered, route: Route, command: str
     ) -> Response:
         """The plain form holds the output until the exit code is known; lines are sent as they come."""
         if HEADER in request.headers:
@@ -173,7 +185,6 @@ class Exec:
             )
         if not command:
             raise Invalid("there is no terminal here for a shell", hint="Try: ssh <vm> <command>")
-        entered = self._running.by(caller)
         items = self._vm_runner().run_in_vm(route, command)
         if NDJSON in request.headers.get("accept", ""):
             return Lines(output_lines(items), entered)

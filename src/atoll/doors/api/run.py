@@ -115,6 +115,8 @@ class Lines(Response):
     async def _relay(self, send: Send) -> None:
         try:
             with self._entered() as must_end:
+                if must_end.is_set():  # while the line was on its way
+                    await ended(must_end)
                 await unless(self._send_all(send), ended(must_end))
         except AtollError as error:
             await self._line(send, {"error": str(error)})  # its only key, as clients expect

@@ -35,23 +35,43 @@ class Running:
 
     def __init__(self) -> None:
         self._by_credential: dict[str, set[End]] = {}
+        self._removed: dict[str, int] = {}  # credential -> the mark before its removal
+        self._mark = 0
 
-    def by(self, caller: Caller) -> Entered:
-        """What puts a call of this caller on the list, by its key and by its token."""
-        credentials = {caller.key_fingerprint or "", caller.token} - {""}
-        return partial(self._entered, frozenset(credentials), caller.good_for_s)
+    @property
+    def mark(self) -> int:
+        """Taken before a caller is looked up, it tells which removals the look-up may have missed."""
+        return self._mark
+
+    def by(self, caller: Caller, *, since: int | None = None) -> Entered:
+        """What puts a call of this caller on the list, by its key and by its token.
+
+        To be asked for as soon as the caller is known, `since` the mark from before: the client decides
+        how long its line takes to arrive.
+        """
+        credentials = frozenset({caller.key_fingerprint or "", caller.token} - {""})
+        until = None
+        if caller.good_for_s is not None:
+            until = asyncio.get_running_loop().time() + caller.good_for_s
+        return partial(self._entered, credentials, self._mark if since is None else since, until)
 
     def end(self, credential: str) -> None:
         """The key or token is gone, and so must be what it runs."""
+        self._removed[credential] = self._mark
+        self._mark += 1
         for event in self._by_credential.get(credential, ()):
             event.come("was removed")
 
     @contextmanager
-    def _entered(self, credentials: frozenset[str], seconds: float | None) -> Iterator[End]:
+    def _entered(
+        self, credentials: frozenset[str], since: int, until: float | None
+    ) -> Iterator[End]:
         event = End()
+        if any(self._removed.get(credential, -1) >= since for credential in credentials):
+            event.come("was removed")
         timer = None
-        if seconds is not None:
-            timer = asyncio.get_running_loop().call_later(seconds, event.come, "has ended")
+        if until is not None:
+            timer = asyncio.get_running_loop().call_at(until, event.come, "has ended")
         for credential in credentials:
             self._by_credential.setdefault(credential, set()).add(event)
         try:

@@ -65,10 +65,12 @@ class PipedLines:
         await asyncio.Event().wait()  # the rest waits on the client's side
 
     async def _next(self) -> str | None:
+        if self._process.is_closing():
+            return None  # nobody is there who would want to know what came of the rest
         return self._ahead.popleft() if self._ahead else await self._read()
 
     async def _read(self) -> str | None:
-        if self._is_over or self._process.is_closing():
+        if self._is_over:
             return None
         try:
             line = await self._process.stdin.readline()

@@ -32,6 +32,7 @@ from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.visitor import Visitor
+from atoll.doors.ssh.watch import Watch
 from atoll.doors.ssh.words import wants_json, wants_stdin
 
 _log = get(__name__)
@@ -196,6 +197,9 @@ class Session:
     async def _go_on(self, reply: Reply) -> None:
         """Print until nobody wants more; raises Interrupted on Ctrl-C."""
         process = self._process
+        if reply.is_redrawn and self._terminal is not None and not self._terminal.is_dumb:
+            await Watch(process, self._terminal).show(reply)
+            return
         printing = follow(process, reply, lambda text: self._write(text, is_result=True))
         if self._terminal is not None:
             await self._terminal.until_done(printing)

@@ -82,6 +82,10 @@ class Terminal:
         if sequences and not self._process.is_closing():
             self._process.stdout.write(sequences)
 
+    async def drained(self) -> None:
+        """Wait until the client has room for more. Raises OSError when it is gone."""
+        await self._process.stdout.drain()
+
     def bell(self) -> None:
         """Something could not be done."""
         self.draw("\a")
