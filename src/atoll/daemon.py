@@ -11,12 +11,17 @@ from atoll.base import log
 from atoll.base.aio import TaskGroup
 from atoll.commands.language import Language
 from atoll.config import Config
-from atoll.doors.api.app import Api
+from atoll.doors.api.app import Api, names_of
 from atoll.doors.api.serve import serve
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
+from atoll.doors.ssh.shells import Shells
+from atoll.doors.web.assets import Assets
+from atoll.doors.web.templates import Templates
+from atoll.doors.web.terminal.pages import TerminalPages
+from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
@@ -74,6 +79,21 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
     )
+    terminals = Terminals(
+        shells=Shells(opener=ssh, language=language, history=cloud.history),
+        language=language,
+        sessions=sessions,
+        changes=cloud.changes,
+    )
+    cloud.facts.when_vm_ends(terminals.end_vm)
+    assets = Assets()
+    pages = TerminalPages(
+        names=names_of(config),
+        sessions=sessions,
+        language=language,
+        terminals=terminals,
+        templates=Templates(assets),
+    )
     api = Api(
         config=config,
         language=language,
@@ -83,6 +103,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         cloud=cloud,
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
+        routes=[*pages.routes(), *assets.routes()],
     )
     cloud.accounts.when_key_ends(lambda key: api.end(key.fingerprint))
     cloud.tokens.when_token_ends(api.end)
@@ -97,6 +118,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         group.create_task(_edge(edge), name="edge")
         group.create_task(serve(api.app(), port=config.control.api_port), name="api")
         group.create_task(ssh.run(), name="ssh")
+        group.create_task(terminals.run(), name="terminals")
         async with local.serving():
             _log.info("control ready", ssh_port=config.ssh.port)
             await asyncio.Event().wait()

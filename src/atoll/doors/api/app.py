@@ -22,7 +22,7 @@ from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.domain.account import Published
-from atoll.domain.web import HOST_HEADER, Names
+from atoll.domain.web import HOST_HEADER, SOCKET_PATH, STYLE_NONCE, Names
 from atoll.doors.api import pages
 from atoll.doors.api.docs import Docs
 from atoll.doors.api.endpoints import endpoints
@@ -60,7 +60,10 @@ class Api:
         ca: Path,
         runner: VmRunner | None = None,
         limits: Limits | None = None,
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
+        """`routes` are those of other doors on the cloud's own host."""
+        self._routes = routes
         self._names = names_of(config)
         port = "" if config.ssh.port == 22 else f"-p {config.ssh.port} "
         self._login = Login(
@@ -89,6 +92,7 @@ class Api:
                 *self._login.cloud_routes(),
                 *self._docs.routes(),
                 *(endpoint.route for endpoint in self._endpoints),
+                *self._routes,  # before the folder, which answers for all below its path
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ]
         )
@@ -113,13 +117,21 @@ class _Hosts:
         self._names = names
         self._cloud = cloud
         self._vm = vm
-        self._policy = (
-            "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none';"
+
+    def _policy(self, nonce: str) -> str:
+        """`nonce` is of a page whose script makes style elements: they carry it."""
+        named = f" 'nonce-{nonce}'" if nonce else ""
+        return (
+            f"default-src 'none'; style-src 'self'{named}; script-src 'self'; connect-src 'self';"
+            " img-src 'self' data:; font-src 'self'; base-uri 'none';"
             # a form's redirect to a VM's host counts as its action
-            f" form-action 'self' https://*.{names.domain}:*; frame-ancestors 'none'"
+            f" form-action 'self' https://*.{self._names.domain}:*; frame-ancestors 'none'"
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
@@ -133,11 +145,19 @@ class _Hosts:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("cache-control", "no-store")
                 headers.setdefault("referrer-policy", "same-origin")
-                headers["content-security-policy"] = self._policy
+                headers["content-security-policy"] = self._policy(scope.get(STYLE_NONCE, ""))
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         await app(scope, receive, send_safely)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through what may be a WebSocket; its route checks origin and session."""
+        host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
+        if host == self._names.domain and SOCKET_PATH.fullmatch(scope["path"]):
+            await self._cloud(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
 
 
 _elsewhere = JSONResponse({"code": "not-found", "error": "not served here"}, status_code=421)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -27,6 +27,7 @@ from atoll.domain.web import (
     TOKEN_COOKIE,
     TOKEN_S,
     Names,
+    is_own_page,
     own_path,
 )
 from atoll.doors.api import pages
@@ -237,13 +238,9 @@ class Login:
 
 def _check_origin(request: Request, host: str) -> None:
     """Refuse a form sent by another site's page; browsers say where it came from."""
-    site = request.headers.get("sec-fetch-site")
-    if site in ("same-origin", "none"):
-        return
-    origin = request.headers.get("origin")
-    if site is None and (origin is None or urlsplit(origin).hostname == host):
-        return
-    raise Denied("this form was sent by a page of another site")
+    said = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if not is_own_page(*said, host):
+        raise Denied("this form was sent by a page of another site")
 
 
 def _url(authority: str, path: str) -> str:

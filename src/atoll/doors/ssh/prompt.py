@@ -8,7 +8,7 @@ import asyncssh
 
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.words import commands
@@ -33,7 +33,7 @@ class Prompt:
         return code
 
 
-async def piped_lines(process: Process) -> AsyncIterator[str]:
+async def piped_lines(process: Channel) -> AsyncIterator[str]:
     """The lines of a session without a terminal."""
     while not process.is_closing():
         try:
