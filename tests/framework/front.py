@@ -30,7 +30,7 @@ class Front:
         """End every connection without a word, and take no new one until `mend`."""
         self.is_cut = True
         for writer in self._open:
-            writer.transport.abort()
+            _abort(writer)
 
     def mend(self) -> None:
         """Connections work again."""
@@ -52,7 +52,12 @@ class Front:
             finally:
                 self._open -= ends
                 for end in ends:
-                    end.transport.abort()
+                    _abort(end)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    if not writer.is_closing():
+        writer.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

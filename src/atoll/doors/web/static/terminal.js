@@ -106,9 +106,16 @@ function told(message) {
 }
 
 function output(buffer) {
-  have += buffer.byteLength;
+  const bytes = new Uint8Array(buffer);
+  const old = Math.min(bytes.length, Math.max(0, live - have));
+  if (old) show(bytes.subarray(0, old));
+  if (old < bytes.length) show(bytes.subarray(old));
+}
+
+function show(bytes) {
+  have += bytes.length;
   const end = have;
-  term.write(new Uint8Array(buffer), () => {
+  term.write(bytes, () => {
     shown = end;
     // Not for each chunk, but always for the last one.
     if (shown - acked >= ACK_EVERY || shown === have) {
@@ -159,10 +166,19 @@ function flush() {
   }
 }
 
-// Old output that is shown again holds questions of programs (where is the cursor?). The terminal answers each,
-// and an answer that nobody waits for is typed into the shell. So nothing is sent before the screen is up to date.
-term.onData(text => { if (shown >= live) type(encoder.encode(controlled(text))); });
-term.onBinary(text => { if (shown >= live) type(Uint8Array.from(text, letter => letter.charCodeAt(0))); });
+term.onData(text => type(encoder.encode(controlled(text))));
+term.onBinary(text => type(Uint8Array.from(text, letter => letter.charCodeAt(0))));
+
+// Old output that is shown again holds questions of programs: where is the cursor, what are you, which colours?
+// The terminal would answer each, and an answer that nobody waits for is typed into the shell.
+const isOld = () => shown < live;
+for (const id of [
+  {final: 'c'}, {prefix: '>', final: 'c'}, {prefix: '=', final: 'c'}, {prefix: '>', final: 'q'},
+  {final: 'n'}, {prefix: '?', final: 'n'}, {final: 't'},
+  {intermediates: '$', final: 'p'}, {prefix: '?', intermediates: '$', final: 'p'},
+]) term.parser.registerCsiHandler(id, isOld);
+term.parser.registerDcsHandler({intermediates: '$', final: 'q'}, isOld);
+for (const id of [4, 10, 11, 12]) term.parser.registerOscHandler(id, data => isOld() && data.includes('?'));
 
 // --- size
 
@@ -183,7 +199,8 @@ addEventListener('focus', () => { fitted = ''; refit(); });
 
 // --- keys of the page, for phones and for those who cannot press two at once
 
-const KEYS = {escape: '\x1b', tab: '\t', left: 'D', up: 'A', down: 'B', right: 'C'};
+const KEYS = {escape: '\x1b', tab: '\t'};
+const ARROWS = {left: 'D', up: 'A', down: 'B', right: 'C'};
 const control = document.querySelector('[data-key=control]');
 
 function controlled(text) {
@@ -203,9 +220,8 @@ async function press(key) {
   else if (key === 'smaller') letters(-1);
   else if (key === 'larger') letters(1);
   else if (key === 'paste') term.paste(await navigator.clipboard.readText());
-  else if (key.length > 2 && KEYS[key].length === 1 && 'ABCD'.includes(KEYS[key])) {
-    term.input((term.modes.applicationCursorKeysMode ? '\x1bO' : '\x1b[') + KEYS[key]);
-  } else term.input(KEYS[key]);
+  else if (key in ARROWS) term.input((term.modes.applicationCursorKeysMode ? '\x1bO' : '\x1b[') + ARROWS[key]);
+  else term.input(KEYS[key]);
 }
 
 document.querySelector('.terminal-keys').addEventListener('click', event => {
