@@ -70,7 +70,6 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
-    cloud.facts.when_vm_ends(ssh.end_vm)
     edge = EdgeSync(
         config=config,
         keys=folder,
@@ -85,7 +84,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         sessions=sessions,
         changes=cloud.changes,
     )
-    cloud.facts.when_vm_ends(terminals.end_vm)
+    cloud.facts.when_vm_ends(terminals.end_vm)  # before its connection ends: it says why
+    cloud.facts.when_vm_ends(ssh.end_vm)
     assets = Assets()
     pages = TerminalPages(
         names=names_of(config),

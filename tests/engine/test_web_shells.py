@@ -11,6 +11,7 @@ import pytest
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Unavailable
+from atoll.domain.account import Caller, Door
 from atoll.doors.ssh.shells import Shells, VmShell
 from contracts.run_in_vm import gone
 from framework.gateway import ANN, Ground, ground
@@ -93,6 +94,27 @@ async def test_hanging_up_ends_what_runs(here: Ground) -> None:
     shell.hang_up()
     assert await shell.run() == "The connection to web ended."
     await gone(pid)
+
+
+async def test_a_vm_that_is_paused_gives_the_prompt_back(here: Ground) -> None:
+    """No goodbye comes from it: whoever waits in `ssh web` would wait for ever."""
+    window = Window()
+    caller = Caller(account=ANN, door=Door.WEB)
+    shells = Shells(opener=here.door, language=here.town, history=here.town)
+    prompt = await shells.prompt(caller, (80, 24), window.show)
+    async with TaskGroup() as group:
+        how = group.create_task(prompt.run())
+        await window.shows(rb"atoll> ")
+        await prompt.write(b"ssh web\r")
+        await prompt.write(b"echo ins''ide\n")
+        await window.shows(rb"inside\r\n")
+        here.door.end_vm("vm-other")
+        await prompt.write(b"echo st''ill\n")
+        await window.shows(rb"still\r\n")
+        here.door.end_vm("vm-web")
+        await window.shows(rb"The connection to web ended\.\r\n.*atoll> ")
+        await prompt.write(b"exit\r")
+    assert how.result() == "You have left the prompt."
 
 
 async def test_a_vm_that_does_not_answer_is_named(here: Ground) -> None:

@@ -19,7 +19,7 @@ from atoll.domain.account import Caller
 from atoll.doors.ssh.lobby import served
 from atoll.doors.ssh.process import TermSize
 from atoll.doors.ssh.relay import VmSide
-from atoll.doors.ssh.session import History, Language, Session, VmOpener, exit_code
+from atoll.doors.ssh.session import History, Language, Session, VmOpener
 
 TERM = "xterm-256color"
 _CHUNK = 1 << 15
@@ -152,7 +152,7 @@ class PagePrompt:
 class _PageSession(Session):
     """A session whose channel is not AsyncSSH's."""
 
-    async def _attach(self, vm: VmSide, command: str) -> int:
+    async def _attach(self, vm: VmSide, command: str) -> asyncssh.SSHCompletedProcess:
         page, terminal = self._process, self._terminal
         assert isinstance(page, PagePrompt), "it is the only channel of such a session"
         assert terminal is not None, "a page has a terminal"
@@ -171,8 +171,7 @@ class _PageSession(Session):
                     page.stdout.write(data)
                     await page.may_print.wait()
                 typing.cancel()
-            done = await inner.wait(check=False)
-        return exit_code(done)
+            return await inner.wait(check=False)
 
 
 async def _type(page: PagePrompt, inner: asyncssh.SSHClientProcess[str]) -> None:

@@ -258,12 +258,16 @@ class Session:
         """`ssh <vm> [command]` inside the lobby: a session in the VM on the same streams."""
         vm = await self._opener.open_vm(route)
         try:
-            return await self._attach(vm, command)
+            done = await self._attach(vm, command)
         finally:
             vm.leave(asyncssh.DISC_BY_APPLICATION, "done")
+        if done.exit_status is None and done.exit_signal is None:
+            self.note(f"The connection to {route.vm_name} ended.")
+        code = done.exit_status
+        return code if code is not None and code >= 0 else 255
 
-    async def _attach(self, vm: VmSide, command: str) -> int:
-        """Join our streams with those of a command there; its exit code."""
+    async def _attach(self, vm: VmSide, command: str) -> asyncssh.SSHCompletedProcess:
+        """Join our streams with those of a command there until it ends."""
         process = cast("asyncssh.SSHServerProcess[str]", self._process)  # AsyncSSH joins its own
         async with vm.create_process(
             command or None,
@@ -279,11 +283,4 @@ class Session:
             if self._terminal is not None:
                 inner.stdin.write(self._terminal.typed_ahead())
             await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
-            done = await inner.wait(check=False)
-        return exit_code(done)
-
-
-def exit_code(done: asyncssh.SSHCompletedProcess) -> int:
-    """Of a command in a VM; 255, as ssh has it, when the VM did not say."""
-    code = done.exit_status
-    return code if code is not None and code >= 0 else 255
+            return await inner.wait(check=False)
