@@ -15,24 +15,24 @@ import asyncssh
 
 from atoll.base.aio import unless
 from atoll.commands.reply import Reply
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.terminal import Interrupted
 
 _CHUNK = 65536
 
 
-async def follow(process: Process, reply: Reply, write: Callable[[str], None]) -> None:
+async def follow(process: Channel, reply: Reply, write: Callable[[str], None]) -> None:
     """Print the reply and what it goes on with. Raises OSError when the channel ends."""
     await unless(_pieces(process, reply, write), left(process))
 
 
-async def left(process: Process) -> None:
+async def left(process: Channel) -> None:
     """Wait until the channel is closed; raises OSError then."""
-    await process.channel.wait_closed()
+    await process.hung_up()
     raise BrokenPipeError("the client left")
 
 
-async def signalled(process: Process) -> None:
+async def signalled(process: Channel) -> None:
     """Read input and drop it; raises Interrupted when a signal comes. Its end is no reason to end."""
     try:
         while await process.stdin.read(_CHUNK):
@@ -42,7 +42,7 @@ async def signalled(process: Process) -> None:
     await asyncio.Event().wait()
 
 
-async def _pieces(process: Process, reply: Reply, write: Callable[[str], None]) -> None:
+async def _pieces(process: Channel, reply: Reply, write: Callable[[str], None]) -> None:
     assert reply.more is not None
     if reply.text:
         write(f"{reply.text}\n")

@@ -10,7 +10,7 @@ import asyncssh
 
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.words import commands
@@ -43,7 +43,7 @@ class InputEnded(Exception):
 class PipedLines:
     """The lines of a session without a terminal."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Channel) -> None:
         self._process = process
         self._ahead: deque[str] = deque()  # read while a command went on
         self._is_over = False

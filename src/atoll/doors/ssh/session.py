@@ -26,12 +26,11 @@ from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
 from atoll.doors.ssh.follow import follow, signalled
 from atoll.doors.ssh.pager import Pager
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.prompt import InputEnded, PipedLines, Prompt, TerminalLines
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.terminal import Interrupted, Terminal
-from atoll.doors.ssh.visitor import Visitor
 from atoll.doors.ssh.watch import Watch
 from atoll.doors.ssh.words import wants_json, wants_stdin
 
@@ -77,8 +76,28 @@ class VmOpener(Protocol):
         """Raises Unavailable."""
 
 
+class Guest(Protocol):
+    """Who is there: a visitor over SSH, or somebody at a page's prompt."""
+
+    @property
+    def caller(self) -> Caller | None:
+        """None: nobody that is known."""
+
+    @property
+    def user(self) -> str:
+        """The user name they gave."""
+
+    @property
+    def trouble(self) -> AtollError | None:
+        """Why the VM they named cannot be had."""
+
+    @property
+    def advice(self) -> str:
+        """What a stranger is told."""
+
+
 class Session:
-    """One channel of one visitor."""
+    """One channel of one guest."""
 
     def __init__(
         self,
@@ -86,8 +105,8 @@ class Session:
         language: Language,
         history: History,
         opener: VmOpener,
-        process: Process,
-        visitor: Visitor,
+        process: Channel,
+        visitor: Guest,
     ) -> None:
         self._language = language
         self._history = history
@@ -260,24 +279,31 @@ class Session:
 
     async def _run_in_vm(self, route: Route, command: str) -> int:
         """`ssh <vm> [command]` inside the lobby: a session in the VM on the same streams."""
-        process = self._process
         vm = await self._opener.open_vm(route)
         try:
-            async with vm.create_process(
-                command or None,
-                term_type=process.term_type,
-                term_size=process.term_size,
-                term_modes=process.term_modes,
-                encoding="utf-8",
-                errors="surrogateescape",
-                stdout=process.stdout,
-                stderr=asyncssh.STDOUT if self._terminal is not None else process.stderr,
-                recv_eof=False,  # the prompt goes on with the same streams
-            ) as inner:
-                if self._terminal is not None:
-                    inner.stdin.write(self._terminal.typed_ahead())
-                await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
-                done = await inner.wait(check=False)
+            done = await self._attach(vm, command)
         finally:
             vm.leave(asyncssh.DISC_BY_APPLICATION, "done")
-        return done.exit_status if done.exit_status is not None and done.exit_status >= 0 else 255
+        if done.exit_status is None and done.exit_signal is None:
+            self.note(f"The connection to {route.vm_name} ended.")
+        code = done.exit_status
+        return code if code is not None and code >= 0 else 255
+
+    async def _attach(self, vm: VmSide, command: str) -> asyncssh.SSHCompletedProcess:
+        """Join our streams with those of a command there until it ends."""
+        process = cast("asyncssh.SSHServerProcess[str]", self._process)  # AsyncSSH joins its own
+        async with vm.create_process(
+            command or None,
+            term_type=process.term_type,
+            term_size=process.term_size,
+            term_modes=process.term_modes,
+            encoding="utf-8",
+            errors="surrogateescape",
+            stdout=process.stdout,
+            stderr=asyncssh.STDOUT if self._terminal is not None else process.stderr,
+            recv_eof=False,  # the prompt goes on with the same streams
+        ) as inner:
+            if self._terminal is not None:
+                inner.stdin.write(self._terminal.typed_ahead())
+            await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
+            return await inner.wait(check=False)

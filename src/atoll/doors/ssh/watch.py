@@ -10,7 +10,7 @@ from atoll.doors.ssh.follow import left
 from atoll.doors.ssh.keys import Key, Typed
 from atoll.doors.ssh.pager import ENTER, LEAVE, screen
 from atoll.doors.ssh.pages import Pages
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.terminal import Happening, Interrupted, Terminal
 
 _QUIT = "q quit"
@@ -23,7 +23,7 @@ class _QuitError(Exception):
 class Watch:
     """Shows what a reply goes on with until `q` or Ctrl-C."""
 
-    def __init__(self, process: Process, terminal: Terminal) -> None:
+    def __init__(self, process: Channel, terminal: Terminal) -> None:
         self._process = process
         self._terminal = terminal
         self._pages = self._made("")
