@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -11,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from atoll.base.aio import deadline, poll
-from atoll.base.errors import Denied, Invalid, NotFound
+from atoll.base.aio import TaskGroup, deadline, poll
+from atoll.base.errors import AtollError, Denied, Invalid, NotFound
 from atoll.commands.reply import Piece
 from atoll.domain.account import Caller, Door, Scope
-from atoll.rpc.messages import VmState
+from atoll.rpc.messages import Message, Pause, VmState
 from atoll.services import changes
 from atoll.store import vms
 from fakes.engine import FakeEngine
@@ -214,6 +215,40 @@ async def test_a_crash_is_told_once_with_its_problem(cloud: Control, engine: Fak
     await cloud.run("resume web")
     engine.die(only(engine))
     await shows(cloud, "crashed web", "comment web", "resume web", "crashed web")
+
+
+async def test_a_crash_while_something_is_done_is_told_afterwards(
+    cloud: Control, engine: FakeEngine
+) -> None:
+    await cloud.run("new --name web")
+    await cloud.cloud.reconciler.reconcile()
+    engine.hold[Pause] = asyncio.Event()
+
+    async def is_seen() -> bool | None:
+        facts = cloud.cloud.facts.get(only(engine))
+        return (facts is not None and facts.state is VmState.STOPPED) or None
+
+    async with TaskGroup() as group:
+        task = group.create_task(fails(cloud, "pause web"))
+        await poll(lambda: asked(engine, Pause), seconds=10, what="the pause", every=0.01)
+        engine.die(only(engine))
+        await cloud.cloud.reconciler.reconcile()
+        await poll(is_seen, seconds=10, what="the crash", every=0.01)
+        assert await told(cloud) == ["new web"]
+        engine.hold.pop(Pause).set()
+        assert "is stopped" in await task
+    await cloud.cloud.reconciler.reconcile()
+    assert await told(cloud) == ["new web", "crashed web"]
+
+
+async def fails(cloud: Control, line: str) -> str:
+    with pytest.raises(AtollError) as caught:
+        await cloud.run(line)
+    return str(caught.value)
+
+
+async def asked(engine: FakeEngine, kind: type[Message]) -> bool | None:
+    return any(isinstance(request, kind) for request in engine.asked) or None
 
 
 async def test_a_guest_that_powers_off(cloud: Control, engine: FakeEngine) -> None:
