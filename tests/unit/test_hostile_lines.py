@@ -75,13 +75,13 @@ async def test_flags_twice(aim: Target) -> None:
 @pytest.mark.parametrize("size", [LINE_BYTES, LINE_BYTES + 1, 4 * LINE_BYTES])
 async def test_lines_of_any_length(aim: Target, size: int) -> None:
     for filling in ("a", "'", '"', "\\", " ", "\n", "--a ", "a ", "*", "é"):
-        for head in ("", "rm ", "ls ", "comment web ", "new --name ", "ssh web "):
+        for head in ("", "rm ", "comment web "):
             line = (head + filling * size).encode()[:size].decode(errors="ignore")
             await aim.check(line)
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(dice=st.randoms(use_true_random=False))
 def test_any_line(runner: asyncio.Runner, tmp_path: Path, dice: random.Random) -> None:
