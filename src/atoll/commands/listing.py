@@ -34,7 +34,9 @@ class Ls:
         convert=one_of("--group", GROUPS),
         shown="none",
     )
-    watch: bool = flag("-w --watch", "go on, and show the list anew when it changed", default=False)
+    watch: bool = flag(
+        "-w --watch", "go on, and show the list anew when it changed", default=False, endless=True
+    )
 
 
 @VERBS.command(
