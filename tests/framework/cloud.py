@@ -47,6 +47,7 @@ class Control:
     cloud: Cloud
     language: Language
     store: Store
+    sessions: Sessions
     engine: FakeEngine
     clock: Clock
     callers: dict[str, Caller] = field(default_factory=dict)
@@ -109,6 +110,7 @@ async def control(
         cloud=cloud,
         language=Language(cloud=cloud, sessions=sessions),
         store=store,
+        sessions=sessions,
         engine=engine,
         clock=clock,
     )

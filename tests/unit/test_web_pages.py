@@ -19,6 +19,7 @@ from atoll.commands.library import slug_of
 from atoll.commands.parse import parse
 from atoll.commands.verbs import REGISTRY
 from atoll.domain.web import SESSION_COOKIE
+from atoll.rpc.messages import Stat
 from fakes.engine import FakeEngine
 from framework.api import Door, door
 from framework.cloud import Control, control
@@ -26,7 +27,8 @@ from framework.forms import PageForm, forms, scripts
 
 SIGNED_IN = ("/", "/vm/web", "/vm/web/now", "/vm/web/log", "/keys", "/usage", "/run", "/run/new",
              "/docs", "/docs/new")  # fmt: skip
-OWN = {"/logout": set(), "/terminal": {"kind", "vm"}}  # not lines: a session's end, and a terminal
+# Not lines: a session's end, a terminal, and what the list is asked for, which changes nothing.
+OWN = {"/logout": set(), "/terminal": {"kind", "vm"}, "/": {"match"}}
 PAGE_BYTES = 150_000
 
 
@@ -130,7 +132,7 @@ async def test_every_form_of_every_page_is_a_verb(browser: Browser) -> None:
     seen = set()
     for path in every:
         for form in forms((await browser.get(path)).text):
-            assert form.method == "post"
+            assert form.method == ("get" if form.action == "/" else "post")
             if form.action in OWN:
                 assert {name for name, _ in form.fields} <= OWN[form.action]
                 continue
@@ -273,6 +275,56 @@ async def browser_of_bob(browser: Browser) -> str:
     """A Cookie header of bob's."""
     sessions = browser.cloud.language._sessions
     return f"{SESSION_COOKIE}={await sessions.new_session(browser.cloud.bob.account.id)}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("match", "line", "rows"),
+    [
+        ("eb", "ls -l -- '*eb*'", ["web"]),
+        ("w*", "ls -l -- 'w*'", ["web"]),
+        ("-l", "ls -l -- '*-l*'", []),
+        ("'; rm *", "ls -l -- ''\"'\"'; rm *'", []),
+        ("x" * 5_000, f"ls -l -- '*{'x' * 5_000}*'", []),
+        (" ", "ls -l", ["db", "web"]),
+    ],
+)
+async def test_the_list_is_what_a_pattern_finds(
+    browser: Browser, match: str, line: str, rows: list[str]
+) -> None:
+    page = await browser.get(f"/?{urlencode({'match': match})}")
+    assert re.findall('class="name" href="/vm/([^"]+)"', page.text) == rows
+    assert f'<code class="says">{line}</code>' in html.unescape(page.text)
+    assert ("No such VM" in page.text) is (not rows)
+
+
+async def test_the_way_back_leads_to_what_is_there(browser: Browser) -> None:
+    """A VM's page that is gone, or elsewhere, is not where its own act leads back to."""
+    sent = await browser.post(
+        "/run/rename", {"old": "web", "new": "shop"}, referer="https://x/vm/web"
+    )
+    part = await browser.get(sent.headers["location"], hx_request="true")
+    assert part.headers["hx-redirect"] == "/vm/shop"
+    assert 'href="/vm/shop"' in (await browser.get(sent.headers["location"])).text
+    sent = await browser.post("/run/rm", {"vm": "shop"}, referer="https://x/vm/shop")
+    assert 'href="/">Back' in (await browser.get(sent.headers["location"])).text
+    part = await browser.get("/vm/shop", hx_request="true")
+    assert (part.status_code, part.headers["hx-retarget"]) == (404, "#main")
+
+
+async def test_a_log_that_is_not_there_is_no_error_of_the_page(browser: Browser) -> None:
+    page = await browser.get("/vm/db/log")
+    assert page.status_code == 200
+    assert "is not running (it is paused)" in page.text
+
+
+async def test_ports_that_are_served_are_links(browser: Browser) -> None:
+    stats = browser.cloud.engine.stats
+    (vm,) = (vm.vm for vm in browser.cloud.engine.vms.values() if vm.address)
+    stats[vm] = Stat(vm=vm, ports=(22, 3000, 10_000))
+    page = await browser.get("/vm/web/now")
+    assert re.findall('href="(https://[0-9][^"]*)"', page.text) == [
+        "https://3000-web.atoll.localhost:8443/"
+    ]
 
 
 async def test_pages_show_no_vm_of_others(browser: Browser) -> None:

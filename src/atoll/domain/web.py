@@ -48,6 +48,12 @@ class Names:
         """The HTTPS URL of a path at `host`."""
         return f"https://{self.authority(host)}{path}"
 
+    def port_url(self, vm_name: str, port: int) -> str | None:
+        """`https://3000-web.<domain>/`, where a port inside a VM is served; None for one that is not."""
+        if self.vm_ports is None or port not in self.vm_ports:
+            return None
+        return self.url(f"{port}-{vm_name}.{self.domain}")
+
     def vm_of(self, host: str) -> str | None:
         """The VM's name in `web.<domain>` or `3000-web.<domain>`; None for any other host."""
         label, dot, rest = host.partition(".")

@@ -79,7 +79,7 @@ class Web:
         self._live = Live(visitors=view.visitors, changes=changes)
         self._parts = (
             Listing(view, live=self._live),
-            MachinePage(view, live=self._live),
+            MachinePage(view, names=names, live=self._live),
             Credentials(view),
             UsagePage(view),
             Running(view, host=names.domain, acts=self._acts),

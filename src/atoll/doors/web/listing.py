@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -12,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from atoll.commands.registry import Source
+from atoll.commands.several import is_pattern
 from atoll.domain.account import Caller
 from atoll.doors.web.forms import Form
-from atoll.doors.web.live import Live
+from atoll.doors.web.live import Live, digest
 from atoll.doors.web.view import View
 
 
@@ -35,7 +35,8 @@ class Listing:
     async def page(self, request: Request) -> Response:
         """Everything at once; a script then keeps it up to date."""
         caller = await self._view.visitors.caller(request)
-        rows = await self._rows(caller)
+        words = _words(request)
+        rows = await self._rows(caller, words)
         new = self._view.forms.form(
             "new",
             ("name", "image", "cpu", "memory", "disk", "tag", "comment", "setup_script", "env"),
@@ -47,25 +48,23 @@ class Listing:
             "listing.html",
             email=caller.account.email,
             rows=rows,
-            seen=_digest(rows),
+            line=shlex.join(words),
+            match=request.query_params.get("match", ""),
+            seen=digest(rows),
             new=new,
             undo=self._view.forms.act("undo"),
         )
 
     async def live(self, request: Request) -> Response:
         """Rows that are not what they were, in the form htmx swaps them in."""
-        seen = request.query_params.get("seen", "")
+        words = _words(request)
         return await self._live.stream(
-            request, self._rows, lambda shown, rows: self._difference(shown, rows, seen)
+            request, lambda caller: self._rows(caller, words), self._difference
         )
 
-    def _difference(
-        self, shown: Mapping[str, str] | None, rows: Mapping[str, str], seen: str
-    ) -> str:
+    def _difference(self, shown: Mapping[str, str] | None, rows: Mapping[str, str]) -> str:
         """What turns the page from `shown` to `rows`: changed rows, or all when one came or went."""
-        if shown is None:
-            return "" if seen == _digest(rows) else self._whole(rows)
-        if list(shown) != list(rows):
+        if shown is None or list(shown) != list(rows):
             return self._whole(rows)
         changed = (rows[name] for name in rows if rows[name] != shown[name])
         return "".join(row.replace("<li ", '<li hx-swap-oob="true" ', 1) for row in changed)
@@ -73,9 +72,9 @@ class Listing:
     def _whole(self, rows: Mapping[str, str]) -> str:
         return self._view.pages.text("parts/rows.html", rows=rows, is_new=True)
 
-    async def _rows(self, caller: Caller) -> dict[str, str]:
-        """The HTML of each VM, by name and in order."""
-        entries = (await self._view.lines.data(caller, "ls", "-l"))["vms"]
+    async def _rows(self, caller: Caller, words: Sequence[str]) -> dict[str, str]:
+        """The HTML of each VM that a line of `ls` shows, by name and in order."""
+        entries = (await self._view.lines.data(caller, *words))["vms"]
         render = self._view.pages.renderer("parts/vm.html")
         return {entry["vm_name"]: render(vm=entry, act=self._next_act(entry)) for entry in entries}
 
@@ -85,5 +84,9 @@ class Listing:
         return self._view.forms.act(verb, vm=vm["vm_name"]) if verb else None
 
 
-def _digest(rows: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+def _words(request: Request) -> tuple[str, ...]:
+    """The line that lists what was asked for; a name in part finds all that have it in theirs."""
+    match = request.query_params.get("match", "").strip()
+    if not match:
+        return ("ls", "-l")
+    return ("ls", "-l", "--", match if is_pattern(match) else f"*{match}*")

@@ -1,10 +1,16 @@
-"""Server-sent events: a page hears when what it shows is no longer what is."""
+"""Server-sent events: a page hears when what it shows is no longer what is.
+
+Invariant: a connection that was lost and comes back misses nothing. Every event's id is the digest of
+what it made the page show, which a browser sends again; the first is in the page (`?seen=`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -55,9 +61,9 @@ class Live:
     ) -> StreamingResponse:
         """Read now and after every change; send what `news` makes of the last and the new state.
 
-        An empty text is not sent. Raises SignInFirst, Unavailable when there are too many.
+        The last is None when it is not known what the page shows. Raises Unavailable when there are
+        too many; who is not signed in is told by the event `end`, for pages cannot see a status.
         """
-        await self._visitors.caller(request)
         if self._open >= STREAMS:
             raise Unavailable(
                 f"{STREAMS} pages are kept up to date already", hint="Reload it later"
@@ -71,14 +77,18 @@ class Live:
         news: Callable[[T | None, T], str],
     ) -> AsyncIterator[str]:
         self._open += 1
+        seen = request.headers.get("last-event-id") or request.query_params.get("seen", "")
         try:
             shown: T | None = None
             while True:
                 version = self._changes.version
                 try:
                     state = await read(await self._visitors.caller(request))
-                    text, shown = news(shown, state), state
-                    yield _event("message", text) if text else ": quiet\n\n"
+                    now = digest(state)
+                    yield (
+                        _event("message", news(shown, state), now) if now != seen else ": quiet\n\n"
+                    )
+                    seen, shown = now, state
                 except SignInFirst:
                     yield _event("end", "signed out")
                     return
@@ -110,6 +120,11 @@ class _Closing(Exception):
     """Control stops."""
 
 
-def _event(name: str, text: str) -> str:
+def digest(state: Any) -> str:
+    """A name for what can be written as JSON."""
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+
+
+def _event(name: str, text: str, id_: str = "") -> str:
     data = "".join(f"data: {line}\n" for line in text.splitlines())
-    return f"event: {name}\n{data}\n"
+    return f"event: {name}\n{data}" + (f"id: {id_}\n\n" if id_ else "\n")

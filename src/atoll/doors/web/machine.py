@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from atoll.base.errors import NotFound
+from atoll.base.errors import Conflict, NotFound
 from atoll.base.units import show_size
 from atoll.domain.account import Caller
 from atoll.domain.usage import Range
+from atoll.domain.web import Names
 from atoll.doors.web.charts import charts
 from atoll.doors.web.forms import Form
-from atoll.doors.web.live import Live
+from atoll.doors.web.live import Live, digest
 from atoll.doors.web.pages import is_part
 from atoll.doors.web.view import View
 
@@ -31,8 +32,11 @@ _POWER = {
 class MachinePage:
     """`GET /vm/<name>` and its parts."""
 
-    def __init__(self, view: View, *, live: Live, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, view: View, *, names: Names, live: Live, now: Callable[[], float] = time.time
+    ) -> None:
         self._view = view
+        self._names = names
         self._now = now
         self._live = live
 
@@ -50,14 +54,20 @@ class MachinePage:
     async def page(self, request: Request) -> Response:
         """What is known without asking the VM."""
         caller = await self._view.visitors.caller(request)
-        vm = await self._vm(caller, request.path_params["vm"])
+        try:
+            state = await self._state(caller, request.path_params["vm"])
+        except NotFound as error:
+            if not is_part(request):
+                raise
+            return self._gone(request, error)
+        vm, share = state["vm"], state["share"]
         name = vm["vm_name"]
-        share = await self._view.lines.data(caller, "share", "show", name)
         return self._view.pages.page(
             request,
             "machine.html",
             email=caller.account.email,
             vm=vm,
+            seen=digest(state),
             share=share,
             power=[self._view.forms.act(verb, vm=name) for verb in _POWER.get(vm["status"], ())],
             sharing=self._sharing(share),
@@ -71,15 +81,19 @@ class MachinePage:
         name = request.path_params["vm"]
         return await self._live.stream(
             request,
-            lambda caller: self._vm(caller, name),
-            lambda shown, vm: "" if shown in (None, vm) else "changed",
+            lambda caller: self._state_if_any(caller, name),
+            lambda _shown, _vm: "changed",
         )
 
     async def now(self, request: Request) -> Response:
         """What it uses, and the ports that are open inside."""
         caller, name = await self._view.visitors.caller(request), request.path_params["vm"]
         stat = await self._view.lines.data(caller, "stat", name)
-        return self._part(request, caller, "now", title=f"stat {name}", stat=stat, vm=name)
+        open_inside = [port for point in stat["points"] or () for port in point["ports"]]
+        ports = [(port, self._names.port_url(name, port)) for port in open_inside]
+        return self._part(
+            request, caller, "now", title=f"stat {name}", stat=stat, ports=ports, vm=name
+        )
 
     async def charts(self, request: Request) -> Response:
         """What it used over a time."""
@@ -109,17 +123,39 @@ class MachinePage:
     async def log(self, request: Request) -> Response:
         """What it wrote on its console."""
         caller, name = await self._view.visitors.caller(request), request.path_params["vm"]
-        found = await self._view.lines.data(caller, "vm-logs", name)
+        log, trouble = "", ""
+        try:
+            log = (await self._view.lines.data(caller, "vm-logs", name))["log"]
+        except Conflict as error:  # it does not run, which is no trouble of the page
+            trouble = error.message
         return self._part(
-            request, caller, "log", title=f"vm-logs {name}", log=found["log"], vm=name
+            request, caller, "log", title=f"vm-logs {name}", log=log, trouble=trouble, vm=name
         )
 
-    async def _vm(self, caller: Caller, name: str) -> Any:
-        """The entry of `ls -l`; raises NotFound."""
+    async def _state(self, caller: Caller, name: str) -> dict[str, Any]:
+        """What `ls -l` and `share show` say; raises NotFound."""
         for vm in (await self._view.lines.data(caller, "ls", "-l", "--", name))["vms"]:
             if vm["vm_name"] == name:
-                return vm
+                share = await self._view.lines.data(caller, "share", "show", name)
+                return {"vm": vm, "share": share}
         raise NotFound(f"you have no VM {name[:60]!r}", hint="Try: undo, or see the list")
+
+    def _gone(self, request: Request, error: NotFound) -> Response:
+        """In place of all of a page that is open."""
+        name = request.path_params["vm"]
+        answer = self._view.pages.page(
+            request, "parts/gone.html", status=error.http, error=error, vm=name
+        )
+        answer.headers.update(
+            {"hx-retarget": "#main", "hx-reselect": "#gone", "hx-reswap": "innerHTML"}
+        )
+        return answer
+
+    async def _state_if_any(self, caller: Caller, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._state(caller, name)
+        except NotFound:  # that is news as well
+            return None
 
     def _part(
         self, request: Request, caller: Caller, name: str, *, title: str, **values: Any

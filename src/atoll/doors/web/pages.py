@@ -25,6 +25,7 @@ _GZIP_LEVEL = 5
 _HTMX = {
     "allowEval": False,
     "allowScriptTags": False,
+    "disableInheritance": True,  # what a part of a page does is not what its buttons do
     "includeIndicatorStyles": False,
     "selfRequestsOnly": True,
     "historyCacheSize": 0,

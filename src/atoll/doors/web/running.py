@@ -108,10 +108,13 @@ class Running:
             template,
             email=caller.account.email,
             act=act,
+            back=_back(act),
             seconds=self._acts.seconds(act),
             undo=self._view.forms.act("undo") if _can_undo(act) else None,
         )
-        if act.is_over:
+        if act.command == "rename" and _back(act) != act.back:
+            response.headers["hx-redirect"] = _back(act)  # its page is now at another address
+        elif act.is_over:
             response.headers["hx-trigger"] = "acted"
         return response
 
@@ -123,6 +126,15 @@ class Running:
                 names = await self._view.choices.names(caller, parameter.source)
                 offered[parameter.name] = names if parameter.is_required else ("", *names)
         return offered
+
+
+def _back(act: Act) -> str:
+    """The page it was asked on, where that is now; the list when there is none any more."""
+    if act.reply is None or not isinstance(act.reply.data, dict) or not act.back.startswith("/vm/"):
+        return act.back
+    if act.command == "rename" and act.back == f"/vm/{act.reply.data.get('old_name')}":
+        return f"/vm/{act.reply.data['new_name']}"
+    return "/" if _can_undo(act) else act.back
 
 
 def _can_undo(act: Act) -> bool:

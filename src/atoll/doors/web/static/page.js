@@ -1,11 +1,77 @@
-// The only script of ours on most pages. What came of a command is brought into view.
-document.addEventListener("htmx:afterSettle", (event) => {
-  if (event.target.id === "said") event.target.scrollIntoView({ block: "nearest" });
+"use strict";
+// The only script of ours on most pages: times as the reader is used to, copying, the panel with what
+// came of a command. Pages that depend on a command fetch their parts anew by themselves (HX-Trigger).
+{
+const on = (name, act) => document.addEventListener(name, act);
+const said = document.getElementById("said");
+let cause; // what the panel's content came of; the focus goes back there
+
+function tell(name) {
+  said?.replaceChildren(document.getElementById(name).content.cloneNode(true));
+}
+
+function shut() {
+  const had = said.contains(document.activeElement) || document.activeElement.id === "close";
+  said.replaceChildren();
+  if (!had) return;
+  const back = cause?.isConnected ? cause : document.getElementById(cause?.id);
+  (back ?? document.getElementById("main")).focus();
+}
+
+function finish(root) {
+  for (const time of root.querySelectorAll("time:not([title])")) {
+    time.title = time.textContent;
+    const style = { dateStyle: "medium", timeStyle: "short" };
+    time.textContent = new Date(time.dateTime).toLocaleString(undefined, style);
+  }
+  if (!navigator.clipboard) return;
+  for (const button of root.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
+}
+
+on("click", async ({ target }) => {
+  const button = target.closest?.("#close, [data-copy]");
+  if (!button) return;
+  if (button.id === "close") return shut();
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "copied";
+  } catch {
+    button.textContent = "not allowed";
+  }
+  setTimeout(() => { button.textContent = "copy"; }, 1500);
+});
+on("keydown", (event) => {
+  if (event.key === "Escape" && !event.defaultPrevented && said?.firstChild) shut();
 });
 
-// A browser on the machine of the cloud itself drops what it waits for whenever a VM's network is made or
-// goes (ERR_NETWORK_CHANGED). What only reads is asked for again; what acts is answered before that.
-document.addEventListener("htmx:sendError", (event) => {
-  if (event.detail.requestConfig.verb !== "get") return;
-  setTimeout(() => htmx.trigger(event.detail.elt, "again"), 500);
+on("htmx:beforeRequest", ({ detail }) => {
+  if (detail.target === said && !said.contains(detail.elt)) cause = document.activeElement;
 });
+on("htmx:afterSettle", ({ target }) => finish(target.parentElement ?? document));
+// What is no answer of ours (the edge's, while control is away) is not put into the page.
+function lost({ target }) {
+  if (target.closest?.("form")) tell("lost");
+}
+on("htmx:beforeSwap", (event) => {
+  const { xhr } = event.detail;
+  if (xhr.status < 400 || xhr.getResponseHeader("HX-Reselect")) return;
+  event.detail.shouldSwap = false;
+  lost(event);
+});
+// A browser on the machine of the cloud itself drops what it waits for whenever a VM's network is made or
+// goes (ERR_NETWORK_CHANGED). What only reads is asked for again; what acts was answered before that.
+on("htmx:sendError", (event) => {
+  const { elt, requestConfig } = event.detail;
+  if (requestConfig.verb === "get") setTimeout(() => htmx.trigger(elt, "again"), 500);
+  else lost(event);
+});
+
+// A new connection knows nothing of what the page shows by now: it asks for all of it.
+on("htmx:sseError", ({ target }) => {
+  target.setAttribute("sse-connect", target.getAttribute("sse-connect").replace(/seen=.*/, ""));
+});
+on("htmx:sseClose", ({ detail }) => {
+  if (detail.type === "message") tell("out");
+});
+finish(document);
+}

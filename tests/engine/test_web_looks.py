@@ -1,0 +1,115 @@
+"""Every page in Chromium, at a desk's width and a phone's, light and dark: readable by all, and quiet.
+
+"Quiet": nothing on the console, no request that failed, nothing the Content-Security-Policy stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from atoll.commands.library import slug_of
+from atoll.commands.verbs import REGISTRY
+from atoll.domain.account import Caller
+from framework.browser import chromium
+from framework.pages import Cloud, serving_pages
+from framework.visit import Device, Scheme, visiting
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+
+BOTH = [("desktop", "light"), ("phone", "dark")]  # colours do not depend on the width
+NAME = "a-name-as-long-as-a-person-would-think-of-for-a-vm"
+PAGES = ("/", f"/vm/{NAME}", "/vm/idle", f"/vm/{NAME}/now", f"/vm/{NAME}/charts", f"/vm/{NAME}/events",
+         f"/vm/{NAME}/log", "/keys", "/usage", "/run", "/docs", "/docs/new", "/run/new", "/run/tag",
+         "/run/ssh-key-add")  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")
+async def _cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
+    async with serving_pages(tmp_path_factory.mktemp("pages")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="browser")
+async def _browser(
+    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Browser]:
+    async with chromium(tmp_path_factory.mktemp("home"), authority=cloud.authority) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="ann")
+async def _ann(cloud: Cloud) -> Caller:
+    """Somebody with something on every page."""
+    ann = await cloud.person()
+    await cloud.run(ann, f"new --name={NAME} --tag=prod,shop --comment='{'word ' * 30}'")
+    await cloud.run(ann, "new --name=idle")
+    await cloud.run(ann, "pause idle")
+    await cloud.run(ann, "ssh-key generate-api-key --label=ci --exp=30d --vm=idle")
+    (vm,) = (vm for vm in cloud.engine.vms.values() if vm.address)
+    await cloud.use(vm.vm)
+    cloud.engine.consoles[vm.vm] = "[    0.000000] Linux version 6 " + "long " * 60 + "\n" * 30
+    return ann
+
+
+@pytest.mark.parametrize(("device", "scheme"), BOTH)
+async def test_every_page_is_for_everybody(
+    cloud: Cloud, browser: Browser, ann: Caller, device: Device, scheme: Scheme
+) -> None:
+    async with visiting(browser, cloud, device, who=ann, scheme=scheme) as visitor:
+        page, found = visitor.page, list[str]()
+        for path in PAGES:
+            assert (await visitor.open(path)).status == 200
+            if path.count("/") == 2 and path.startswith("/vm/"):
+                await expect(page.locator("#charts nav")).to_be_visible()
+            await page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+            if path == f"/vm/{NAME}":
+                await expect(page.locator("pre.log")).to_be_visible()
+            found += await visitor.faults()
+        assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("device", "scheme"), BOTH)
+async def test_results_are_for_everybody(
+    cloud: Cloud, browser: Browser, ann: Caller, device: Device, scheme: Scheme
+) -> None:
+    """With a result and with an error below, and on pages of their own."""
+    async with visiting(browser, cloud, device, who=ann, scheme=scheme) as visitor:
+        found: list[str] = []
+        for path, line in (("/run/whoami", "whoami"), ("/run/help", "help"), ("/run/rm", "rm")):
+            await visitor.open(path)
+            if line == "rm":
+                await visitor.page.locator("#rm-vm").fill("nosuch")
+            await visitor.page.get_by_role("button", name="Run", exact=True).click()
+            await visitor.said(line)
+            found += await visitor.faults()
+        assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("device", "scheme"), BOTH)
+async def test_strangers_see_a_page_that_is_one(
+    cloud: Cloud, browser: Browser, device: Device, scheme: Scheme
+) -> None:
+    async with visiting(browser, cloud, device, scheme=scheme, is_signed_in=False) as visitor:
+        found: list[str] = []
+        for path in ("/", "/login", "/login/nosuch", "/docs/nosuch", "/nosuch"):
+            await visitor.open(path)
+            visitor.troubles.clear()  # that it is refused
+            found += await visitor.faults()
+        assert not found, "\n".join(found)
+
+
+async def test_every_verb_has_a_form_that_fits_a_phone(
+    cloud: Cloud, browser: Browser, ann: Caller
+) -> None:
+    async with visiting(browser, cloud, "phone", who=ann) as visitor:
+        found: list[str] = []
+        for command in REGISTRY:
+            if command.name in ("ssh", "exit"):
+                continue
+            await visitor.open(f"/run/{slug_of(command)}")
+            found += await visitor.misfits()
+        assert not found, "\n".join(found)
