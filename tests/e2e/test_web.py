@@ -48,7 +48,12 @@ class Person:
 
     def complaints(self) -> list[str]:
         """Those that are not about this machine: Chromium sees the networks of VMs come and go."""
-        about_networks = ("ERR_NETWORK_CHANGED", "[object Event]", "htmx:sendError")
+        about_networks = (
+            "ERR_NETWORK_CHANGED",
+            "[object Event]",
+            "htmx:sendError",
+            "htmx:afterRequest",
+        )
         return [text for text in self.said if not any(part in text for part in about_networks)]
 
 
