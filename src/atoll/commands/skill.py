@@ -16,20 +16,21 @@ machine of its own: a server, a test run, a build, an experiment that may break 
 
 # Atoll: VMs over SSH
 
-A command is one SSH call with one quoted line. `--json` gives JSON. Your SSH key is your login. If the
-person uses another key or host alias, keep to theirs.
+A command is one SSH call with one quoted line. Read its text: it is a third of the tokens of `--json`,
+which is for programs. Your SSH key is your login. If the person uses another key or host alias, keep to
+theirs.
 
 ```sh
-{lobby} 'whoami --json'
-{lobby} 'new --name web --json'
+{lobby} 'whoami'
+{lobby} 'new --name web'
 {lobby} 'ls --json'
 {lobby} 'ls -l "we*"'
 ```
 
 `new` returns when the VM answers (about a second when warm). It takes `--cpu 2 --memory 2G --disk 20G
 --image debian --tag ci --comment "why"`; without `--name` it picks one. Names are of lower
-case, digits and `-`. `--image full` has Docker, compilers, Node.js and Chromium. The JSON has `vm_name`,
-`ssh_command`, `https_url`, `status`.
+case, digits and `-`. `--image full` has Docker, compilers, Node.js and Chromium. It prints name
+and state, the `ssh` line and the web address; with `--json` `vm_name`, `status`, `ssh_command`, `https_url`.
 
 ## Work inside
 
@@ -41,7 +42,7 @@ address.
 {scp} -r ./site {dest}:
 {vm} 'systemd-run --user --unit site python3 -m http.server 8000'
 {lobby} 'ssh web uptime'
-{lobby} 'stat web --json'
+{lobby} 'stat web'
 {lobby} 'vm-logs web'
 ```
 
@@ -67,7 +68,7 @@ Ask the person before you make anything public.
 `cp` clones a running VM with memory and processes in about a second; the original runs on.
 
 ```sh
-{lobby} 'cp web web-try --json'
+{lobby} 'cp web web-try'
 {lobby} 'rename web-try web-next'
 {lobby} 'restart web-next'
 {lobby} 'pause web'
@@ -81,9 +82,9 @@ Ask the person before you make anything public.
 
 ```sh
 {lobby} 'rm "web-*" --dry-run'
-{lobby} 'rm web-next --json'
+{lobby} 'rm web-next'
 {lobby} 'undo'
-{lobby} 'billing usage --json'
+{lobby} 'billing usage'
 ```
 
 `--dry-run` works on everything that changes something, checks all and does nothing. `rm` does not ask;
