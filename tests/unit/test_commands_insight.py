@@ -180,3 +180,25 @@ async def test_usage_is_the_callers_own_and_the_accounts(cloud: Control) -> None
     assert caller is not None
     with pytest.raises(Denied):
         await cloud.run("billing usage", caller)
+
+
+# --- ls --columns ---
+
+
+async def test_columns_that_are_asked_for(cloud: Control) -> None:
+    reply = await cloud.run("ls --columns Status,name")
+    assert [line.split() for line in reply.text.splitlines()] == [
+        ["STATUS", "NAME"],
+        ["running", "db"],
+        ["paused", "play"],
+        ["running", "web"],
+    ]
+    assert reply.data == (await cloud.run("ls -l")).data
+    grouped = (await cloud.run("ls --columns name --group=status")).text
+    assert grouped.splitlines()[1].split() == ["paused", "play"]
+
+
+async def test_a_column_that_is_not_there(cloud: Control) -> None:
+    with pytest.raises(Invalid, match="no 'color'") as error:
+        await cloud.run("ls --columns name,color")
+    assert "name,status" in error.value.hint

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atoll.base.errors import NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, one_of
 from atoll.commands.render import table
@@ -18,6 +18,18 @@ from atoll.commands.view import REGION, VmView, head
 
 VERBS = Registry()
 GROUPS = ("none", "tag", "status", "region")
+COLUMNS = tuple(title.lower() for title in head(long=True))
+
+
+def _columns(text: str) -> tuple[int, ...]:
+    """Places in a row of `VmView.row`, in the order asked for."""
+    names = [name.strip().lower() for name in text.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            raise Invalid(
+                f"--columns: there is no {name[:40]!r}", hint=f"There are: {','.join(COLUMNS)}"
+            )
+    return tuple(COLUMNS.index(name) for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +38,13 @@ class Ls:
         "name", "name, or a pattern with * and ?", default="*", source=Source.VM
     )
     long: bool = flag("-l --long", "more columns: image, sizes, age, sharing", default=False)
+    columns: tuple[int, ...] = flag(
+        "--columns",
+        "these columns, in this order; JSON has them all",
+        default=(),
+        value="A,B",
+        convert=_columns,
+    )
     group: str = flag(
         "--group",
         "in groups; a VM is in the group of each of its tags",
@@ -43,7 +62,7 @@ class Ls:
     "ls",
     help="List your VMs.",
     reach=Reach.VM,
-    examples=("ls", "ls -l 'web*'", "ls --group=tag", "ls --watch"),
+    examples=("ls", "ls -l 'web*'", "ls --columns name,status", "ls --group=tag", "ls --watch"),
     result={
         "vms": "one entry per VM: `vm_name`, `ssh_dest`, `ssh_host`, `ssh_user`, `ssh_port`,"
         " `https_url`, `status`, `region`, `region_display`, `tags`, `comment`, `created_at`,"
@@ -75,18 +94,23 @@ async def _watching(
 async def _listed(ctx: Context, args: Ls) -> Reply:
     visible = {vm.label: vm for vm in await ctx.cloud.access.visible(ctx.caller)}
     views = [VmView.of(ctx.cloud, visible[name]) for name in matching(visible, args.pattern)]
-    data: dict[str, Any] = {"vms": [view.listed(long=args.long) for view in views]}
+    long = args.long or bool(args.columns)
+    data: dict[str, Any] = {"vms": [view.listed(long=long) for view in views]}
     if not views:
         return await _none(ctx, args.pattern, data)
-    titles = head(long=args.long)
+
+    def chosen(row: Sequence[str]) -> tuple[str, ...]:
+        return tuple(row[place] for place in args.columns) if args.columns else tuple(row)
+
+    titles = chosen(head(long=long))
     if args.group == "none":
-        return Reply(data=data, text=table(titles, [v.row(long=args.long) for v in views]))
+        return Reply(data=data, text=table(titles, [chosen(v.row(long=long)) for v in views]))
     groups = _grouped(views, args.group)
     data["groups"] = [
         {"group": name, "vms": [view.record.label for view in members]}
         for name, members in groups.items()
     ]
-    rows = [(name or "-", *v.row(long=args.long)) for name, some in groups.items() for v in some]
+    rows = [(name or "-", *chosen(v.row(long=long))) for name, some in groups.items() for v in some]
     return Reply(data=data, text=table(("GROUP", *titles), rows))
 
 

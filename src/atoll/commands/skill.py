@@ -30,7 +30,8 @@ theirs.
 `new` returns when the VM answers (about a second when warm). It takes `--cpu 2 --memory 2G --disk 20G
 --image debian --tag ci --comment "why"`; without `--name` it picks one. Names are of lower
 case, digits and `-`. `--image full` has Docker, compilers, Node.js and Chromium. It prints name
-and state, the `ssh` line and the web address; with `--json` `vm_name`, `status`, `ssh_command`, `https_url`.
+and state, the `ssh` line and the web address; with `--json` they are `vm_name`, `status`,
+`ssh_command`, `https_url`.
 
 ## Work inside
 
