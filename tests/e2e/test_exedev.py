@@ -193,6 +193,7 @@ async def test_labels_and_names(here: Sdk, vm: Any) -> None:
     assert vm.https_url.startswith(f"https://{name}-other.")
     await here.do(vm, "rename", name)
     assert (await here.do(vm, "stats"))["name"] == name
+    assert (await here.do(vm, "stats", range="24h"))["range"] == "24h"
 
 
 async def test_power_and_copies(here: Sdk, vm: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ from atoll.doors.web.forms import Form
 from atoll.doors.web.live import Live, digest
 from atoll.doors.web.view import View
 
+_KEPT_ROWS = 4096  # about a kilobyte each
+
 
 class Listing:
     """`GET /` and `GET /live`."""
@@ -24,6 +28,8 @@ class Listing:
     def __init__(self, view: View, *, live: Live) -> None:
         self._view = view
         self._live = live
+        # Every open page asks after every change, and most rows are as they were.
+        self._row = functools.lru_cache(maxsize=_KEPT_ROWS)(self._rendered)
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -75,8 +81,12 @@ class Listing:
     async def _rows(self, caller: Caller, words: Sequence[str]) -> dict[str, str]:
         """The HTML of each VM that a line of `ls` shows, by name and in order."""
         entries = (await self._view.lines.data(caller, *words))["vms"]
-        render = self._view.pages.renderer("parts/vm.html")
-        return {entry["vm_name"]: render(vm=entry, act=self._next_act(entry)) for entry in entries}
+        return {entry["vm_name"]: self._row(json.dumps(entry)) for entry in entries}
+
+    def _rendered(self, entry: str) -> str:
+        """A row from its JSON, which is all it depends on."""
+        vm = json.loads(entry)
+        return self._view.pages.text("parts/vm.html", vm=vm, act=self._next_act(vm))
 
     def _next_act(self, vm: Mapping[str, Any]) -> Form | None:
         """What one most likely wants to do with a VM in this state."""

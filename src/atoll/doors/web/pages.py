@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,10 +62,6 @@ class Pages:
     def text(self, template: str, **values: Any) -> str:
         """A template filled in."""
         return self._jinja.get_template(template).render(values)
-
-    def renderer(self, template: str) -> Callable[..., str]:
-        """`text` for many."""
-        return self._jinja.get_template(template).render
 
     def message(
         self, request: Request, title: str, text: str, *, hint: str = "", status: int = 200
