@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -198,3 +200,31 @@ async def test_no_question_about_events_reads_or_sorts_all_of_them(store: Store)
             ), plan
             assert not any("B-TREE" in step for step in plan), plan
     assert len(asked) == 5
+
+
+async def test_whoever_is_cancelled_while_closing_leaves_no_connection(tmp_path: Path) -> None:
+    """At any moment of it; one that is left is found by the garbage collector, which complains."""
+    shutil.copy(await migrated(), tmp_path / "atoll.db")
+    left: list[str] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda found: left.append(repr(found.exc_value))
+    try:
+        for moment in range(12):
+            store, read = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}"), asyncio.Event()
+            user = asyncio.get_running_loop().create_task(_reads(store, read))
+            await read.wait()
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            user.cancel()
+            await asyncio.wait([user])
+            await store.close()
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
+    assert not left
+
+
+async def _reads(store: Store, read: asyncio.Event) -> None:
+    async with store.read() as tx:
+        await tx.execute(text("SELECT 1"))
+        read.set()

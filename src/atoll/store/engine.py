@@ -24,7 +24,7 @@ from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from atoll.base.aio import deadline
+from atoll.base.aio import deadline, shielded
 from atoll.base.errors import AtollError, Conflict, Exhausted, Unavailable
 from atoll.base.timeout import timeout
 
@@ -128,7 +128,8 @@ class Store:
         except DBAPIError as error:
             raise _failure(error) from error
         finally:
-            await asyncio.shield(connection.close())
+            # To its end: one that comes back after `close` has emptied the pool is nobody's.
+            await shielded(connection.close(), seconds=BUSY_S)
 
 
 def _sqlite(url: str, threads: WeakSet[threading.Thread]) -> AsyncEngine:
