@@ -19,7 +19,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-ORDER = ("vms", "clone", "edge", "gateway", "listing", "disk_chain", "agent_tax")  # of the page
+ORDER = (
+    "vms",
+    "clone",
+    "edge",
+    "gateway",
+    "listing",
+    "api",
+    "disk_chain",
+    "agent_tax",
+)  # of the page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

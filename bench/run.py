@@ -1,6 +1,6 @@
 """Every measurement in one run: `make bench` (root, about ten minutes).
 
-    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [disk_chain] [agent_tax]
+    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [api] [disk_chain] [agent_tax]
 
 Writes bench/results/<date>.json and docs/benchmarks.md. With names, only these subjects are measured
 and the others of today are kept. A subject that fails is named on the page, with the reason, and the
@@ -178,6 +178,41 @@ def _gateway() -> list[Row]:
     ]
 
 
+def _api() -> list[Row]:
+    said = _script("api.py", "3")
+    of, runs = said["of"], f"{said['rounds']} of {said['seconds_each']} s each, in turns"
+    health, ls = of["healthz"], of["ls"]
+    rows = [
+        Row(
+            what="`POST /exec` with `ls` of 500 VMs, requests per second beside `GET /healthz`",
+            goal="–",
+            measured=f"1/{health['per_second'] / ls['per_second']:.0f} ({ls['per_second']:.0f}; "
+            f"healthz {health['per_second']:.0f})",
+            met=None,
+            runs=runs,
+            remarks=f"CPU per request {ls['cpu_ms']:.1f} ms (healthz {health['cpu_ms']:.2f}), one "
+            f"connection alone waits {ls['latency_ms']:.1f} ms (healthz {health['latency_ms']:.2f}); "
+            f"{ls['bytes'] / 1000:.0f} kB. uvicorn alone, without HAProxy; the engine is a fake",
+            raw=said,
+        )
+    ]
+    for page in of.keys() - {"healthz", "ls"}:
+        one, kb = of[page], of[page]["bytes_gzip"] / 1000
+        rows.append(
+            Row(
+                what=f"{page} with 500 VMs: compressed size, and server time beside `ls` over `/exec`",
+                goal=f"≤ {said['page_goal_kb']} kB",
+                measured=f"{kb:.1f} kB; {one['latency_ms'] / ls['latency_ms']:.2f} "
+                f"({one['latency_ms']:.1f} ms)",
+                met=kb <= said["page_goal_kb"],
+                runs=runs,
+                remarks=f"{one['bytes'] / 1000:.0f} kB not compressed; {one['cpu_ms']:.1f} ms of CPU, "
+                f"{one['per_second']:.0f} requests per second; what it loads besides is not in it",
+            )
+        )
+    return rows
+
+
 def _disk_chain() -> list[Row]:
     said = _script("disk_chain.py", "/var/tmp")
     rows = [
@@ -223,7 +258,7 @@ def _spread(name: str, pattern: dict[str, Any]) -> str:
     )
 
 
-SCRIPTS = {"edge": _edge, "gateway": _gateway, "disk_chain": _disk_chain}
+SCRIPTS = {"edge": _edge, "gateway": _gateway, "api": _api, "disk_chain": _disk_chain}
 
 
 if __name__ == "__main__":

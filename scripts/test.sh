@@ -18,6 +18,8 @@ for ring in "$@"; do
   paths=("tests/$ring")
   [ "$ring" = unit ] && paths+=(tests/house)
   command=("$python" -m pytest "${paths[@]}")
+  # One process per core; the tests of a file stay together. The other rings share a kernel and stay serial.
+  [ "$ring" = unit ] && command+=(-n auto --maxprocesses 8 --dist loadfile)
   if [ "$ring" != unit ] && [ "$(id -u)" -ne 0 ]; then
     summary+=("$ring: needs root, not run")
     failed=1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shlex
 import signal
 import sys
@@ -42,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
+        return 128 + signal.SIGPIPE
     return code
 
 
@@ -165,9 +169,12 @@ def _exec(arguments: argparse.Namespace) -> int:
     def progress(text: str) -> None:
         print(text, file=sys.stderr)
 
+    def more(text: str) -> None:
+        print(text, flush=True)
+
     words = arguments.line[1:] if arguments.line[:1] == ["--"] else arguments.line
     local = Local(socket=socket_path(load().paths.run))
-    reply = asyncio.run(local.execute(shlex.join(words), progress=progress))
+    reply = asyncio.run(local.execute(shlex.join(words), progress=progress, more=more))
     if reply["text"]:
         print(reply["text"])
     return int(reply["exit"])

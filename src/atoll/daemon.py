@@ -6,6 +6,7 @@ Imports everything, is imported by `__main__` only.
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from atoll.base import log
 from atoll.base.aio import TaskGroup
@@ -22,8 +23,10 @@ from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
+from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
@@ -72,7 +75,6 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
-    cloud.facts.when_vm_ends(ssh.end_vm)
     edge = EdgeSync(
         config=config,
         keys=folder,
@@ -81,6 +83,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
     )
+    terminals = Terminals(
+        shells=Shells(opener=ssh, language=language, history=cloud.history),
+        language=language,
+        sessions=sessions,
+        changes=cloud.changes,
+    )
+    cloud.facts.when_vm_ends(terminals.end_vm)  # before its connection ends: it says why
+    cloud.facts.when_vm_ends(ssh.end_vm)
     addresses, names = Addresses(config), names_of(config)
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
@@ -103,6 +113,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         sessions=sessions,
         published=cloud.published,
         changes=cloud.news,
+        terminals=terminals,
     )
     front = Front(
         names=names,
@@ -118,6 +129,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         owners=cloud.accounts,
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
     )
+    gc.collect()
+    gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`
     async with TaskGroup() as group:
         group.create_task(cloud.run(), name="cloud")
         group.create_task(_edge(edge), name="edge")

@@ -156,7 +156,7 @@ async def test_the_one_time_link_leads_to_the_page_asked_for(
     home = await opened(page, url(atoll, ""))
     assert home.status == 200
     assert "owner@example.com" in await page.inner_text("body")
-    await page.get_by_role("link", name=VM, exact=True).click()
+    await page.locator(f"#vm-{VM} .web a").click()
     await page.wait_for_url(url(atoll))
     assert await page.title() == VM
 

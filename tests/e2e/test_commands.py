@@ -110,6 +110,9 @@ async def test_new_ls_and_stat(atoll: Atoll, vm: str) -> None:
     assert 0 < used["disk_bytes"]["free"] < used["disk_bytes"]["total"]
     assert [entry["vm_name"] for entry in used["by_vm"]] == [vm]
     assert "machine" in await told(atoll, "billing usage")
+    assert [event["event"] for event in (await asked(atoll, f"events {vm}"))["events"]][:1] == [
+        "new"
+    ]
 
 
 async def test_a_dry_run_changes_nothing(atoll: Atoll, vm: str) -> None:

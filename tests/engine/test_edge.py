@@ -409,10 +409,20 @@ class TestLogin:
         assert answer.status == 403
         assert "set-cookie" not in answer.headers
 
-    async def test_list_of_vms(self, edge: Edge, ann: Account) -> None:
+    async def test_pages_know_who_is_signed_in(self, edge: Edge, ann: Account) -> None:
         session_id = await edge.sessions.new_session(ann.id)
-        answer = await edge.page(edge.url("", "/"), *cookie(f"{SESSION_COOKIE}={session_id}"))
-        assert f'href="{edge.url("web")}"' in answer.body
+        signed_in = cookie(f"{SESSION_COOKIE}={session_id}")
+        assert ann.email in (await edge.page(edge.url("", "/docs"), *signed_in)).body
+        assert ann.email not in (await edge.page(edge.url("", "/docs"))).body
+        assert (await edge.page(edge.url("", "/"))).status == 401
+
+    async def test_forms_of_a_vms_page_are_refused(self, edge: Edge, ann: Account) -> None:
+        session_id = await edge.sessions.new_session(ann.id)
+        form = (*cookie(f"{SESSION_COOKIE}={session_id}"), "-d", "vm=web")
+        sent = await edge.page(
+            edge.url("", "/run/rm"), *form, "-H", f"Origin: {edge.url('web', '')}"
+        )
+        assert sent.status == 403
 
     async def test_exec(self, edge: Edge, ann: Account) -> None:
         _, token = await edge.tokens.new(ann)

@@ -70,6 +70,8 @@ async def door(
         runner=runner,
         limits=limits,
     )
+    cloud.accounts.when_key_ends(lambda key: built.api.end(key.fingerprint))
+    cloud.tokens.when_token_ends(built.api.end)
     _, token = await cloud.tokens.new(control.ann.account, "test", cmds)
     made = Door(built, token, sessions)
     try:

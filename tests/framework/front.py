@@ -12,11 +12,12 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from atoll.base.aio import TaskGroup
+from atoll.base.errors import Unavailable
 from atoll.commands.addresses import Addresses
 from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
-from atoll.domain.account import Published
+from atoll.domain.account import Caller, Published, Route
 from atoll.doors.api.app import Api
 from atoll.doors.api.exec import Callers
 from atoll.doors.api.limits import Limits
@@ -26,6 +27,8 @@ from atoll.doors.front.app import Front
 from atoll.doors.front.hosts import names_of
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.terminal.pool import Shells, Terminals
+from atoll.doors.web.terminal.terminal import Shell
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 
@@ -37,6 +40,7 @@ class Http:
     app: ASGIApp
     api: Api
     web: Web
+    terminals: Terminals
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -45,6 +49,22 @@ class Http:
             task = group.create_task(self.web.run())
             yield
             task.cancel()
+
+
+class NoShells:
+    """Nothing that a terminal could show."""
+
+    async def in_vm(
+        self, route: Route, size: tuple[int, int], show: Callable[[bytes], None]
+    ) -> Shell:
+        """See Shells."""
+        raise Unavailable("no VM can be reached here")
+
+    async def prompt(
+        self, caller: Caller, size: tuple[int, int], show: Callable[[bytes], None]
+    ) -> Shell:
+        """See Shells."""
+        raise Unavailable("there is no prompt here")
 
 
 @functools.cache
@@ -65,8 +85,9 @@ def http(
     ca: Path,
     runner: VmRunner | None = None,
     limits: Limits | None = None,
+    shells: Shells | None = None,
 ) -> Http:
-    """Build all of it."""
+    """Build all of it; without `shells` no terminal opens."""
     names, addresses = names_of(config), Addresses(config)
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
@@ -79,6 +100,9 @@ def http(
         runner=runner,
         limits=limits,
     )
+    terminals = Terminals(
+        shells=shells or NoShells(), language=language, sessions=sessions, changes=changes
+    )
     web = Web(
         names=names,
         assets=_assets(),
@@ -90,6 +114,7 @@ def http(
         sessions=sessions,
         published=published,
         changes=changes,
+        terminals=terminals,
     )
     front = Front(
         names=names,
@@ -97,4 +122,4 @@ def http(
         vm=web.vm_routes(),
         refuse=web.refuse,
     )
-    return Http(app=front.app(), api=api, web=web)
+    return Http(app=front.app(), api=api, web=web, terminals=terminals)

@@ -48,6 +48,7 @@ async def lobby(folder: Path) -> AsyncIterator[Lobby]:
             history=made.cloud.history,
             keys=made.cloud.keys,
         )
+        made.cloud.accounts.when_key_ends(lambda key: door.end_key(key.fingerprint))
         ground = Ground(folder, Town(), made.cloud.keys, 22, door)
         public = ground.new_key("ann", None).with_suffix(".pub").read_text()
         await made.cloud.accounts.ensure("ann@example.com", public, key_name="desk")

@@ -17,7 +17,7 @@ from atoll.doors.api.run import Item
 from atoll.doors.front.serve import serve
 from fakes.engine import FakeEngine
 from framework.api import door
-from framework.cloud import control
+from framework.cloud import Control, control
 from framework.gateway import free_port
 
 START_S = 30.0
@@ -25,10 +25,16 @@ START_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where it is, and a token of ann's that may do everything."""
+    """Where it is, and a token of ann's that may do everything; the control lives in its thread."""
 
     url: str
     token: str
+    control: Control
+
+    @property
+    def listening(self) -> int:
+        """How many commands that go on have a reader."""
+        return len(self.control.language._audience)
 
 
 class Echo:
@@ -78,6 +84,6 @@ async def _serve(folder: Path, ready: Queue[Served], stop: asyncio.Event) -> Non
             return True
 
         await poll(listens, seconds=START_S, what="uvicorn")
-        ready.put(Served(f"http://127.0.0.1:{port}", api.token))
+        ready.put(Served(f"http://127.0.0.1:{port}", api.token, cloud))
         await stop.wait()
         task.cancel()

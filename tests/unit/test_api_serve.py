@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Exhausted
-from atoll.doors.front.serve import serve
+from atoll.doors.front.serve import listening, serve
 from atoll.doors.ssh.run import Runner
 from atoll.rpc.messages import Create
 from atoll.store import operations
@@ -22,6 +23,22 @@ from fakes.sshd import FakeSshd
 from framework.api import Door, door
 from framework.cloud import Control, control
 from framework.gateway import free_port
+
+
+async def test_small_answers_are_sent_at_once() -> None:
+    """Header and body are two writes; the second would wait 40 ms for the client's delayed ACK."""
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    with listening(0) as sock:
+        server = await asyncio.start_server(
+            lambda _, writer: accepted.put_nowait(writer), sock=sock
+        )
+        async with server:
+            _, client = await asyncio.open_connection(*sock.getsockname())
+            ours = await accepted.get()
+            within = ours.get_extra_info("socket")
+            assert within.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            client.close()
+            ours.close()
 
 
 class Server:

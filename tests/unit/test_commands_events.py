@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atoll.base.aio import poll
-from atoll.base.errors import Denied, Invalid, NotFound
+from atoll.base.aio import TaskGroup, deadline, poll
+from atoll.base.errors import AtollError, Denied, Invalid, NotFound
+from atoll.commands.reply import Piece
 from atoll.domain.account import Caller, Door, Scope
-from atoll.rpc.messages import VmState
+from atoll.rpc.messages import Message, Pause, VmState
+from atoll.services import changes
 from atoll.store import vms
 from fakes.engine import FakeEngine
 from framework.cloud import Control, control
@@ -125,7 +129,7 @@ async def test_of_a_vm_that_is_gone_for_good(cloud: Control) -> None:
     await cloud.cloud.trash.sweep()
     async with cloud.store.read() as tx:
         assert await vms.everywhere(tx) == ()
-    assert await told(cloud, "events web") == ["new web", "rm web"]
+    assert await told(cloud, "events web") == ["new web", "rm web", "purged web"]
 
 
 async def test_others_events_are_nobodys_business(cloud: Control) -> None:
@@ -213,6 +217,40 @@ async def test_a_crash_is_told_once_with_its_problem(cloud: Control, engine: Fak
     await shows(cloud, "crashed web", "comment web", "resume web", "crashed web")
 
 
+async def test_a_crash_while_something_is_done_is_told_afterwards(
+    cloud: Control, engine: FakeEngine
+) -> None:
+    await cloud.run("new --name web")
+    await cloud.cloud.reconciler.reconcile()
+    engine.hold[Pause] = asyncio.Event()
+
+    async def is_seen() -> bool | None:
+        facts = cloud.cloud.facts.get(only(engine))
+        return (facts is not None and facts.state is VmState.STOPPED) or None
+
+    async with TaskGroup() as group:
+        task = group.create_task(fails(cloud, "pause web"))
+        await poll(lambda: asked(engine, Pause), seconds=10, what="the pause", every=0.01)
+        engine.die(only(engine))
+        await cloud.cloud.reconciler.reconcile()
+        await poll(is_seen, seconds=10, what="the crash", every=0.01)
+        assert await told(cloud) == ["new web"]
+        engine.hold.pop(Pause).set()
+        assert "is stopped" in await task
+    await cloud.cloud.reconciler.reconcile()
+    assert await told(cloud) == ["new web", "crashed web"]
+
+
+async def fails(cloud: Control, line: str) -> str:
+    with pytest.raises(AtollError) as caught:
+        await cloud.run(line)
+    return str(caught.value)
+
+
+async def asked(engine: FakeEngine, kind: type[Message]) -> bool | None:
+    return any(isinstance(request, kind) for request in engine.asked) or None
+
+
 async def test_a_guest_that_powers_off(cloud: Control, engine: FakeEngine) -> None:
     await cloud.run("new --name web")
     await cloud.cloud.reconciler.reconcile()
@@ -263,3 +301,105 @@ async def test_every_event_wakes_who_waits(cloud: Control, engine: FakeEngine) -
     version = cloud.cloud.events.changes.version
     engine.die(only(engine))
     assert await cloud.cloud.events.changes.wait_beyond(version) > version
+
+
+# --- and what happens from now on
+
+
+@pytest.fixture(name="quick")
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "LOOK_S", 0.0)
+
+
+@asynccontextmanager
+async def following(
+    cloud: Control, line: str, caller: Caller | None = None
+) -> AsyncIterator[Callable[[], Awaitable[Piece]]]:
+    """What the line goes on with, a piece per call."""
+    reply = await cloud.run(line, caller)
+    assert reply.more is not None
+    async with aclosing(reply.more) as more:
+
+        async def piece() -> Piece:
+            async with deadline(10, "the next piece"):
+                return await anext(more)
+
+        yield piece
+
+
+def named(piece: Piece) -> list[str]:
+    return [f"{entry['event']} {entry['vm_name'] or '-'}" for entry in piece.data["events"]]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_vm_is_followed_through_its_names(cloud: Control) -> None:
+    for line in ("new --name web", "new --name db"):
+        await cloud.run(line)
+    async with following(cloud, "events web -f") as piece:
+        for line in ("rename web shop", "tag db a", "tag shop a", "rm shop", "new --name web"):
+            await cloud.run(line)
+        assert named(await piece()) == [
+            "rename shop", "tag shop", "rm shop", "new web",
+        ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_pattern_takes_in_vms_that_come(cloud: Control) -> None:
+    async with following(cloud, "events 'web*' -f") as piece:
+        for line in ("new --name db", "new --name web-two", "ssh-key generate-api-key"):
+            await cloud.run(line)
+        await cloud.run("new --name web-hers", cloud.bob)
+        assert named(await piece()) == ["new web-two"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_limited_key_follows_what_it_may_see_when_it_is_read(cloud: Control) -> None:
+    for line in ("new --name web --tag ci", "new --name db", f"ssh-key add --tag ci '{CI}'"):
+        await cloud.run(line)
+    caller = await cloud.cloud.caller_for_key(CI, source="192.0.2.9")
+    async with following(cloud, "events -f", caller) as piece:
+        for line in ("comment db x", "comment web x", "ssh-key generate-api-key"):
+            await cloud.run(line)
+        assert named(await piece()) == ["comment web"]
+        for line in ("tag -d web ci", "comment web y", "tag db ci"):
+            await cloud.run(line)
+        assert named(await piece()) == ["tag db"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_many_come_some_at_a_time_in_order_and_each_once(cloud: Control) -> None:
+    async with following(cloud, "events --last=0 -f") as piece:
+        for number in range(230):
+            await cloud.cloud.events.record(
+                cloud.ann, f"x{number}", act="act-1", vm_name="a-longer-name"
+            )
+        pieces = [await piece() for _ in range(3)]
+    assert [len(piece.data["events"]) for piece in pieces] == [100, 100, 30]
+    kinds = [entry["event"] for piece in pieces for entry in piece.data["events"]]
+    assert kinds == [f"x{number}" for number in range(230)]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_rows_stand_below_their_titles(cloud: Control) -> None:
+    reply = await cloud.run("events --follow")
+    assert reply.text == "WHEN                  VM        EVENT     DOOR   BY        PROBLEM"
+    async with following(cloud, "events --follow") as piece:
+        await cloud.run("new --name quite-a-long-name")
+        assert (await piece()).text == (
+            "2027-01-15T08:00:00Z  quite-a-long-name  new       ssh    laptop"
+        )
+        await cloud.run("new --name db")
+        assert (await piece()).text == (
+            "2027-01-15T08:00:00Z  db                 new       ssh    laptop"
+        )
+
+
+@pytest.mark.usefixtures("quick")
+async def test_in_json_a_piece_is_a_line(cloud: Control) -> None:
+    reply = await cloud.run("events --follow --json")
+    assert reply.text == '{"events": []}'
+    async with following(cloud, "events --follow --json") as piece:
+        await cloud.run("new --name web")
+        made = await piece()
+    assert "\n" not in made.text
+    assert json.loads(made.text) == made.data

@@ -114,6 +114,10 @@ def test_a_dry_run_is_asked_for_anywhere(line: str) -> None:
         ("rm", "`rm` needs <vm>. Usage: rm [--all] <vm…>"),
         ("rename web", "`rename` needs <new>."),
         ("share port web x", "port 'x' is not a whole number."),
+        ("new --name=a\udcff", r"a line is UTF-8, and '\udcff' at 13 is not. Inside a VM any"),
+        ("comment web \ud800", "a line is UTF-8, and "),
+        ("ssh web cat \udc80", "a line is UTF-8, and "),
+        ("\udcff", "a line is UTF-8, and "),
     ],
 )
 def test_errors_say_what_to_type(line: str, error: str) -> None:

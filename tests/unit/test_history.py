@@ -45,6 +45,8 @@ def test_kept(line: str) -> None:
         "ssh web vault login --token s.x",
         "ssh web echo 5f4dcc3b5aa765d61d8327deb882cf99",
         "ssh web 'cat > key' -----BEGIN OPENSSH PRIVATE KEY-----",
+        "ls \udcff",
+        "ls a\0b",
     ],
 )
 def test_not_kept(line: str) -> None:

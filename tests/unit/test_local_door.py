@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Conflict, Internal, Invalid, NotFound, Unavailable
-from atoll.commands.reply import Reply
+from atoll.commands.reply import Piece, Reply
+from atoll.config import Config, Paths, render
 from atoll.domain.account import Account, Caller, Door, Route
-from atoll.doors.local import LocalDoor, PublicKeys
+from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.host_setup.local import Local
+from framework.clients import client
 
 KEY = "ssh-ed25519 AAAAkey"
 ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca")
@@ -28,6 +32,8 @@ class Town:
     """One account at most; a language of a few words."""
 
     account: Account | None = None
+    goings_on: int = 0  # replies that go on and that somebody listens to
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def owner(self) -> Account:
         if self.account is None:
@@ -57,9 +63,33 @@ class Town:
                 return Reply(run_in_vm=ROUTE, command="true")
             case "list":
                 return Reply(data=[1])
+            case "follow" | "watch" | "break":
+                more = self._more(fails=line == "break")
+                return Reply(data=0, text="0", more=more, is_redrawn=line == "watch")
         if progress:
             progress("half way")
         return Reply(data={"line": line, "as": caller.account.email}, text=line, exit=3)
+
+    async def _more(self, *, fails: bool) -> AsyncGenerator[Piece, None]:
+        self.goings_on += 1
+        try:
+            for number in range(1, 3):
+                yield Piece(data=number, text=str(number))
+            if fails:
+                raise Unavailable("the store failed", hint="Try: atoll doctor")
+            await self.news.wait()
+            while True:
+                yield Piece(data="x" * 1000, text="x" * 1000)
+        finally:
+            self.goings_on -= 1
+
+    async def left(self) -> None:
+        """Wait until nobody listens any more."""
+
+        async def check() -> bool | None:
+            return self.goings_on == 0 or None
+
+        await poll(check, seconds=10, what="the client to be seen leaving", every=0.005)
 
 
 @asynccontextmanager
@@ -105,6 +135,71 @@ async def test_errors_arrive_as_they_were_raised(tmp_path: Path) -> None:
             await local.execute("enter")
         with pytest.raises(Internal, match="an object was due"):
             await local.data("list")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("follow", ["0", "1", "2"]), ("watch", ["0", "\n1", "\n2"])]
+)
+async def test_what_goes_on_comes_until_the_client_leaves(
+    tmp_path: Path, line: str, expected: list[str]
+) -> None:
+    town, seen = Town(Account(id="acct-1", email="a@b")), list[str]()
+
+    async def all_seen() -> bool | None:
+        return seen == expected or None
+
+    async with door(tmp_path, town) as local, TaskGroup() as group:
+        task = group.create_task(local.execute(line, more=seen.append))
+        await poll(all_seen, seconds=10, what=str(expected), every=0.005)
+        assert town.goings_on == 1
+        task.cancel()
+        await town.left()
+        assert (await local.execute(line))["text"] == "0"  # whoever wants no more gets no more
+        await town.left()
+
+
+async def test_what_goes_on_says_why_it_breaks_off(tmp_path: Path) -> None:
+    seen: list[str] = []
+    async with door(tmp_path, Town(Account(id="acct-1", email="a@b"))) as local:
+        with pytest.raises(Unavailable, match="the store failed") as failure:
+            await local.execute("break", more=seen.append)
+    assert failure.value.hint == "Try: atoll doctor"
+    assert seen == ["0", "1", "2"]
+
+
+async def test_whoever_does_not_read_is_not_written_for(tmp_path: Path) -> None:
+    town = Town(Account(id="acct-1", email="a@b"))
+    town.news.set()
+    async with door(tmp_path, town):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "control.sock", limit=100)
+        writer.write(b'{"do":"execute","line":"follow"}\n')
+        async with asyncio.timeout(10):
+            await reader.readexactly(100)
+        assert town.goings_on == 1  # and held up: it would never let anybody else run
+        writer.close()
+        await town.left()
+
+
+async def test_the_hosts_command_prints_what_goes_on(tmp_path: Path) -> None:
+    town = Town(Account(id="acct-1", email="a@b"))
+    folders = Paths(state=tmp_path / "state", run=tmp_path / "run", cache=tmp_path / "cache")
+    config = tmp_path / "atoll.toml"
+    config.write_text(render(Config(paths=folders)))
+    folder = socket_path(folders.run).parent
+    folder.mkdir(parents=True)
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "ATOLL_CONFIG": str(config), "PYTHONPATH": source}
+    argv = [sys.executable, "-m", "atoll", "exec", "--", "follow"]
+    async with door(folder, town), client(argv, env=environment) as one:
+        assert one.stdout is not None
+        async with asyncio.timeout(20):
+            assert [await one.stdout.readline() for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
+            one.stdout._transport.close()  # type: ignore[attr-defined]  # as `head -3` does
+            town.news.set()
+            assert await one.wait() == 141
+            assert one.stderr is not None
+            assert await one.stderr.read() == b""
+        await town.left()
 
 
 async def test_public_keys(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 import httpx2
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 
-from atoll.base.errors import Internal, NotFound, Unavailable
+from atoll.base.errors import Internal, Unavailable
 from atoll.doors.web.assets import Assets, accepts_gzip, vendored
 
 SCRIPT = b"export const tide = 1;\n" * 40
@@ -32,10 +30,7 @@ def assets(tmp_path: Path) -> Assets:
 
 
 def client(assets: Assets) -> httpx2.AsyncClient:
-    async def missing(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=404)
-
-    app = Starlette(routes=assets.routes(), exception_handlers={NotFound: missing})
+    app = Starlette(routes=assets.routes())
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://isle")
 
 

@@ -174,7 +174,7 @@ def test_nothing_odd_is_unpacked(hostile: Member, why: str) -> None:
         archive.unpack(packed(hostile), TIDE)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", GOOD[:60], GOOD[: len(GOOD) // 2]])
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", GOOD[:60], GOOD[: len(GOOD) // 2]], ids=len)
 def test_what_is_no_archive_is_an_error_of_ours(data: bytes) -> None:
     with pytest.raises(Unavailable, match="cannot be used"):
         archive.unpack(data, TIDE)

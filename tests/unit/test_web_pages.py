@@ -191,6 +191,14 @@ async def test_an_error_is_the_one_of_the_command_line(browser: Browser) -> None
     assert 'class="act-said failed"' in text
 
 
+async def test_what_would_never_end_is_shown_as_it_is_now(browser: Browser) -> None:
+    asked = forms((await browser.get("/run/events")).text)[1].asked
+    assert "follow" not in asked
+    page = await browser.submit("/run/events", {"follow": "true"})
+    assert "events --follow" in page.text
+    assert "new" in page.text
+
+
 async def test_dry_run_changes_nothing(browser: Browser) -> None:
     page = await browser.submit("/run/rm", {"vm": "web", "dry_run": "true"})
     assert "rm --dry-run web" in page.text

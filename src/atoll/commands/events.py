@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from atoll.base.errors import Invalid
+from atoll.base.text import pad, width
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import instant, table
-from atoll.commands.reply import Reply
+from atoll.commands.reply import Piece, Reply
 from atoll.commands.several import is_pattern, matching
-from atoll.services.events import About
+from atoll.commands.table import one_line
+from atoll.services.events import About, Mark
 from atoll.store.events import Happened
 
 VERBS = Registry()
@@ -38,41 +41,62 @@ class Events:
     last: int = flag(
         "-n --last", f"how many, at most {MOST}", default=20, value="N", convert=_count, shown="20"
     )
+    follow: bool = flag(
+        "-f --follow", "go on, and print what happens from now on", default=False, endless=True
+    )
 
 
 @VERBS.command(
     "events",
     help="Show what happened to your VMs and your account, newest last.",
     reach=Reach.VM,
-    examples=("events", "events web", "events 'web*' -n 100"),
+    examples=("events", "events web", "events 'web*' -n 100", "events --follow"),
     result={
-        "events": "one entry per event: `at`, `event` (the command; or `powered-off`, `crashed`, `lost`,"
-        " `started`: without one), `vm_name` as it was then, null for the account; `door`, `by` (a key's"
-        " or token's fingerprint), `by_name`, `source` (an address), `problem`; what is not known is"
-        " not there",
+        "events": "one entry per event: `at`, `event` (the command; without one `powered-off`, `crashed`,"
+        " `lost`, `started`, `purged`), `vm_name` as it was then, null for the account; `door`, `by` (a"
+        " key's or token's fingerprint), `by_name`, `source` (an address), `problem`; what is not known"
+        " is not there",
     },
 )
 async def events(ctx: Context, args: Events) -> Reply:
-    happened, _mark = await ctx.cloud.events.latest(
-        ctx.caller.account, limit=args.last, about=await _about(ctx, args.vm)
-    )
+    about = await _about(ctx, args.vm)
+    happened, mark = await ctx.cloud.events.latest(ctx.caller.account, limit=args.last, about=about)
     if not happened and args.vm is not None and not is_pattern(args.vm):
         await ctx.cloud.access.find(ctx.caller, args.vm)  # NotFound: it never was
     entries = await _entries(ctx, happened)
+    if args.follow:
+        columns = _Columns()
+        text = columns.lines([_HEAD, *map(_row, entries)])
+        more = _following(ctx, args.vm, mark, about, columns)
+        return Reply(data={"events": entries}, text=text, more=more)
     text = table(_HEAD, list(map(_row, entries))) if entries else "No events"
     return Reply(data={"events": entries}, text=text)
 
 
-async def _about(ctx: Context, given: str | None) -> About | None:
+async def _following(
+    ctx: Context, given: str | None, mark: Mark, meant: About | None, columns: _Columns
+) -> AsyncGenerator[Piece, None]:
+    """What is written down from now on, as far as it may be seen when it is read."""
+    async with aclosing(ctx.cloud.events.after(ctx.caller.account, mark)) as batches:
+        async for happened in batches:
+            about = await _about(ctx, given, also=meant.vms if meant is not None else ())
+            seen = [event for event in happened if about is None or about.covers(event)]
+            if seen:
+                entries = await _entries(ctx, seen)
+                yield Piece(data={"events": entries}, text=columns.lines(map(_row, entries)))
+
+
+async def _about(ctx: Context, given: str | None, *, also: Collection[str] = ()) -> About | None:
     """Which events are meant and may be seen; None: all of the account.
 
-    Whoever is limited to some VMs sees events of those very VMs: names alone tell no two apart.
+    Whoever is limited to some VMs sees events of those very VMs: names alone tell no two apart. The VMs
+    `also` (ids) are meant whatever they are called now.
     """
     is_whole = ctx.caller.scope.is_whole
     if given is None and is_whole:
         return None
     known = await ctx.cloud.access.ever(ctx.caller)
-    found = [vm for vm in known if given is None or matching([vm.label], given)]
+    found = [vm for vm in known if given is None or vm.id in also or matching([vm.label], given)]
     names = {given, *(vm.label for vm in found)} if is_whole and given else ()
     return About(vms={vm.id for vm in found}, names=names)
 
@@ -119,3 +143,20 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         by,
         entry.get("problem", ""),
     )
+
+
+class _Columns:
+    """Rows one below the other that come one after the other: a column gets wider when it must."""
+
+    def __init__(self) -> None:
+        self._widths = [20, 8, 8, 5, 8]  # what most need; the last column ends the line
+
+    def lines(self, rows: Iterable[Sequence[str]]) -> str:
+        """Some more rows."""
+        cells = [[one_line(cell) for cell in row] for row in rows]
+        columns = list(zip(*cells, strict=True))[: len(self._widths)]
+        for at, column in enumerate(columns):
+            self._widths[at] = max(self._widths[at], *map(width, column))
+        return "\n".join(
+            "  ".join([*map(pad, row, self._widths), row[-1]]).rstrip() for row in cells
+        )

@@ -14,6 +14,7 @@ from atoll.commands import pages
 from atoll.commands.complete import Choices, Completer
 from atoll.commands.context import Context, Sessions
 from atoll.commands.dry_run import rehearse
+from atoll.commands.going_on import Audience, in_json
 from atoll.commands.parse import parse
 from atoll.commands.registry import Command, Reach
 from atoll.commands.render import as_json
@@ -31,6 +32,7 @@ class Language:
     def __init__(self, *, cloud: Cloud, sessions: Sessions) -> None:
         self._cloud = cloud
         self._sessions = sessions
+        self._audience = Audience()
         self._completer = Completer(registry=REGISTRY, cloud=cloud)
 
     async def execute(
@@ -41,7 +43,8 @@ class Language:
         stdin: bytes = b"",
         progress: Callable[[str], None] | None = None,
     ) -> Reply:
-        """Run one line. `text` of the reply is JSON when the line asked for it.
+        """Run one line. `text` of the reply is JSON when the line asked for it; see `Reply.more` for
+        one that goes on.
 
         Raises UnknownCommand, Invalid (the line), Denied (the scope), or what the verb raises.
         """
@@ -68,8 +71,8 @@ class Language:
             if command.mutates:
                 await self._record(ctx, command, reply)
         if parsed.wants_json and reply.run_in_vm is None:
-            return Reply(data=reply.data, text=as_json(reply.data), exit=reply.exit)
-        return reply
+            reply = in_json(reply)
+        return self._audience.admit(caller.account.id, reply)
 
     def changes(self, line: str) -> bool:
         """True when running the line would change something.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atoll.base.errors import NotFound
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, one_of
 from atoll.commands.render import table
-from atoll.commands.reply import Reply
+from atoll.commands.reply import Piece, Reply
 from atoll.commands.several import is_pattern, matching
 from atoll.commands.view import REGION, VmView, head
 
@@ -33,13 +34,16 @@ class Ls:
         convert=one_of("--group", GROUPS),
         shown="none",
     )
+    watch: bool = flag(
+        "-w --watch", "go on, and show the list anew when it changed", default=False, endless=True
+    )
 
 
 @VERBS.command(
     "ls",
     help="List your VMs.",
     reach=Reach.VM,
-    examples=("ls", "ls -l 'web*'", "ls --group=tag"),
+    examples=("ls", "ls -l 'web*'", "ls --group=tag", "ls --watch"),
     result={
         "vms": "one entry per VM: `vm_name`, `ssh_dest`, `ssh_host`, `ssh_user`, `ssh_port`,"
         " `https_url`, `status`, `region`, `region_display`, `tags`, `comment`, `created_at`,"
@@ -49,6 +53,26 @@ class Ls:
     sometimes={"groups": "with --group: one entry per group: `group` and the names of its `vms`"},
 )
 async def ls(ctx: Context, args: Ls) -> Reply:
+    version = ctx.cloud.news.version
+    reply = await _listed(ctx, args)
+    if args.watch and reply.exit == 0:
+        return replace(reply, more=_watching(ctx, args, version, reply), is_redrawn=True)
+    return reply
+
+
+async def _watching(
+    ctx: Context, args: Ls, version: int, shown: Reply
+) -> AsyncGenerator[Piece, None]:
+    """The list whenever it is another one than was shown last."""
+    async with aclosing(ctx.cloud.news.looks(version)) as looks:
+        async for _ in looks:
+            now = await _listed(ctx, args)
+            if now.data != shown.data:
+                shown = now
+                yield Piece(data=now.data, text=now.text)
+
+
+async def _listed(ctx: Context, args: Ls) -> Reply:
     visible = {vm.label: vm for vm in await ctx.cloud.access.visible(ctx.caller)}
     views = [VmView.of(ctx.cloud, visible[name]) for name in matching(visible, args.pattern)]
     data: dict[str, Any] = {"vms": [view.listed(long=args.long) for view in views]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from atoll.commands.registry import Command, Parameter, Registry, UnknownCommand
 
 LINE_BYTES = 64 * 1024
 JSON_FLAG, HELP_FLAG, DRY_RUN_FLAG = "--json", "--help", "--dry-run"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how SSH hands over bytes that are no UTF-8
 GLOBAL = (JSON_FLAG, HELP_FLAG, DRY_RUN_FLAG)
 
 
@@ -33,6 +35,11 @@ def split(line: str) -> list[str]:
         raise Invalid(f"a line is at most {LINE_BYTES >> 10} KiB")
     if "\0" in line:
         raise Invalid("a line cannot contain a NUL")
+    if broken := _SURROGATE.search(line):
+        raise Invalid(
+            f"a line is UTF-8, and {broken[0]!r} at {broken.start() + 1} is not",
+            hint="Inside a VM any bytes will do: ssh <vm>@<host> <command>",
+        )
     try:
         return shlex.split(line)
     except ValueError as error:

@@ -61,6 +61,7 @@ class Parameter:
     is_many: bool = False  # may be given several times
     is_rest: bool = False  # takes everything that follows, flags included
     is_required: bool = False
+    is_endless: bool = False  # the reply goes on until nobody listens: for terminals and programs
     may_be_empty: bool = False  # an empty text is a value, and a text is one word
     value: str = "TEXT"  # what the value is, for the help
     default: str = ""  # shown in the help
@@ -236,6 +237,7 @@ def flag(
     default: Any = None,
     shown: str = "",
     many: bool = False,
+    endless: bool = False,
     value: str = "TEXT",
     convert: Callable[[str], object] = str,
     source: Source = Source.NONE,
@@ -248,6 +250,7 @@ def flag(
         flags=flags,
         is_switch=isinstance(default, bool),
         is_many=many,
+        is_endless=endless,
         value=value,
         default=shown,
         convert=convert,

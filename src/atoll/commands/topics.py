@@ -32,10 +32,10 @@ One line is one command, and the same line works over SSH (`ssh <host> '<line>'`
   into one pair: `ssh <host> 'comment web "the shop, since May"'`.
 - Flags stand anywhere after the command: `--name web` or `--name=web`; a switch is also `--all=false`.
   After `--` nothing is a flag. What follows the VM in `ssh <vm> …` is the command there, with its flags.
-- `rm`, `restart`, `pause`, `resume`, `stat` take several VMs, and names with `*` and `?`; `ls` and `tag`
-  take one such pattern. Each VM has a result of its own; the exit code is that of the first that failed.
-  A pattern that matches nothing is an error. `rm '*'` needs `--all`. One plain name is not answered
-  with a list.
+- `rm`, `restart`, `pause`, `resume`, `stat` take several VMs, and names with `*` and `?`; `ls`,
+  `events` and `tag` take one such pattern. Each VM has a result of its own; the exit code is that of the
+  first that failed. A pattern that matches nothing is an error. `rm '*'` needs `--all`. One plain name is
+  not answered with a list.
 - `--json` prints the result as JSON (`POST /exec` always does), `--help` explains and runs nothing,
   `--dry-run` says what would be done.
 - A line has at most 64 KiB of UTF-8, without NUL. Exit code 0 is success; see `doc errors`.""",

@@ -59,6 +59,7 @@ class Caller:
     source: str = ""  # the client's address
     scope: Scope = field(default_factory=Scope)
     token: str = ""  # what the API token used is called, `api:…`; empty for one signed by a key
+    good_for_s: float | None = field(default=None, compare=False)  # from when it was let in
 
     @property
     def credential(self) -> str:

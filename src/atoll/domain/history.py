@@ -22,6 +22,7 @@ _TELLING = re.compile(
 _ASSIGNED = re.compile(r"(?:^|\s|['\"])[A-Z][A-Z0-9_]*=\S")
 # Keys, hashes and tokens: long runs without a blank that no name here is made of.
 _RANDOM = re.compile(r"[A-Za-z0-9+/_=.-]{24,}")
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # what no store takes: NUL, bytes that are no UTF-8
 _MARKS = (str.isupper, str.islower, str.isdigit)
 
 
@@ -29,7 +30,7 @@ def may_be_kept(line: str) -> bool:
     """Whether a line may be kept."""
     if not line or line[0].isspace() or len(line) > LINE_CHARACTERS:
         return False
-    if _TELLING.search(line) or _ASSIGNED.search(line):
+    if _UNFIT.search(line) or _TELLING.search(line) or _ASSIGNED.search(line):
         return False
     return not any(_looks_random(word[0]) for word in _RANDOM.finditer(line))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy checks
 TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
@@ -12,6 +13,10 @@ DOOR_PATH = "/__atoll/"  # on every VM host: answered by control, never by the V
 HOST_HEADER = "x-atoll-host"  # set by HAProxy for control: the host a request came for
 USER_HEADER = "x-atoll-user-id"  # set by HAProxy for VMs: who is signed in
 EMAIL_HEADER = "x-atoll-email"
+
+STYLE_NONCE = "atoll.style-nonce"  # in the scope of a request whose page makes style elements
+# WebSockets of control; every other path takes requests only.
+SOCKET_PATH = re.compile(r"/terminal/[A-Za-z0-9_-]{22}/socket")
 
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # printable, no backslash, not `//elsewhere`
 _PORT_LABEL = re.compile(r"([1-9][0-9]{3,4})-(.+)")
@@ -77,6 +82,16 @@ class Names:
 
     def _is_ours(self, port: int) -> bool:
         return port == self.public_port or (self.vm_ports is not None and port in self.vm_ports)
+
+
+def is_own_page(site: str | None, origin: str | None, host: str) -> bool:
+    """Whether a form was sent by a page of `host`, by Sec-Fetch-Site and Origin; browsers send them.
+
+    A program that sends neither carries no cookie that somebody else could make it use.
+    """
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or urlsplit(origin).hostname == host
 
 
 def own_path(path: str) -> str:

@@ -1,10 +1,12 @@
 """The local door: root of this machine runs commands and makes the first account.
 
 A unix socket that only root and control's own user may use. One request per connection, one JSON
-object per line each way; progress lines may come before the one answer. There is no login here:
-whoever is root on the machine owns the cloud anyway.
+object per line each way; progress lines may come before the one answer, and what a command goes on
+with after it, until the client closes the connection. There is no login here: whoever is root on the
+machine owns the cloud anyway.
 
     {"do": "execute", "line": "new --name web"}    -> {"progress": "..."}* {"reply": {...}}
+    {"do": "execute", "line": "events --follow"}   -> {"reply": {.., "goes_on": true}} {"more": {...}}*
     {"do": "ensure-owner", "email": .., "key": .., "label": ..}           -> {"reply": {...}}
     {"do": "public-keys"}                                                 -> {"reply": {...}}
 Errors come as {"error": {"code", "error", "hint"}}.
@@ -15,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -24,10 +26,10 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from atoll.base import log, peer
-from atoll.base.aio import deadline
+from atoll.base.aio import deadline, unless
 from atoll.base.errors import AtollError, Internal, Invalid
 from atoll.base.timeout import timeout
-from atoll.commands.reply import Reply
+from atoll.commands.reply import Piece, Reply
 from atoll.domain.account import Account, Caller, Door
 
 REQUEST_LIMIT = 1 << 20
@@ -141,8 +143,10 @@ class LocalDoor:
             async with timeout(READ_S):
                 line = await reader.readline()
             answer = await self._answer(line, lambda text: _send(writer, {"progress": text}))
-            _send(writer, answer)
+            _send(writer, answer.frame)
             await writer.drain()
+            if answer.more is not None:
+                await unless(_go_on(answer.more, writer), _left(reader))
         except (OSError, ValueError) as error:  # peer gone or silent, or a line over the limit
             _log.info("local connection ended", reason=str(error))
         except asyncio.CancelledError:
@@ -151,19 +155,19 @@ class LocalDoor:
             self._tasks.discard(task)
             writer.close()
 
-    async def _answer(self, line: bytes, progress: Callable[[str], None]) -> dict[str, Any]:
+    async def _answer(self, line: bytes, progress: Callable[[str], None]) -> _Answer:
         try:
             async with deadline(ANSWER_S, "the command"):
-                return {"reply": await self._run(_parse(line), progress)}
+                return await self._run(_parse(line), progress)
         except AtollError as error:
-            return {"error": error.to_wire()}
+            return _Answer({"error": error.to_wire()})
         except Exception as error:  # noqa: BLE001  the border: a defect becomes an answer and a log line
             _log.exception("local command failed")
-            return {"error": Internal(f"{type(error).__name__}: {error}").to_wire()}
+            return _Answer({"error": Internal(f"{type(error).__name__}: {error}").to_wire()})
 
     async def _run(
         self, request: Execute | EnsureOwner | GetPublicKeys, progress: Callable[[str], None]
-    ) -> dict[str, Any]:
+    ) -> _Answer:
         match request:
             case Execute(line=line):
                 caller = Caller(account=await self._owners.owner(), door=Door.LOCAL, source="local")
@@ -173,12 +177,47 @@ class LocalDoor:
                         "the local door runs commands of the cloud, not commands in a VM",
                         hint=f"Try: ssh to {reply.run_in_vm.vm_name}",
                     )
-                return {"text": reply.text, "data": reply.data, "exit": reply.exit}
+                return _executed(reply)
             case EnsureOwner(email=email, key=key, label=label):
                 account = await self._owners.ensure_owner(email=email, key_line=key, label=label)
-                return {"account": account.id, "email": account.email}
+                return _Answer({"reply": {"account": account.id, "email": account.email}})
             case GetPublicKeys():
-                return {"gateway_key": self._keys.gateway, "host_ca": self._keys.host_ca}
+                keys = {"gateway_key": self._keys.gateway, "host_ca": self._keys.host_ca}
+                return _Answer({"reply": keys})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The one answer, and what it goes on with."""
+
+    frame: dict[str, Any]
+    more: AsyncGenerator[Piece, None] | None = None
+
+
+def _executed(reply: Reply) -> _Answer:
+    said: dict[str, Any] = {"text": reply.text, "data": reply.data, "exit": reply.exit}
+    if reply.more is not None:
+        said |= {"goes_on": True, "is_redrawn": reply.is_redrawn}
+    return _Answer({"reply": said}, reply.more)
+
+
+async def _go_on(more: AsyncGenerator[Piece, None], writer: asyncio.StreamWriter) -> None:
+    """Send pieces as they are taken; a failure is the last frame."""
+    try:
+        async with aclosing(more):
+            async for piece in more:
+                _send(writer, {"more": {"text": piece.text, "data": piece.data}})
+                await writer.drain()
+    except AtollError as error:
+        _send(writer, {"error": error.to_wire()})
+        await writer.drain()
+
+
+async def _left(reader: asyncio.StreamReader) -> None:
+    """Wait until the client closes the connection; raises OSError then."""
+    while await reader.read(4096):
+        pass
+    raise BrokenPipeError("the client left")
 
 
 def _parse(line: bytes) -> Execute | EnsureOwner | GetPublicKeys:

@@ -22,10 +22,18 @@ class Local:
         self._socket = socket
 
     async def execute(
-        self, line: str, *, progress: Callable[[str], None] = lambda _text: None
+        self,
+        line: str,
+        *,
+        progress: Callable[[str], None] = lambda _text: None,
+        more: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
-        """`{"text", "data", "exit"}` of a command line; raises the command's own error."""
-        return await self._ask({"do": "execute", "line": line}, progress)
+        """`{"text", "data", "exit"}` of a command line; raises the command's own error.
+
+        One that goes on gives `more` its text and that of each piece, and never returns; without `more`
+        it is left after its first answer.
+        """
+        return await self._ask({"do": "execute", "line": line}, progress, more)
 
     async def data(self, line: str) -> dict[str, Any]:
         """The JSON object a command gives back; raises the command's own error."""
@@ -52,29 +60,43 @@ class Local:
         return True
 
     async def _ask(
-        self, request: dict[str, Any], progress: Callable[[str], None] = lambda _text: None
+        self,
+        request: dict[str, Any],
+        progress: Callable[[str], None] = lambda _text: None,
+        more: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
-        async with deadline(COMMAND_S, "control", hint="Try: atoll doctor"):
-            try:
-                reader, writer = await asyncio.open_unix_connection(self._socket, limit=FRAME_LIMIT)
-            except OSError as error:
-                raise Unavailable(
-                    f"control does not listen on {self._socket}: {error.strerror}",
-                    hint="Try: atoll doctor",
-                ) from error
-            try:
-                writer.write(json.dumps(request).encode() + b"\n")
-                await writer.drain()
-                while line := await reader.readline():
-                    frame = json.loads(line)
-                    if "error" in frame:
-                        raise from_wire(frame["error"])
-                    if "reply" in frame:
-                        reply: dict[str, Any] = frame["reply"]
-                        return reply
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket, limit=FRAME_LIMIT)
+        except OSError as error:
+            raise Unavailable(
+                f"control does not listen on {self._socket}: {error.strerror}",
+                hint="Try: atoll doctor",
+            ) from error
+        try:
+            writer.write(json.dumps(request).encode() + b"\n")
+            async with deadline(COMMAND_S, "control", hint="Try: atoll doctor"):
+                while "reply" not in (frame := await _frame(reader)):
                     progress(str(frame.get("progress", "")))
-            except (OSError, ValueError) as error:
-                raise Unavailable(f"control's answer broke off: {error}") from error
-            finally:
-                writer.close()
+            reply: dict[str, Any] = frame["reply"]
+            if more is not None and reply.get("goes_on"):
+                more(str(reply["text"]))
+                between = "\n" if reply.get("is_redrawn") else ""
+                while True:
+                    more(between + str((await _frame(reader))["more"]["text"]))
+            return reply
+        finally:
+            writer.close()
+
+
+async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """What control says next; raises an error that it says."""
+    try:
+        line = await reader.readline()
+        frame: dict[str, Any] = json.loads(line) if line else {}
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"control's answer broke off: {error}") from error
+    if not line:
         raise Unavailable("control closed the connection", hint="Try: atoll doctor")
+    if "error" in frame:
+        raise from_wire(frame["error"])
+    return frame

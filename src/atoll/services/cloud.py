@@ -105,7 +105,12 @@ class Cloud:
             changes=self.changes,
         )
         self.trash = Trash(
-            store=store, locks=locks, journal=self.journal, access=self.access, now=now
+            store=store,
+            locks=locks,
+            journal=self.journal,
+            access=self.access,
+            events=self.events,
+            now=now,
         )
         self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)

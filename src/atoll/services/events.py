@@ -29,6 +29,7 @@ class Unasked(StrEnum):
     CRASHED = "crashed"
     LOST = "lost"  # the engine does not have it
     STARTED = "started"  # it should run, and did not when the engine appeared
+    PURGED = "purged"  # its time in the trash is over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,10 @@ class About:
 
     vms: Collection[str] = ()
     names: Collection[str] = ()
+
+    def covers(self, event: Happened) -> bool:
+        """Whether an event is one of them."""
+        return event.vm_id in self.vms or event.vm in self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,10 @@ class Events:
 
         With `once` nothing is noted when that is the last that is known of the VM.
         """
-        last = await events.latest_of(tx, vm.owner, vms=(vm.id,), names=(), limit=1)
-        if once and last and last[0].kind == kind:
-            return
+        if once:
+            last = await events.latest_of(tx, vm.owner, vms=(vm.id,), names=(), limit=1)
+            if last and last[0].kind == kind:
+                return
         event = Happened(
             at=self._now(),
             account=vm.owner,

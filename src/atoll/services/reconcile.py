@@ -52,6 +52,7 @@ class Reconciler:
         self._events = events
         self._crashed: set[str] = set()  # VMs of which that is noted
         self._lost: set[str] = set()
+        self._unsure: set[str] = set()  # VMs that stopped while something was done to them
 
     async def run(self) -> None:
         """Follow the engine for ever; connect again whenever it goes away."""
@@ -88,8 +89,9 @@ class Reconciler:
         live = {vm.id for vm in records if vm.phase is Phase.LIVE}
         await self._look_for(live - busy - {vm.vm for vm in listed})
         if was_connected:
-            for vm_id in ended:  # its event was missed
-                await self._stopped(vm_id)
+            unsure, self._unsure = self._unsure, set()
+            for vm_id in {*ended, *unsure}:  # the event was missed, or came at a bad time
+                await self._stopped(vm_id, is_sure=vm_id not in unsure)
         else:
             started = await self._start_wanted()
             _log.info("engine connected", vms=len(listed), started=started)
@@ -139,10 +141,14 @@ class Reconciler:
         facts = self._facts.get(vm_id)
         return facts is not None and facts.state in ON
 
-    async def _stopped(self, vm_id: str) -> None:
-        """A guest shut itself down: its owner's choice, so it stays off. A crash is not one."""
+    async def _stopped(self, vm_id: str, *, is_sure: bool = True) -> None:
+        """A guest shut itself down: its owner's choice, so it stays off. A crash is not one.
+
+        When something was being done to it nobody can say whose choice it was, but a crash is told.
+        """
         if self._locks.doing(vm_id) is not None:
-            return  # a command of ours turns it off, or over
+            self._unsure.add(vm_id)  # a command of ours turns it off, or over
+            return
         async with self._locks.hold(vm_id, label=vm_id, doing="power off"):
             facts = await self._facts.fresh(vm_id)
             if facts is None or facts.state is not VmState.STOPPED or vm_id in self._crashed:
@@ -152,6 +158,8 @@ class Reconciler:
                 if vm is None or vm.phase is not Phase.LIVE or vm.wanted is not Wanted.RUNNING:
                     return
                 if await operations.unfinished(tx, vm=vm_id):
+                    return
+                if not (facts.problem or is_sure):
                     return
                 if facts.problem:
                     problem = facts.problem

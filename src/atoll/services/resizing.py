@@ -70,7 +70,7 @@ class Resizing:
         if size == Size():
             raise Invalid(
                 "nothing to change: give --cpu, --memory or --disk",
-                hint=f"Try: resize {name} --memory 2G",
+                hint=f"Try: resize {name[:60]} --memory 2G",
             )
         node = await self._facts.node()
         async with self._access.exclusively(caller, name, doing="resize") as vm:

@@ -174,6 +174,7 @@ class Tokens:
             source=source,
             scope=scope,
             token=fingerprint(hash_),
+            good_for_s=_left(row.expires_at, now),
         )
 
     async def _signer(self, token: str, source: str) -> Caller:
@@ -184,6 +185,7 @@ class Tokens:
             key_fingerprint=key.fingerprint,
             source=source,
             scope=replace(key.scope, cmds=frozenset(read.permission.cmds)),
+            good_for_s=_left(read.permission.expires_at, self._now()),
         )
 
     async def _verified(self, token: str) -> tuple[Account, SshKey, SignedToken]:
@@ -228,6 +230,10 @@ def _check_label(label: str, taken: set[str]) -> None:
 def fingerprint(hash_: str) -> str:
     """How an API token is named in lists and events: `api:` and 12 hex digits of its hash."""
     return f"api:{hash_[:12]}"
+
+
+def _left(expires_at: float | None, now: float) -> float | None:
+    return None if expires_at is None else max(0.0, expires_at - now)
 
 
 def _hash(secret: str) -> str:

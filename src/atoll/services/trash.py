@@ -18,6 +18,7 @@ from atoll.domain.name import random_vm
 from atoll.domain.operation import OpKind
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.services.access import Access, may_touch
+from atoll.services.events import Events, Unasked
 from atoll.services.journal import Journal
 from atoll.services.locks import VmLocks
 from atoll.store import operations, vms
@@ -47,12 +48,14 @@ class Trash:
         locks: VmLocks,
         journal: Journal,
         access: Access,
+        events: Events,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._locks = locks
         self._journal = journal
         self._access = access
+        self._events = events
         self._now = now
 
     async def remove(self, caller: Caller, name: str, *, act: str) -> None:
@@ -140,6 +143,9 @@ class Trash:
                 act = trashed.trash_act or ids.new("act")
                 op = await self._journal.intend(tx, OpKind.PURGE, trashed, act=act)
             await self._journal.carry_out(op)
+            async with self._store.begin() as tx:
+                await self._events.notice(tx, trashed, Unasked.PURGED)
+        self._events.changes.bump()
 
 
 async def _free_name(tx: Tx, former: str) -> str:

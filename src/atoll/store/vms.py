@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
@@ -13,6 +13,8 @@ from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store.engine import Tx
 from atoll.store.schema import tags as tags_table
 from atoll.store.schema import vms
+
+_COLUMNS = tuple(column.name for column in vms.c)
 
 
 async def add(tx: Tx, vm: VmRecord) -> None:
@@ -125,14 +127,13 @@ async def _where(tx: Tx, condition: ColumnElement[bool]) -> tuple[VmRecord, ...]
     query = select(tags_table).join_from(tags_table, vms).where(condition)
     for vm, tag in await tx.execute(query.order_by(tags_table.c.tag)):
         tagged[vm].append(tag)
-    return tuple(_record(row._mapping, tuple(tagged[row.id])) for row in rows)
+    return tuple(_record(row, tagged) for row in rows)
 
 
-def _record(row: Any, tags: tuple[str, ...]) -> VmRecord:
-    values = dict(row)
-    return VmRecord(
-        **values | {"phase": Phase(values["phase"]), "wanted": Wanted(values["wanted"])}, tags=tags
-    )
+def _record(row: Sequence[Any], tagged: Mapping[str, Sequence[str]]) -> VmRecord:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["phase"], values["wanted"] = Phase(values["phase"]), Wanted(values["wanted"])
+    return VmRecord(**values, tags=tuple(tagged.get(values["id"], ())))
 
 
 def _only(found: tuple[VmRecord, ...]) -> VmRecord | None:

@@ -38,7 +38,7 @@ class Api:
         self._endpoints = endpoints(self._exec.__call__, ca=ca, url=url)
 
     def end(self, credential: str) -> None:
-        """A key or token was removed: end what it runs in VMs."""
+        """A key or token was removed: end what it runs in VMs, and what goes on for it."""
         self._exec.end(credential)
 
     def routes(self) -> Sequence[BaseRoute]:

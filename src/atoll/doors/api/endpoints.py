@@ -9,6 +9,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from atoll.commands.going_on import FLAGS
 from atoll.commands.verbs import REGISTRY
 from atoll.doors.api.body import BODY_BYTES
 from atoll.doors.api.exec import NDJSON
@@ -26,12 +27,12 @@ def endpoints(execute: Serve, *, ca: Path, url: str) -> Sequence[Endpoint]:
 
 
 def _line() -> Body:
-    """A command line; the examples are those of the language, without the ones that read stdin."""
+    """A command line; the examples are those of the language that read no stdin and come to an end."""
     examples = {
         f"{'-'.join(command.words)}-{number}": line
         for command in REGISTRY
         for number, line in enumerate(command.examples, 1)
-        if " < " not in line
+        if " < " not in line and FLAGS.isdisjoint(line.split())
     }
     return Body(
         text="A command line, as typed after `ssh <host>`.",
@@ -43,10 +44,15 @@ def _line() -> Body:
 
 def _exec(execute: Serve) -> Endpoint:
     ran = Answer(
-        text="The command ran. Its JSON; for `ssh <vm> <command>` the output, or lines of JSON.",
+        text="The command ran. Its JSON, or lines of it while it goes on; for `ssh <vm> <command>`"
+        " the output, or lines of JSON.",
         bodies={
             "application/json": {},
-            NDJSON: {**TEXT, "description": "`stdout` or `stderr` in base64, at last `exit_code`."},
+            NDJSON: {
+                **TEXT,
+                "description": "An object per line: `stdout` or `stderr` in base64, at last `exit_code`;"
+                " for what goes on (--follow, --watch) what its JSON says now. `error`: it broke off.",
+            },
             "application/octet-stream": {**TEXT, "format": "binary"},
         },
         maybe={

@@ -33,8 +33,8 @@ from atoll.domain.account import Caller, Route
 from atoll.doors.api.body import read_line
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
-from atoll.doors.api.run import Lines, VmRunner, collect, left
-from atoll.doors.api.running import Running, ended
+from atoll.doors.api.run import Lines, VmRunner, collect, left, output_lines, reply_lines
+from atoll.doors.api.running import Entered, Running, ended
 from atoll.doors.front.hosts import source_of
 
 COMMAND_S = 30.0
@@ -93,17 +93,19 @@ class Exec:
         self._limits = limits or Limits(monotonic=time.monotonic)
 
     def end(self, credential: str) -> None:
-        """End what this key or token runs in VMs: it was removed."""
+        """End what this key or token runs in VMs, and what goes on for it: it was removed."""
         self._running.end(credential)
 
     async def __call__(self, request: Request) -> Response:
         """Authenticate, count, read, run, answer."""
+        mark = self._running.mark
         try:
             caller = await self._caller(_bearer(request), source_of(request))
         except Denied as error:
             return _answer(error, 401, {"www-authenticate": "Bearer"})
         except AtollError as error:
             return _answer(error, _status(error))
+        entered = self._running.by(caller, since=mark)
         wait_s = self._limits.wait_s(caller.credential)
         if wait_s:
             often = Exhausted("this key calls too often", hint=f"Try again in {wait_s} s")
@@ -116,17 +118,22 @@ class Exec:
             return _answer(error, error.http)
         try:
             if key is not None and self._language.changes(line):
-                run = partial(self._answered, request, caller, line, words)
+                run = partial(self._answered, request, caller, entered, line, words)
                 return await once(self._answers, caller, key, line, run)
         except AtollError as error:
             return _answer(error, _status(error))
-        return await self._answered(request, caller, line, words)
+        return await self._answered(request, caller, entered, line, words)
 
     async def _answered(
-        self, request: Request, caller: Caller, line: str, words: Sequence[str]
+        self,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+        line: str,
+        words: Sequence[str],
     ) -> Response:
         try:
-            return await self._run(request, caller, line, words)
+            return await self._run(request, caller, entered, line, words)
         except AtollError as error:
             return _answer(error, _status(error))
 
@@ -140,7 +147,12 @@ class Exec:
         return found
 
     async def _run(
-        self, request: Request, caller: Caller, line: str, words: Sequence[str]
+        self,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+        line: str,
+        words: Sequence[str],
     ) -> Response:
         verb = next((word for word in words if not word.startswith("--")), "")
         seconds = LONG_S if verb in LONG else COMMAND_S
@@ -153,12 +165,18 @@ class Exec:
                 hint="Try: ls, to see what happened",
             )
             return _answer(late, 504)
+        if reply.more is not None:
+            if not _may_be_lines(request):
+                raise Invalid(
+                    "this goes on, and is answered in lines of JSON", hint=f"Try: Accept: {NDJSON}"
+                )
+            return Lines(reply_lines(reply), entered)
         if reply.run_in_vm is None:
             return _render(reply)
-        return await self._run_in_vm(request, caller, reply.run_in_vm, reply.command)
+        return await self._run_in_vm(request, entered, reply.run_in_vm, reply.command)
 
     async def _run_in_vm(
-        self, request: Request, caller: Caller, route: Route, command: str
+        self, request: Request, entered: Entered, route: Route, command: str
     ) -> Response:
         """The plain form holds the output until the exit code is known; lines are sent as they come."""
         if HEADER in request.headers:
@@ -167,10 +185,9 @@ class Exec:
             )
         if not command:
             raise Invalid("there is no terminal here for a shell", hint="Try: ssh <vm> <command>")
-        entered = self._running.by(caller)
         items = self._vm_runner().run_in_vm(route, command)
         if NDJSON in request.headers.get("accept", ""):
-            return Lines(items, entered)
+            return Lines(output_lines(items), entered)
         try:
             with entered() as must_end:
                 async with timeout(COMMAND_S):
@@ -211,6 +228,11 @@ def _status(error: AtollError) -> int:
 
 def _answer(error: AtollError, status: int, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(error.to_wire(), status_code=status, headers=headers)
+
+
+def _may_be_lines(request: Request) -> bool:
+    accepted = request.headers.get("accept", "*/*")
+    return any(media in accepted for media in (NDJSON, "application/*", "*/*"))
 
 
 def _bearer(request: Request) -> str:

@@ -1,19 +1,23 @@
-"""`ssh <vm> <cmd>` over HTTP: a command's output as one body, or as lines of JSON while it runs."""
+"""`ssh <vm> <cmd>` over HTTP: a command's output as one body, or as lines of JSON while it runs.
+
+Replies that go on (`--follow`, `--watch`) are sent as such lines too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atoll.base.aio import TaskGroup, unless
 from atoll.base.errors import AtollError, Exhausted, Unavailable
+from atoll.commands.reply import Reply
 from atoll.domain.account import Route
 from atoll.doors.api.running import Entered, ended
 
@@ -58,19 +62,38 @@ async def left(receive: Receive) -> None:
     raise Unavailable("the client left before the command ended")
 
 
+async def output_lines(
+    items: AsyncGenerator[Item, None],
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """`{"stdout": base64}`, `{"stderr": base64}`, at last `{"exit_code": n}`."""
+    async with aclosing(items):
+        async for item in items:
+            yield _wire(item)
+
+
+async def reply_lines(reply: Reply) -> AsyncGenerator[Mapping[str, Any], None]:
+    """The data of a reply that goes on, and of each piece."""
+    assert reply.more is not None
+    async with aclosing(reply.more):
+        yield reply.data
+        async for piece in reply.more:
+            yield piece.data
+
+
 class Lines(Response):
-    """NDJSON: `{"stdout": base64}`, `{"stderr": base64}`, at last `{"exit_code": n}` or an error.
+    """NDJSON: an object per line, and `{"error": text}` when they break off.
 
     An empty line every HEARTBEAT_S seconds keeps the connection. A client that goes away ends the
-    command; a key that is removed does so too, and that is said. There is no time limit.
+    command; a key that is removed does so too, and that is said. There is no time limit. The next
+    object is asked for when the last has been sent, so a slow client holds up the command.
     """
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, items: AsyncGenerator[Item, None], entered: Entered) -> None:
+    def __init__(self, objects: AsyncGenerator[Mapping[str, Any], None], entered: Entered) -> None:
         super().__init__(headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self._items = items
+        self._objects = objects
         self._entered = entered
         self._turn = asyncio.Lock()  # the beat must not cut into a line
 
@@ -92,21 +115,23 @@ class Lines(Response):
     async def _relay(self, send: Send) -> None:
         try:
             with self._entered() as must_end:
-                await unless(self._items_to(send), ended(must_end))
+                if must_end.is_set():  # while the line was on its way
+                    await ended(must_end)
+                await unless(self._send_all(send), ended(must_end))
         except AtollError as error:
             await self._line(send, {"error": str(error)})  # its only key, as clients expect
 
-    async def _items_to(self, send: Send) -> None:
-        async with aclosing(self._items) as items:
-            async for item in items:
-                await self._line(send, _wire(item))
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._objects) as objects:
+            async for value in objects:
+                await self._line(send, value)
 
     async def _beat(self, send: Send) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             await self._line(send, None)
 
-    async def _line(self, send: Send, value: dict[str, object] | None) -> None:
+    async def _line(self, send: Send, value: Mapping[str, Any] | None) -> None:
         text = b"" if value is None else json.dumps(value).encode()
         async with self._turn:
             await send({"type": "http.response.body", "body": text + b"\n", "more_body": True})

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Internal, Invalid, NotFound
-from atoll.domain.web import HOST_HEADER, Names
+from atoll.domain.web import HOST_HEADER, SOCKET_PATH, STYLE_NONCE, Names
 
 # What people see of an error, with a status; None: they are a program, and get JSON.
 Refuse: TypeAlias = Callable[[Request, AtollError, int], Response | None]
@@ -90,14 +90,21 @@ class Hosts:
         self._names = names
         self._cloud = cloud
         self._vm = vm
-        self._policy = (
-            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+
+    def _policy(self, nonce: str) -> str:
+        """`nonce` is of a page whose script makes style elements: they carry it."""
+        named = f" 'nonce-{nonce}'" if nonce else ""
+        return (
+            f"default-src 'none'; style-src 'self'{named}; script-src 'self'; connect-src 'self';"
             " img-src 'self' data:; font-src 'self'; base-uri 'none';"
             # a form's redirect to a VM's host counts as its action
-            f" form-action 'self' https://*.{names.domain}:*; frame-ancestors 'none'"
+            f" form-action 'self' https://*.{self._names.domain}:*; frame-ancestors 'none'"
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
@@ -111,11 +118,19 @@ class Hosts:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("cache-control", "no-store")
                 headers.setdefault("referrer-policy", "same-origin")
-                headers.setdefault("content-security-policy", self._policy)
+                headers["content-security-policy"] = self._policy(scope.get(STYLE_NONCE, ""))
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         await app(scope, receive, send_safely)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through what may be a WebSocket; its route checks origin and session."""
+        host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
+        if host == self._names.domain and SOCKET_PATH.fullmatch(scope["path"]):
+            await self._cloud(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
 
 
 _elsewhere = JSONResponse({"code": "not-found", "error": "not served here"}, status_code=421)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.requests import HTTPConnection
 
 from atoll.base.errors import Denied
 from atoll.config import Config
-from atoll.domain.web import Names
+from atoll.domain.web import Names, is_own_page
 
 
 def names_of(config: Config) -> Names:
@@ -23,13 +21,9 @@ def check_origin(request: HTTPConnection, host: str) -> None:
 
     Raises Denied. The page of a VM is another site, though browsers call it the same one.
     """
-    site = request.headers.get("sec-fetch-site")
-    if site in ("same-origin", "none"):
-        return
-    origin = request.headers.get("origin")
-    if site is None and (origin is None or urlsplit(origin).hostname == host):
-        return
-    raise Denied("this form was sent by a page of another site")
+    said = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if not is_own_page(*said, host):
+        raise Denied("this form was sent by a page of another site")
 
 
 def source_of(request: HTTPConnection) -> str:

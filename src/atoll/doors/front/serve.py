@@ -14,6 +14,8 @@ from atoll.base.aio import shielded
 from atoll.base.errors import Conflict
 
 _STOP_S = 5
+_FRAME = 64 * 1024  # what a page may say at once; atoll.doors.web.terminal.wire
+_PING_S = 25.0  # a peer that has vanished is noticed; shorter than what firewalls forget
 
 
 async def serve(app: ASGIApp, *, port: int) -> None:
@@ -28,13 +30,18 @@ async def serve(app: ASGIApp, *, port: int) -> None:
         proxy_headers=False,
         server_header=False,
         lifespan="off",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=_FRAME,
+        ws_max_queue=1,
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        ws_per_message_deflate=False,  # a terminal's output would cost more CPU than it saves
         h11_max_incomplete_event_size=32 * 1024,
         timeout_keep_alive=75,  # longer than HAProxy keeps an idle connection to us
         timeout_graceful_shutdown=_STOP_S,
     )
     server = _Server(settings)
-    with _listen(port) as sock:
+    with listening(port) as sock:
         try:
             await server.serve(sockets=[sock])
         except asyncio.CancelledError:
@@ -49,8 +56,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def listening(port: int) -> socket.socket:
+    """The socket on loopback. Raises Conflict when the port is taken."""
+    # asyncio turns TCP_NODELAY on for connections whose socket names the protocol, and for no others.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))

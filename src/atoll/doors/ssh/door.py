@@ -158,6 +158,7 @@ class SshDoor:
     def end_vm(self, vm_id: str) -> None:
         """End the connections to a VM that is no longer where it was; a paused one says no goodbye."""
         self._dismiss(None, None, vm_id, "the VM was paused or stopped")
+        self._vms.end(vm_id)  # what other doors and the lobby's prompt have there
 
     async def open_vm(self, route: Route) -> VmSide:
         """Log in to a VM; raises Unavailable."""

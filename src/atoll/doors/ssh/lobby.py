@@ -41,14 +41,19 @@ class Lobby:
             process=process,
             visitor=visitor,
         )
-        try:
-            code = await session.run()
-        except AtollError as error:
-            code = session.fail(error)
-        except (asyncssh.Error, OSError):  # the client left
-            code = Internal.exit
-        except Exception:  # noqa: BLE001 - the door is where defects end
-            _log.exception("lobby session failed", user=visitor.user)
-            code = session.fail(Internal("This is a defect of Atoll", hint="Its log has details"))
+        code = await served(session, visitor.user)
         if not process.is_closing():
             process.exit(code)
+
+
+async def served(session: Session, user: str) -> int:
+    """Run a session to its end, also when it fails; its exit code."""
+    try:
+        return await session.run()
+    except AtollError as error:
+        return session.fail(error)
+    except (asyncssh.Error, OSError):  # the client left
+        return Internal.exit
+    except Exception:  # noqa: BLE001 - the door is where defects end
+        _log.exception("lobby session failed", user=user)
+        return session.fail(Internal("This is a defect of Atoll", hint="Its log has details"))

@@ -9,12 +9,13 @@ from atoll.base.text import cut, pad
 from atoll.commands.qr import Qr
 from atoll.commands.render import Json
 from atoll.commands.table import Table
+from atoll.doors.ssh.draw import Size
 from atoll.doors.ssh.keys import Key, Pasted, Typed
 from atoll.doors.ssh.pages import Pages
 from atoll.doors.ssh.terminal import Happening, Input, Terminal
 
 _KEYS = "space next, b back, / search, q quit"
-_ENTER, _LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the screen without history, as less uses it
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the screen without history, as less uses it
 _HOME, _TO_END, _TO_LINE_END = "\x1b[H", "\x1b[J", "\x1b[K"
 _REVERSE, _PLAIN = "\x1b[7m", "\x1b[0m"
 _DOWN = {" ": 1.0, "f": 1.0, "d": 0.5, "b": -1.0, "u": -0.5}
@@ -44,11 +45,11 @@ class Pager:
         if pages.is_one or isinstance(text, Qr):  # half a QR code is none
             self._print(text)
             return
-        terminal.draw(_ENTER)
+        terminal.draw(ENTER)
         try:
             await self._look(pages)
         finally:
-            terminal.draw(_LEAVE)  # what was looked at last stays above the prompt
+            terminal.draw(LEAVE)  # what was looked at last stays above the prompt
             terminal.draw("".join(f"{row}\r\n" for row in pages.seen))
 
     def _print(self, text: str) -> None:
@@ -82,12 +83,9 @@ class Pager:
         return await self._terminal.next()
 
     def _draw(self, pages: Pages) -> None:
-        size = self._terminal.size
         prompt = f"/{self._search}" if self._search is not None else ""
         status = prompt or f"{pages.where}  {self._said or _KEYS}"
-        rows = "".join(f"{row}{_TO_LINE_END}\r\n" for row in pages.seen)
-        bar = pad(cut(status, size.columns - 1), size.columns - 1)
-        self._terminal.draw(f"{_HOME}{rows}{_REVERSE}{bar}{_PLAIN}{_TO_END}")
+        self._terminal.draw(screen(pages, status, self._terminal.size))
         self._said = ""
 
     def _handle(self, pages: Pages, event: Input) -> None:
@@ -140,3 +138,10 @@ class Pager:
     def _find(self, pages: Pages, part: str, *, down: bool = True) -> None:
         if not pages.find(part, down=down):
             self._said = "not found"
+
+
+def screen(pages: Pages, status: str, size: Size) -> str:
+    """A screen of a text, drawn over what is there; the last row tells something about it."""
+    rows = "".join(f"{row}{_TO_LINE_END}\r\n" for row in pages.seen)
+    bar = pad(cut(status, size.columns - 1), size.columns - 1)
+    return f"{_HOME}{rows}{_REVERSE}{bar}{_PLAIN}{_TO_END}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncssh
 
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.terminal import Interrupted, Terminal
 from atoll.doors.ssh.words import commands
 
+_AHEAD = 1 << 16  # characters
 _LEAVE = frozenset(["exit", "quit", "logout"])
 PROMPT = "atoll> "
 
@@ -33,17 +36,48 @@ class Prompt:
         return code
 
 
-async def piped_lines(process: Process) -> AsyncIterator[str]:
+class InputEnded(Exception):
+    """The input of a session without a terminal is over, and so is what went on until then."""
+
+
+class PipedLines:
     """The lines of a session without a terminal."""
-    while not process.is_closing():
+
+    def __init__(self, process: Channel) -> None:
+        self._process = process
+        self._ahead: deque[str] = deque()  # read while a command went on
+        self._is_over = False
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while (line := await self._next()) is not None:
+            if line.strip():
+                yield line.strip()
+
+    async def end(self) -> None:
+        """Read ahead to the end of input; raises InputEnded there."""
+        held = 0
+        while held < _AHEAD:
+            line = await self._read()
+            if line is None:
+                raise InputEnded
+            held += len(line)
+            self._ahead.append(line)
+        await asyncio.Event().wait()  # the rest waits on the client's side
+
+    async def _next(self) -> str | None:
+        if self._process.is_closing():
+            return None  # nobody is there who would want to know what came of the rest
+        return self._ahead.popleft() if self._ahead else await self._read()
+
+    async def _read(self) -> str | None:
+        if self._is_over:
+            return None
         try:
-            line = await process.stdin.readline()
+            line = await self._process.stdin.readline()
         except (asyncssh.BreakReceived, asyncssh.SignalReceived):
-            return
-        if not line:
-            return
-        if line.strip():
-            yield line.strip()
+            line = ""
+        self._is_over = not line
+        return line or None
 
 
 class TerminalLines:

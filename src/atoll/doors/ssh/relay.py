@@ -153,6 +153,7 @@ class VmSide(Wire, SSHClientConnection):
     """The VM's sshd."""
 
     vm_name = ""
+    vm_id = ""
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool | Awaitable[None]:
         if pkttype == MSG_GLOBAL_REQUEST and _request_name(packet) in _NOT_FOR_CLIENTS:

@@ -8,10 +8,12 @@ anybody has written reaches a terminal raw: what one acts on is spelled out here
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol, cast
 
 import asyncssh
 
+from atoll.base.aio import unless
 from atoll.base.errors import AtollError, Invalid, NotFound
 from atoll.base.log import get
 from atoll.base.text import escape
@@ -22,13 +24,14 @@ from atoll.domain.account import Caller, Route
 from atoll.doors.ssh import target
 from atoll.doors.ssh.completion import Completion
 from atoll.doors.ssh.editor import Editor
+from atoll.doors.ssh.follow import follow, signalled
 from atoll.doors.ssh.pager import Pager
-from atoll.doors.ssh.process import Process
-from atoll.doors.ssh.prompt import Prompt, TerminalLines, piped_lines
+from atoll.doors.ssh.process import Channel
+from atoll.doors.ssh.prompt import InputEnded, PipedLines, Prompt, TerminalLines
 from atoll.doors.ssh.recall import Recall
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.terminal import Interrupted, Terminal
-from atoll.doors.ssh.visitor import Visitor
+from atoll.doors.ssh.watch import Watch
 from atoll.doors.ssh.words import wants_json, wants_stdin
 
 _log = get(__name__)
@@ -73,8 +76,28 @@ class VmOpener(Protocol):
         """Raises Unavailable."""
 
 
+class Guest(Protocol):
+    """Who is there: a visitor over SSH, or somebody at a page's prompt."""
+
+    @property
+    def caller(self) -> Caller | None:
+        """None: nobody that is known."""
+
+    @property
+    def user(self) -> str:
+        """The user name they gave."""
+
+    @property
+    def trouble(self) -> AtollError | None:
+        """Why the VM they named cannot be had."""
+
+    @property
+    def advice(self) -> str:
+        """What a stranger is told."""
+
+
 class Session:
-    """One channel of one visitor."""
+    """One channel of one guest."""
 
     def __init__(
         self,
@@ -82,8 +105,8 @@ class Session:
         language: Language,
         history: History,
         opener: VmOpener,
-        process: Process,
-        visitor: Visitor,
+        process: Channel,
+        visitor: Guest,
     ) -> None:
         self._language = language
         self._history = history
@@ -91,6 +114,7 @@ class Session:
         self._process = process
         self._visitor = visitor
         self._terminal = Terminal(process) if process.term_type is not None else None
+        self._lines: PipedLines | None = None  # of a prompt without a terminal
 
     async def run(self) -> int:
         visitor, process = self._visitor, self._process
@@ -181,16 +205,34 @@ class Session:
         reply = await (work if self._terminal is None else self._terminal.until_done(work))
         if reply.run_in_vm is not None:
             return await self._run_in_vm(reply.run_in_vm, reply.command)
-        if reply.text and self._terminal is not None:
+        if reply.more is not None:
+            await self._go_on(reply)
+        elif reply.text and self._terminal is not None:
             await Pager(self._terminal).show(reply.text, is_whole=wants_json(line))
         elif reply.text:
             self._write(reply.text + "\n", is_result=True)
         return reply.exit
 
+    async def _go_on(self, reply: Reply) -> None:
+        """Print until nobody wants more; raises Interrupted on Ctrl-C."""
+        process = self._process
+        if reply.is_redrawn and self._terminal is not None and not self._terminal.is_dumb:
+            await Watch(process, self._terminal).show(reply)
+            return
+        printing = follow(process, reply, lambda text: self._write(text, is_result=True))
+        if self._terminal is not None:
+            await self._terminal.until_done(printing)
+        elif self._lines is None:
+            await unless(printing, signalled(process))
+        else:
+            with suppress(InputEnded):
+                await unless(printing, self._lines.end())
+
     async def _prompt(self, caller: Caller) -> int:
         if self._terminal is None:
+            self._lines = PipedLines(self._process)
             return await Prompt(answer=lambda line: self._answer(caller, line)).run(
-                piped_lines(self._process)
+                aiter(self._lines)
             )
         self._greet()
         lines = TerminalLines(
@@ -237,24 +279,31 @@ class Session:
 
     async def _run_in_vm(self, route: Route, command: str) -> int:
         """`ssh <vm> [command]` inside the lobby: a session in the VM on the same streams."""
-        process = self._process
         vm = await self._opener.open_vm(route)
         try:
-            async with vm.create_process(
-                command or None,
-                term_type=process.term_type,
-                term_size=process.term_size,
-                term_modes=process.term_modes,
-                encoding="utf-8",
-                errors="surrogateescape",
-                stdout=process.stdout,
-                stderr=asyncssh.STDOUT if self._terminal is not None else process.stderr,
-                recv_eof=False,  # the prompt goes on with the same streams
-            ) as inner:
-                if self._terminal is not None:
-                    inner.stdin.write(self._terminal.typed_ahead())
-                await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
-                done = await inner.wait(check=False)
+            done = await self._attach(vm, command)
         finally:
             vm.leave(asyncssh.DISC_BY_APPLICATION, "done")
-        return done.exit_status if done.exit_status is not None and done.exit_status >= 0 else 255
+        if done.exit_status is None and done.exit_signal is None:
+            self.note(f"The connection to {route.vm_name} ended.")
+        code = done.exit_status
+        return code if code is not None and code >= 0 else 255
+
+    async def _attach(self, vm: VmSide, command: str) -> asyncssh.SSHCompletedProcess:
+        """Join our streams with those of a command there until it ends."""
+        process = cast("asyncssh.SSHServerProcess[str]", self._process)  # AsyncSSH joins its own
+        async with vm.create_process(
+            command or None,
+            term_type=process.term_type,
+            term_size=process.term_size,
+            term_modes=process.term_modes,
+            encoding="utf-8",
+            errors="surrogateescape",
+            stdout=process.stdout,
+            stderr=asyncssh.STDOUT if self._terminal is not None else process.stderr,
+            recv_eof=False,  # the prompt goes on with the same streams
+        ) as inner:
+            if self._terminal is not None:
+                inner.stdin.write(self._terminal.typed_ahead())
+            await inner.redirect(stdin=cast("asyncssh.SSHReader[bytes]", process.stdin))
+            return await inner.wait(check=False)

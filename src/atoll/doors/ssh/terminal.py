@@ -20,7 +20,7 @@ from atoll.base.text import escape
 from atoll.commands.colour import Colour, is_wanted, paint
 from atoll.doors.ssh.draw import Size
 from atoll.doors.ssh.keys import Event, Keys
-from atoll.doors.ssh.process import Process
+from atoll.doors.ssh.process import Channel
 
 _CHUNK = 4096
 _AHEAD = 1 << 16  # characters typed while a command runs; more wait on the client's side
@@ -46,7 +46,7 @@ class Interrupted(Exception):
 class Terminal:
     """The terminal of a session that has one."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Channel) -> None:
         self._process = process
         self._keys = Keys()
         self._ahead = ""  # came while a command ran
@@ -81,6 +81,10 @@ class Terminal:
         """Send text of ours as it is."""
         if sequences and not self._process.is_closing():
             self._process.stdout.write(sequences)
+
+    async def drained(self) -> None:
+        """Wait until the client has room for more. Raises OSError when it is gone."""
+        await self._process.stdout.drain()
 
     def bell(self) -> None:
         """Something could not be done."""

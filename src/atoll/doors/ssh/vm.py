@@ -93,6 +93,12 @@ class VmLogin:
             raise _unreachable(route, str(error) or type(error).__name__) from error
         return side
 
+    def end(self, vm_id: str) -> None:
+        """End the connections to a VM that is no longer where it was: nothing comes back from it."""
+        for side in self._sides:
+            if side.vm_id == vm_id:
+                side.abort()
+
     async def close(self, *, seconds: float) -> None:
         """End every connection, those that linger after `seconds` without a goodbye."""
         await self._sides.see_off(
@@ -126,6 +132,7 @@ class _VerifiedVm(VmSide):
     ) -> None:
         super().__init__(loop, options, wait=None)
         self.vm_name = route.vm_name
+        self.vm_id = route.vm_id
         self._route = route
         self._username = route.login_user
         self._protocol_factory = lambda: owner

@@ -21,7 +21,7 @@ from atoll.domain.account import Caller
 
 KEPT_S = 600.0
 AT_ONCE = 16
-HELD = 1_000
+HELD = 300
 _LINES = 200  # of progress
 
 _log = log.get("web")
@@ -132,9 +132,12 @@ class Acts:
 
     async def _do(self, caller: Caller, act: Act) -> None:
         try:
-            act.reply = await self._language.execute(
+            reply = await self._language.execute(
                 caller, act.line, stdin=act.stdin.encode(), progress=act.said
             )
+            if reply.more is not None:  # a page shows how it is now; terminals follow
+                await reply.more.aclose()
+            act.reply = reply
         except AtollError as error:
             act.error = error
         except Exception:  # noqa: BLE001 - a defect in one act must not end the others

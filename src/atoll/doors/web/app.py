@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from atoll.base.aio import TaskGroup
 from atoll.base.errors import AtollError
 from atoll.commands.library import Library
 from atoll.commands.registry import Registry
@@ -27,6 +28,8 @@ from atoll.doors.web.login import Login, SigningIn
 from atoll.doors.web.machine import MachinePage
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.running import Running
+from atoll.doors.web.terminal.pages import TerminalPages
+from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.usage import UsagePage
 from atoll.doors.web.view import View
 from atoll.doors.web.visitor import Visitors
@@ -52,8 +55,10 @@ class Web:
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         changes: Waiting,
+        terminals: Terminals,
     ) -> None:
         self._assets = assets
+        self._terminals = terminals
         self._pages = Pages(assets=assets, ssh=ssh)
         self._acts = Acts(language=language)
         self._login = Login(
@@ -79,14 +84,21 @@ class Web:
             UsagePage(view),
             Running(view, host=names.domain, acts=self._acts),
             Books(view, library=library),
+            TerminalPages(
+                names=names,
+                sessions=sessions,
+                language=language,
+                terminals=terminals,
+                pages=self._pages,
+            ),
         )
 
     async def run(self) -> None:
         """What pages have begun goes on in here; until cancelled."""
-        try:
-            await self._acts.run()
-        finally:
-            self._live.close()
+        async with TaskGroup() as group:
+            group.create_task(self._acts.run())
+            group.create_task(self._terminals.run())
+            group.create_task(self._live.run())
 
     def cloud_routes(self) -> Sequence[BaseRoute]:
         """For the cloud's own host."""

@@ -12,13 +12,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from atoll.base.errors import Internal, NotFound, Unavailable
+from atoll.base.errors import Internal, Unavailable
 
 OWN = Path(__file__).with_name("static")
 _PREFIX = "/static/"
@@ -67,7 +68,6 @@ class Assets:
                 if asset.name in self._by_name:
                     raise Internal(f"two files of the page are called {asset.name}")
                 self._by_name[asset.name] = asset
-        self._by_url = {asset.url: asset for asset in self._by_name.values()}
 
     def url(self, name: str) -> str:
         """Where a page finds `name`; raises Internal for one that does not exist."""
@@ -81,19 +81,20 @@ class Assets:
             raise Internal(f"the page has no file {name}") from None
 
     def routes(self) -> list[Route]:
-        """All of them, below /static/."""
-        return [Route(_PREFIX + "{name}", self.answer, methods=["GET"])]
+        """One for each file, and none for any other name."""
+        return [
+            Route(asset.url, partial(_answer, asset), methods=["GET"])
+            for asset in self._by_name.values()
+        ]
 
-    async def answer(self, request: Request) -> Response:
-        """One file, packed for who accepts it; raises NotFound."""
-        asset = self._by_url.get(_PREFIX + request.path_params["name"])
-        if asset is None:
-            raise NotFound("there is no such file", hint="Load the page again")
-        headers = {"cache-control": _FOR_EVER, "vary": "accept-encoding"}
-        if asset.packed and accepts_gzip(request.headers.get("accept-encoding", "")):
-            headers["content-encoding"] = "gzip"
-            return Response(asset.packed, media_type=asset.kind, headers=headers)
-        return Response(asset.data, media_type=asset.kind, headers=headers)
+
+async def _answer(asset: Asset, request: Request) -> Response:
+    """The file, packed for who accepts it."""
+    headers = {"cache-control": _FOR_EVER, "vary": "accept-encoding"}
+    if asset.packed and accepts_gzip(request.headers.get("accept-encoding", "")):
+        headers["content-encoding"] = "gzip"
+        return Response(asset.packed, media_type=asset.kind, headers=headers)
+    return Response(asset.data, media_type=asset.kind, headers=headers)
 
 
 def accepts_gzip(header: str) -> bool:

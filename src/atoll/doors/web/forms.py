@@ -121,9 +121,10 @@ class Forms:
         )
 
     def whole(self, slug: str, *, choices: Mapping[str, Sequence[str]]) -> Form:
-        """A form that asks for everything a verb takes."""
+        """A form that asks for everything a verb takes, but for what would never end."""
         command = self.command(slug)
-        ask = [parameter.name for parameter in (*command.places, *command.options)]
+        every = (*command.places, *command.options)
+        ask = [parameter.name for parameter in every if not parameter.is_endless]
         return self.form(slug, ask, {}, choices=choices)
 
     def composed(self, slug: str, sent: Sent) -> Composed:

@@ -46,9 +46,12 @@ class Live:
         self._closing = asyncio.Event()
         self._open = 0
 
-    def close(self) -> None:
-        """Control stops: end all streams, or it would wait for them."""
-        self._closing.set()
+    async def run(self) -> None:
+        """Until cancelled: then all streams end, or the server would wait for them."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._closing.set()
 
     async def stream(
         self,

@@ -1,12 +1,13 @@
 """Where forms go: a form becomes a line, the line is shown, run as an act, and its result shown.
 
-POST /run/<verb>   ->  303 /acts/<id>, after a moment's wait: most acts are over by then
-GET  /acts/<id>        how far it is; pages ask again until it is over
-POST /line/<verb>      only the line, as the form is being filled in
+POST /run/<verb>   the act, at once; without a script 303 to its page
+GET  /acts/<id>    how far it is, after a moment's wait: most acts are over by then
+POST /line/<verb>  only the line, as the form is being filled in
 """
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -86,17 +87,21 @@ class Running:
             stdin=composed.stdin,
             back=own_path(urlsplit(request.headers.get("referer", "")).path or "/"),
         )
-        try:
-            async with timeout(_MOMENT_S):
-                await act.over.wait()
-        except TimeoutError:
-            pass  # it goes on; its page tells
+        # At once: a browser on this machine drops what it waits for when a VM's network is made.
+        if is_part(request):
+            return self._shown(request, caller, act)
         return RedirectResponse(f"/acts/{act.id}", status_code=303)
 
     async def act(self, request: Request) -> Response:
         """How far an act is."""
         caller = await self._view.visitors.caller(request)
         act = self._acts.get(caller, request.path_params["id"])
+        with contextlib.suppress(TimeoutError):
+            async with timeout(_MOMENT_S):
+                await act.over.wait()
+        return self._shown(request, caller, act)
+
+    def _shown(self, request: Request, caller: Caller, act: Act) -> Response:
         template = "parts/act.html" if is_part(request) else "act.html"
         response = self._view.pages.page(
             request,

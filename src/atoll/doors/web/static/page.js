@@ -48,9 +48,12 @@ on("htmx:beforeRequest", ({ detail }) => {
   if (detail.target === said && !said.contains(detail.elt)) cause = document.activeElement;
 });
 on("htmx:afterSettle", ({ target }) => finish(target.parentElement ?? document));
-// What is no answer of ours (the edge's, while control is away) is not put into the page.
-function lost({ target }) {
-  if (target.closest?.("form")) tell("lost");
+// What is no answer of ours (the edge's, while control is away) is not put into the page. What only reads
+// is asked for again: a browser on the cloud's own machine drops what it waits for whenever a VM's network
+// is made or goes (ERR_NETWORK_CHANGED).
+function lost({ target, detail }) {
+  if (detail.requestConfig.verb === "get") setTimeout(() => htmx.trigger(detail.elt, "again"), 500);
+  else if (target.closest?.("form")) tell("lost");
 }
 on("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
