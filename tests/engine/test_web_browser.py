@@ -384,6 +384,36 @@ async def test_after_a_restart_rows_are_right_again(ann: Visitor) -> None:
     ann.forget(LOST)
 
 
+async def test_an_act_that_a_restart_took_is_said(ann: Visitor) -> None:
+    await ann.run("new --name=long")
+    await ann.open("/")
+    gate = ann.cloud.engine.hold[Pause] = asyncio.Event()
+    try:
+        await ann.page.get_by_role("button", name="pause long").click()
+        await expect(ann.page.locator("#said .act-said.going")).to_contain_text("pause long")
+        await ann.cloud.stop()
+        await ann.page.wait_for_event("response", lambda answer: "/acts/" in answer.url)
+        await expect(ann.page.locator("#said .act-said.going")).to_contain_text("pause long")
+    finally:
+        gate.set()
+        del ann.cloud.engine.hold[Pause]
+        await ann.cloud.start()
+    await expect(ann.page.locator("#said")).to_contain_text("no longer kept")
+    ann.forget(f"{LOST}|404")
+
+
+async def test_what_cannot_be_sent_is_said(ann: Visitor) -> None:
+    await ann.run("new --name=web")
+    await ann.open("/")
+    await ann.cloud.stop()
+    try:
+        await ann.page.get_by_role("button", name="pause web").click()
+        await expect(ann.page.locator("#said")).to_contain_text("This cloud does not answer")
+    finally:
+        await ann.cloud.start()
+    ann.forget(LOST)
+
+
 async def test_a_page_of_a_vm_is_right_after_a_restart(ann: Visitor) -> None:
     await ann.run("new --name=sole")
     await ann.open("/vm/sole")

@@ -49,12 +49,18 @@ on("htmx:beforeRequest", ({ detail }) => {
 });
 on("htmx:afterSettle", ({ target }) => finish(target.parentElement ?? document));
 // What is no answer of ours (the edge's, while control is away) is not put into the page. What only reads
-// is asked for again: a browser on the cloud's own machine drops what it waits for whenever a VM's network
-// is made or goes (ERR_NETWORK_CHANGED).
-function lost({ target, detail }) {
-  if (detail.requestConfig.verb === "get") setTimeout(() => htmx.trigger(detail.elt, "again"), 500);
-  else if (target.closest?.("form")) tell("lost");
+// is asked for again, ever more slowly: a browser on the cloud's own machine drops what it waits for whenever
+// a VM's network is made or goes (ERR_NETWORK_CHANGED).
+const waits = new WeakMap();
+function lost({ detail: { requestConfig: { elt, verb } } }) {
+  if (verb === "get") {
+    waits.set(elt, Math.min(2 * (waits.get(elt) ?? 250), 8000));
+    setTimeout(() => htmx.trigger(elt, "again"), waits.get(elt));
+  } else tell("lost");
 }
+on("htmx:afterOnLoad", ({ detail: { elt, xhr } }) => {
+  if (xhr.status < 400) waits.delete(elt);
+});
 on("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
   if (xhr.status < 400 || xhr.getResponseHeader("HX-Reselect")) return;
