@@ -209,23 +209,32 @@ async def test_several_at_once_and_in_two_pages(site: Site) -> None:
 async def test_the_window_and_the_letters_resize_the_terminal(site: Site) -> None:
     async with site.person() as ann:
         screen = await site.opened(ann)
+        page, columns = screen.page, "document.getElementById('terminal').terminal.cols"
 
-        async def size() -> list[int]:
-            await screen.type("clear; stty size\n")
-            await screen.shows(r"^\d+ \d+$", r"^\$$")
-            return [int(number) for number in (await screen.rows())[-2].split()]
+        async def follows(change: str) -> int:
+            """Wait until the page's columns are others, and the shell's the same."""
 
-        rows, columns = await size()
-        await screen.page.set_viewport_size({"width": 700, "height": 500})
-        terminal = "document.getElementById('terminal').terminal"
-        await screen.page.wait_for_function(f"{terminal}.cols < {columns}")
-        smaller = await size()
-        assert smaller < [rows, columns]
-        assert smaller == await screen.page.evaluate(f"[{terminal}.rows, {terminal}.cols]")
-        await screen.page.click("[data-key=larger]")
-        assert (await size())[1] < smaller[1]
-        await screen.page.click("[data-key=smaller]")
-        assert await size() == smaller
+            async def is_so() -> bool | None:
+                return await page.evaluate(f"{columns} {change}") or None
+
+            await poll(is_so, seconds=10, what=change)
+            now: int = await page.evaluate(columns)
+            wait = f"until stty size | grep -q ' {now}$'; do sleep 0.1; done; clear\n"
+            await screen.type(wait)
+            await screen.type(f"echo no''w {now}\n")
+            await screen.shows(f"^now {now}$", r"^\$$")
+            return now
+
+        wide = await follows("> 100")
+        await page.set_viewport_size({"width": 700, "height": 500})
+        narrow = await follows(f"< {wide}")
+        await page.click("[data-key=larger]")
+        assert await follows(f"< {narrow}") > 40
+        await page.click("[data-key=smaller]")
+        await follows(f"== {narrow}")
+        await page.reload()
+        await screen.shows(r"^\$$")
+        await follows(f"== {narrow}")
 
 
 async def test_a_paste_of_several_lines_comes_whole(site: Site) -> None:

@@ -27,6 +27,7 @@ class Fountain:
         self.shown = 0
         self.pauses = 0
         self.sizes: list[tuple[int, int]] = []
+        self.writes: list[bytes] = []
 
     @property
     def is_flowing(self) -> bool:
@@ -52,6 +53,7 @@ class Fountain:
 
     async def write(self, data: bytes) -> None:
         self._line += data
+        self.writes.append(data)
         if b"\x03" in data:
             self._wanted, self._last, self._line = 0, b"stopped", b""
         elif b"\r" in data:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from atoll.base.aio import TaskGroup, poll
-from atoll.base.errors import Unavailable
-from atoll.doors.web.terminal.terminal import HELD, RING, Client, Terminal
+from atoll.base.errors import Exhausted, Unavailable
+from atoll.doors.web.terminal.client import Client
+from atoll.doors.web.terminal.terminal import HELD, PAGES, RING, Terminal
 from atoll.doors.web.terminal.wire import TYPED
 from framework.fountain import CHUNK, Fountain
 
@@ -50,7 +51,7 @@ async def _bench() -> AsyncIterator[Bench]:
 
 
 def notes(client: Client) -> list[dict[str, Any]]:
-    return [json.loads(note) for note in client.notes]
+    return [json.loads(note) for note in client.notes()]
 
 
 async def test_it_starts_with_the_first_page_in_its_size(bench: Bench) -> None:
@@ -109,20 +110,41 @@ async def test_the_last_size_counts_and_the_others_are_told(bench: Bench) -> Non
     one, other = bench.attached(), bench.attached()
     await bench.until("bench.terminal.ring.end == 2")
     bench.terminal.resize(one, (100, 30))
-    assert bench.source.sizes[-1] == (100, 30)
+    await bench.until("bench.source.sizes[-1] == (100, 30)")
     assert notes(other)[-1] == {"size": [100, 30]}
     assert {"size": [100, 30]} not in notes(one)
-    said = len(bench.source.sizes)
-    bench.terminal.resize(one, (100, 30))
-    assert len(bench.source.sizes) == said
+
+
+async def test_a_window_that_is_dragged_is_followed_not_chased(bench: Bench) -> None:
+    one, other = bench.attached(), bench.attached()
+    await bench.until("bench.terminal.ring.end == 2")
+    for columns in range(100, 1000):
+        bench.terminal.resize(one, (columns, 30))
+    await bench.until("bench.source.sizes[-1] == (999, 30)")
+    assert len(bench.source.sizes) < 10
+    assert [note["size"] for note in notes(other) if "size" in note] == [[999, 30]]
+
+
+async def test_many_small_pieces_are_few(bench: Bench) -> None:
+    one, other = bench.attached(), bench.attached()
+    for client in (one, one, one, other, one, one):
+        assert bench.terminal.type(client, b"x")
+    await bench.until("bench.source.writes == [b'xxx', b'x', b'xx']")
+
+
+async def test_a_terminal_is_shown_by_so_many_pages(bench: Bench) -> None:
+    for _ in range(PAGES):
+        bench.attached()
+    with pytest.raises(Exhausted, match=f"{PAGES} pages"):
+        bench.attached()
 
 
 async def test_typing_goes_no_further_ahead_than_agreed(bench: Bench) -> None:
     page = bench.attached()
     assert bench.terminal.type(page, b"x" * TYPED)
     assert not bench.terminal.type(page, b"x")
-    await bench.until("any('taken' in note for note in list(bench.terminal.clients)[0].notes)")
-    assert page.typed == 0
+    await bench.until("list(bench.terminal.clients)[0].typed == 0")
+    assert {"taken": TYPED} in notes(page)
     assert bench.terminal.type(page, b"x")
 
 

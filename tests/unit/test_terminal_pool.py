@@ -12,8 +12,9 @@ from atoll.base.errors import Conflict, Exhausted, NotFound
 from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Route
 from atoll.doors.web.terminal import pool
+from atoll.doors.web.terminal.client import Client
 from atoll.doors.web.terminal.pool import Terminals
-from atoll.doors.web.terminal.terminal import Client, Terminal
+from atoll.doors.web.terminal.terminal import Terminal
 from atoll.services.changes import Changes
 from framework.cloud import Clock
 from framework.fountain import Fountains

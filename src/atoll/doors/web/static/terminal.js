@@ -42,6 +42,7 @@ const term = new Terminal({
   fontFamily: 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
   fontSize: stored >= 6 && stored <= 40 ? stored : matchMedia('(max-width: 40em)').matches ? 12 : 14,
   theme: theme(),
+  lineHeight: 1.15, // at 1.0 rows cut the underscores of some fonts off
   scrollback: 5000,
   cursorBlink: false,
   minimumContrastRatio: 4.5,

@@ -19,8 +19,9 @@ from atoll.base.errors import AtollError, Invalid
 from atoll.base.timeout import timeout
 from atoll.domain.web import SESSION_COOKIE, Names
 from atoll.doors.web.terminal import wire
+from atoll.doors.web.terminal.client import Client
 from atoll.doors.web.terminal.pool import SignedIn, Terminals
-from atoll.doors.web.terminal.terminal import Client, Terminal
+from atoll.doors.web.terminal.terminal import Terminal
 
 # Close codes, as terminal.js knows them. 1xxx and others: come back.
 OVER: Final = 4000  # the terminal has ended
@@ -123,8 +124,8 @@ async def _tell(socket: WebSocket, terminal: Terminal, client: Client) -> None:
     gathering = 0.0  # until when little is not worth a frame
     while True:
         client.news.clear()
-        while client.notes:
-            await socket.send_text(client.notes.popleft())
+        for note in client.notes():
+            await socket.send_text(note)
         if client.gone:
             raise Left(SIGNED_OUT, client.gone)
         if not terminal.ring.holds(client.sent):  # more came at once than is held: begin anew

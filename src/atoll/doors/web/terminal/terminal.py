@@ -13,13 +13,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError
+from atoll.base.errors import AtollError, Exhausted
+from atoll.doors.web.terminal.client import Client
 from atoll.doors.web.terminal.ring import Ring
-from atoll.doors.web.terminal.wire import TYPED, WINDOW, say
+from atoll.doors.web.terminal.wire import TYPED, WINDOW
 
 RING = 1 << 20
 HELD = WINDOW  # what is ahead of every page is of no use before it can be sent
+PAGES = 16  # attached at a time
 _FIRST_SIZE = (80, 24)
+_RESIZE_S = 0.02
 
 
 class Shell(Protocol):
@@ -51,34 +54,6 @@ class Starting(Protocol):
         """Raises AtollError."""
 
 
-class Client:
-    """A page that is attached. `sent` and `shown` are offsets; `news` wakes who serves it."""
-
-    def __init__(self, session_id: str) -> None:
-        self.session_id = session_id
-        self.sent = 0
-        self.shown = 0
-        self.typed = 0  # bytes that the shell has not taken yet
-        self.notes: deque[str] = deque()  # text frames for it
-        self.news = asyncio.Event()
-        self.gone = ""  # why it must leave
-
-    @property
-    def owed(self) -> int:
-        """Bytes that were sent and are not on the screen."""
-        return self.sent - self.shown
-
-    def note(self, text: str) -> None:
-        """Tell it something."""
-        self.notes.append(text)
-        self.news.set()
-
-    def dismiss(self, why: str) -> None:
-        """It must leave."""
-        self.gone = why
-        self.news.set()
-
-
 class Terminal:
     """Made idle; the first page that attaches starts the shell, in the page's size."""
 
@@ -94,9 +69,10 @@ class Terminal:
         self.left_at = 0.0  # when the last page left; 0 while one is attached
         self._size = _FIRST_SIZE
         self._shell: Shell | None = None
-        self._typed: deque[tuple[Client, bytes]] = deque()
+        self._typed: deque[tuple[Client, bytearray]] = deque()
         self._keys = asyncio.Event()
         self._wanted = asyncio.Event()  # a page has come
+        self._resized = asyncio.Event()
         self._is_paused = False
 
     @property
@@ -113,7 +89,7 @@ class Terminal:
             self._shell = shell = await start(self._size, self.show)
             if self.over:  # closed meanwhile
                 shell.hang_up()
-            shell.resize(*self._size)
+            self._resized.set()  # it may have another size by now
             self.finish(await self._serve(shell))
         except AtollError as error:
             self.finish(str(error))
@@ -122,18 +98,26 @@ class Terminal:
 
     async def _serve(self, shell: Shell) -> str:
         async with TaskGroup() as group:
-            typing = group.create_task(self._type(shell))
+            tasks = [group.create_task(work(shell)) for work in (self._type, self._follow)]
             how = await shell.run()
-            typing.cancel()
+            for task in tasks:
+                task.cancel()
         return how
+
+    async def _follow(self, shell: Shell) -> None:
+        """Sizes, as they come from a window that is dragged: not each of them."""
+        while True:
+            await self._resized.wait()
+            self._resized.clear()
+            shell.resize(*self._size)
+            await asyncio.sleep(_RESIZE_S)
 
     async def _type(self, shell: Shell) -> None:
         while True:
             while self._typed:
                 client, data = self._typed.popleft()
-                await shell.write(data)
-                client.typed -= len(data)
-                client.note(say("taken", len(data)))
+                await shell.write(bytes(data))
+                client.took(len(data))
             self._keys.clear()
             await self._keys.wait()
 
@@ -161,7 +145,9 @@ class Terminal:
     # -- the pages' side
 
     def attach(self, client: Client, have: int | None, size: tuple[int, int]) -> None:
-        """Let a page in that shows everything up to `have`."""
+        """Let a page in that shows everything up to `have`; raises Exhausted."""
+        if len(self.clients) >= PAGES:
+            raise Exhausted(f"{PAGES} pages show this terminal", hint="Close one of them")
         is_new = have is None or not self.ring.holds(have)
         if have is None or is_new:
             self.begin(client)
@@ -182,8 +168,7 @@ class Terminal:
 
     def _from(self, client: Client, offset: int, *, is_new: bool, modes: str = "") -> None:
         client.sent = client.shown = offset
-        start = {"offset": offset, "live": self.ring.end, "reset": is_new, "modes": modes}
-        client.note(say("from", start))
+        client.begins({"offset": offset, "live": self.ring.end, "reset": is_new, "modes": modes})
 
     def _repaint(self, shell: Shell) -> None:
         """What drew the screen is no longer held, so whoever drew it is made to draw it again."""
@@ -204,7 +189,10 @@ class Terminal:
             return False
         if not self.over:
             client.typed += len(data)
-            self._typed.append((client, data))
+            if self._typed and self._typed[-1][0] is client:  # many small frames are few pieces
+                self._typed[-1][1].extend(data)
+            else:
+                self._typed.append((client, bytearray(data)))
             self._keys.set()
         return True
 
@@ -213,10 +201,9 @@ class Terminal:
         if size == self._size:
             return
         self._size = size
-        if self._shell is not None:
-            self._shell.resize(*size)
+        self._resized.set()
         for other in self.clients - {client}:
-            other.note(say("size", size))
+            other.resized(size)
 
     def shown(self, client: Client, offset: int) -> bool:
         """A page has everything before `offset` on its screen; False: it cannot have.
