@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
@@ -14,7 +16,7 @@ from atoll.base.errors import Conflict
 from atoll.rpc.messages import Create, Pause
 from framework.browser import chromium
 from framework.pages import Cloud, serving_pages
-from framework.visit import DEVICES, Device, Visitor, visiting
+from framework.visit import DEVICES, ZONE, Device, Visitor, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -322,6 +324,32 @@ async def test_everything_of_a_vm_can_be_changed(ann: Visitor) -> None:
     ann.forget("404")  # parts may be asked for by the old name before the page moves
 
 
+async def test_addresses_and_tokens_can_be_copied(ann: Visitor) -> None:
+    await ann.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await ann.run("new --name=web")
+    await ann.open("/vm/web")
+    read = "navigator.clipboard.readText()"
+    await ann.page.get_by_role("button", name="Copy the SSH line").click()
+    assert await ann.page.evaluate(read) == "ssh -p 2222 web@localhost"
+    await ann.open("/run/ssh-key-generate-api-key")
+    await ann.page.get_by_role("button", name="Run", exact=True).click()
+    await ann.said("ssh-key generate-api-key")
+    await ann.page.get_by_role("button", name="Copy the result").click()
+    assert await ann.page.evaluate(read) == await ann.page.locator("#said pre").inner_text()
+
+
+async def test_times_are_the_readers(ann: Visitor) -> None:
+    await ann.run("new --name=web")
+    await ann.open("/vm/web")
+    made = ann.page.locator("#machine time")
+    at = await made.get_attribute("datetime")
+    assert at
+    said = datetime.fromisoformat(at).astimezone(ZoneInfo(ZONE))
+    await expect(made).to_contain_text(said.strftime("%d.%m.%Y, %H:%M"))
+    await expect(made).to_have_attribute("title", f"{at[:10]} {at[11:19]} UTC")
+    await expect(ann.page.locator("#events time")).to_contain_text(said.strftime("%H:%M"))
+
+
 async def test_a_vm_that_goes_meanwhile(ann: Visitor) -> None:
     await ann.run("new --name=brief")
     await ann.open("/vm/brief")
@@ -353,6 +381,36 @@ async def test_after_a_restart_rows_are_right_again(ann: Visitor) -> None:
     await ann.run("pause right")
     await expect(right).to_have_text("paused")
     assert ann.troubles
+    ann.forget(LOST)
+
+
+async def test_an_act_that_a_restart_took_is_said(ann: Visitor) -> None:
+    await ann.run("new --name=long")
+    await ann.open("/")
+    gate = ann.cloud.engine.hold[Pause] = asyncio.Event()
+    try:
+        await ann.page.get_by_role("button", name="pause long").click()
+        await expect(ann.page.locator("#said .act-said.going")).to_contain_text("pause long")
+        await ann.cloud.stop()
+        await ann.page.wait_for_event("response", lambda answer: "/acts/" in answer.url)
+        await expect(ann.page.locator("#said .act-said.going")).to_contain_text("pause long")
+    finally:
+        gate.set()
+        del ann.cloud.engine.hold[Pause]
+        await ann.cloud.start()
+    await expect(ann.page.locator("#said")).to_contain_text("no longer kept")
+    ann.forget(f"{LOST}|404")
+
+
+async def test_what_cannot_be_sent_is_said(ann: Visitor) -> None:
+    await ann.run("new --name=web")
+    await ann.open("/")
+    await ann.cloud.stop()
+    try:
+        await ann.page.get_by_role("button", name="pause web").click()
+        await expect(ann.page.locator("#said")).to_contain_text("This cloud does not answer")
+    finally:
+        await ann.cloud.start()
     ann.forget(LOST)
 
 
@@ -411,6 +469,7 @@ async def test_without_a_script(cloud: Cloud, browser: Browser, device: Device) 
         await page.get_by_role("button", name="pause plain").click()
         await expect(page.locator(".act-said")).to_contain_text("plain is paused")
         await ann.open("/vm/plain")
+        await expect(page.locator("time")).to_contain_text(" UTC")
         await page.get_by_role("link", name="What happened").click()
         await expect(page.locator("tbody tr")).to_have_count(2)
         await ann.open("/docs")

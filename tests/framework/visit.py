@@ -29,6 +29,7 @@ _SCREENS: dict[Device, dict[str, Any]] = {
 }
 # An interface of the machine came or went, with a VM of somebody's: Chromium then drops connections.
 _UNRELATED = "net::ERR_NETWORK_CHANGED"
+ZONE = "Europe/Berlin"
 TARGET_PX = 24  # WCAG 2.2, 2.5.8
 _AXE = """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}))
     .violations.flatMap(v => v.nodes.map(n => v.id + ': ' + n.target + ': ' + n.failureSummary))"""
@@ -165,7 +166,11 @@ async def visiting(
     """Somebody new, or `who`, signed in; anything that went wrong fails the test."""
     who = who or await cloud.person()
     async with await browser.new_context(
-        **_SCREENS[device], color_scheme=scheme, java_script_enabled=has_script
+        **_SCREENS[device],
+        color_scheme=scheme,
+        java_script_enabled=has_script,
+        locale="de-DE",
+        timezone_id=ZONE,
     ) as context:
         context.set_default_timeout(10_000)
         visitor = Visitor(cloud, who, context, await context.new_page(), device)

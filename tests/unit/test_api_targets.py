@@ -107,3 +107,14 @@ def test_without_vm_ports_a_number_is_part_of_the_name() -> None:
     assert plain.target("https://web.atoll.localhost:3001/") is None
     assert plain.target("https://web.atoll.localhost/") is not None
     assert plain.url("web.atoll.localhost") == "https://web.atoll.localhost/"
+
+
+def test_a_port_inside_has_an_address_where_it_is_served() -> None:
+    url = NAMES.port_url("web", 3000)
+    assert url == "https://3000-web.atoll.localhost:8443/"
+    target = NAMES.target(url)
+    assert target
+    assert target.vm_name == "web"
+    assert NAMES.port_url("web", 22) is None
+    plain = Names(domain="atoll.localhost", public_port=443, vm_ports=None)
+    assert plain.port_url("web", 3000) is None

@@ -19,6 +19,7 @@ from atoll.commands.library import slug_of
 from atoll.commands.parse import parse
 from atoll.commands.verbs import REGISTRY
 from atoll.domain.web import SESSION_COOKIE
+from atoll.doors.web.pages import prose
 from atoll.rpc.messages import Stat
 from fakes.engine import FakeEngine
 from framework.api import Door, door
@@ -342,6 +343,10 @@ async def test_parts_come_without_the_page_for_htmx(browser: Browser) -> None:
     assert missing.status_code == 404
     assert "<html" not in missing.text
     assert missing.headers["hx-reselect"] == "#error"
+
+
+def test_backquotes_mark_what_is_typed_and_nothing_else() -> None:
+    assert prose("`undo` <b> `a < b`, `") == "<code>undo</code> &lt;b&gt; <code>a &lt; b</code>, `"
 
 
 def test_forms_are_read_as_a_browser_would() -> None:

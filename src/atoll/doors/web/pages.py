@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -51,7 +53,9 @@ class Pages:
             auto_reload=False,
         )
         self._jinja.globals.update(asset=assets.url, ssh=ssh, htmx=json.dumps(_HTMX))
-        self._jinja.filters.update(size=show_size, segment=lambda text: quote(text, safe=""))
+        self._jinja.filters.update(
+            size=show_size, segment=lambda text: quote(text, safe=""), prose=prose
+        )
 
     def page(
         self, request: Request, template: str, *, status: int = 200, **values: Any
@@ -88,6 +92,11 @@ class Pages:
         return self.message(
             request, "That did not work", error.message, hint=error.hint, status=status
         )
+
+
+def prose(text: str) -> Markup:
+    """A text of ours that marks what is typed with backquotes."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704  escaped
 
 
 def is_part(request: Request) -> bool:

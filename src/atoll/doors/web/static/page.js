@@ -48,23 +48,26 @@ on("htmx:beforeRequest", ({ detail }) => {
   if (detail.target === said && !said.contains(detail.elt)) cause = document.activeElement;
 });
 on("htmx:afterSettle", ({ target }) => finish(target.parentElement ?? document));
-// What is no answer of ours (the edge's, while control is away) is not put into the page.
-function lost({ target }) {
-  if (target.closest?.("form")) tell("lost");
+// What is no answer of ours (the edge's, while control is away) is not put into the page. What only reads
+// is asked for again, ever more slowly: a browser on the cloud's own machine drops what it waits for whenever
+// a VM's network is made or goes (ERR_NETWORK_CHANGED).
+const waits = new WeakMap();
+function lost({ detail: { requestConfig: { elt, verb } } }) {
+  if (verb === "get") {
+    waits.set(elt, Math.min(2 * (waits.get(elt) ?? 250), 8000));
+    setTimeout(() => htmx.trigger(elt, "again"), waits.get(elt));
+  } else tell("lost");
 }
+on("htmx:afterOnLoad", ({ detail: { elt, xhr } }) => {
+  if (xhr.status < 400) waits.delete(elt);
+});
 on("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
   if (xhr.status < 400 || xhr.getResponseHeader("HX-Reselect")) return;
   event.detail.shouldSwap = false;
   lost(event);
 });
-// A browser on the machine of the cloud itself drops what it waits for whenever a VM's network is made or
-// goes (ERR_NETWORK_CHANGED). What only reads is asked for again; what acts was answered before that.
-on("htmx:sendError", (event) => {
-  const { elt, requestConfig } = event.detail;
-  if (requestConfig.verb === "get") setTimeout(() => htmx.trigger(elt, "again"), 500);
-  else lost(event);
-});
+on("htmx:sendError", lost);
 
 // A new connection knows nothing of what the page shows by now: it asks for all of it.
 on("htmx:sseError", ({ target }) => {
