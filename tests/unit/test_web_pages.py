@@ -20,7 +20,7 @@ from atoll.commands.parse import parse
 from atoll.commands.verbs import REGISTRY
 from atoll.domain.web import SESSION_COOKIE
 from atoll.doors.web.pages import prose
-from atoll.rpc.messages import Stat
+from atoll.rpc.messages import Stat, StatVm
 from fakes.engine import FakeEngine
 from framework.api import Door, door
 from framework.cloud import Control, control
@@ -334,6 +334,12 @@ async def test_pages_show_no_vm_of_others(browser: Browser) -> None:
     for part in ("", "/now", "/events", "/log", "/charts"):
         answer = await browser.client.get(f"/vm/web{part}", headers=headers)
         assert answer.status_code == 404, part
+
+
+async def test_a_vm_that_stops_while_it_is_measured(browser: Browser) -> None:
+    browser.cloud.engine.refuse[StatVm].append(Conflict("web is being paused"))
+    part = await browser.get("/vm/web/now", hx_request="true")
+    assert (part.status_code, part.text.strip()) == (200, "<p>It does not run.</p>")
 
 
 async def test_parts_come_without_the_page_for_htmx(browser: Browser) -> None:
