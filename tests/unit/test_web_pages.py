@@ -255,6 +255,21 @@ async def test_forms_of_other_sites_are_refused(
     assert len((await browser.cloud.data("ls"))["vms"]) == 2
 
 
+async def test_who_signs_out_while_a_form_is_on_its_way_runs_nothing(browser: Browser) -> None:
+    """The client decides how long its form takes to arrive."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"vm=w"
+        cookie = browser.headers["cookie"].partition("=")[2]
+        await browser.cloud.language._sessions.revoke(cookie)  # type: ignore[attr-defined]
+        yield b"eb"
+
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await browser.client.post("/run/rm", content=body(), headers=browser.headers | kind)
+    assert answer.status_code == 401
+    assert len((await browser.cloud.data("ls"))["vms"]) == 2
+
+
 async def test_a_multipart_form_is_refused(browser: Browser) -> None:
     answer = await browser.post("/run/rm", b"", content_type="multipart/form-data; boundary=x")
     assert answer.status_code == 400

@@ -77,9 +77,11 @@ class Running:
     async def run(self, request: Request) -> Response:
         """Run what a form stands for."""
         check_origin(request, self._host)
-        caller = await self._view.visitors.caller(request)
+        await self._view.visitors.caller(request)
         slug = request.path_params["verb"]
         composed = self._view.forms.composed(slug, await read_form(request))
+        # Once more: a browser may take long to send its form, and be signed out meanwhile.
+        caller = await self._view.visitors.caller(request)
         act = self._acts.start(
             caller,
             composed.line,

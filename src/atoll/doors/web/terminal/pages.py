@@ -63,12 +63,15 @@ class TerminalPages:
         async def answer(request: Request) -> Response:
             if request.method == "POST":
                 check_origin(request, self._names.domain)
-            session = await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+            session = await self._session(request)
             if session is None:
-                return RedirectResponse("/login", status_code=303)
+                return _login()
             return await page(request, session)
 
         return answer
+
+    async def _session(self, request: Request) -> Signed | None:
+        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
 
     async def _list(self, request: Request, session: Signed) -> Response:
         reply = await self._language.execute(_caller(request, session), "ls")
@@ -82,6 +85,8 @@ class TerminalPages:
 
     async def _open(self, request: Request, session: Signed) -> Response:
         line = _line(await read_form(request))
+        if await self._session(request) is None:  # the form may have taken long to arrive
+            return _login()
         terminal = await self._terminals.open(session, line, source=source_of(request))
         return RedirectResponse(f"/terminal/{terminal.id}", status_code=303)
 
@@ -105,6 +110,10 @@ class TerminalPages:
 
     def _page(self, request: Request, session: Signed, name: str, **values: Any) -> Response:
         return self._pages.page(request, name, email=session.account.email, **values)
+
+
+def _login() -> Response:
+    return RedirectResponse("/login", status_code=303)
 
 
 def _caller(request: Request, session: Signed) -> Caller:
