@@ -244,6 +244,7 @@ async def test_no_such_form(browser: Browser, path: str) -> None:
         {"sec_fetch_site": "cross-site"},
         {"origin": "null"},
         {"origin": "https://web.atoll.localhost:8443"},
+        {"origin": "https://["},
     ],
 )
 @pytest.mark.parametrize("path", ["/run/rm", "/line/rm"])
@@ -324,6 +325,11 @@ async def test_the_way_back_leads_to_what_is_there(browser: Browser) -> None:
     assert 'href="/">Back' in (await browser.get(sent.headers["location"])).text
     part = await browser.get("/vm/shop", hx_request="true")
     assert (part.status_code, part.headers["hx-retarget"]) == (404, "#main")
+
+
+async def test_a_referer_that_is_no_url_leads_back_to_the_list(browser: Browser) -> None:
+    sent = await browser.post("/run/whoami", {}, referer="https://[")
+    assert 'href="/">Back' in (await browser.get(sent.headers["location"])).text
 
 
 async def test_a_log_that_is_not_there_is_no_error_of_the_page(browser: Browser) -> None:
