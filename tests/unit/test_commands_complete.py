@@ -116,7 +116,16 @@ async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
         ("new --image ", ["IMAGE +image to start from"]),
         ("tag ", ["<vm> +VM.*", "-d, --delete +take these tags away"]),
         ("comment web ", ["<text> +the note; .*"]),
-        ("ls x ", ["-l, --long .*", "--group .*", "-w, --watch .*", "--json +print the .*"]),
+        (
+            "ls x ",
+            [
+                "-l, --long .*",
+                "--columns .*",
+                "--group .*",
+                "-w, --watch .*",
+                "--json +print the .*",
+            ],
+        ),
         ("undo ", ["--json .*", "--help .*", "--dry-run .*"]),
     ],
 )
