@@ -156,6 +156,21 @@ async def test_a_prompt_with_history_and_a_command_that_is_interrupted(house: Ho
     await again.shows(r"\^C.*atoll> ")
 
 
+async def test_what_the_prompt_does_is_written_down_as_this_browsers(house: House) -> None:
+    page = await house.attach(await house.opened(kind="prompt"))
+    await page.shows("atoll> ")
+    await page.type("comment web hello\r")
+    await page.shows("hello.*atoll> ")
+    session = await house.sessions.session(house.cookies["ann"])
+    assert session is not None
+    said = (await house.cloud.data("events web -n 1"))["events"][0]
+    assert (said["event"], said["door"], said["by"]) == (
+        "comment",
+        "web",
+        f"web:{session.key[:12]}",
+    )
+
+
 async def test_a_vm_that_is_paused_ends_its_terminal_with_a_word(house: House) -> None:
     _, page = await shell(house)
     await house.cloud.run("pause web")

@@ -20,8 +20,9 @@ from atoll.base.timeout import timeout
 from atoll.domain.web import SESSION_COOKIE, Names
 from atoll.doors.web.terminal import wire
 from atoll.doors.web.terminal.client import Client
-from atoll.doors.web.terminal.pool import Signed, SignedIn, Terminals
+from atoll.doors.web.terminal.pool import SignedIn, Terminals
 from atoll.doors.web.terminal.terminal import Terminal
+from atoll.doors.web.visitor import Signed
 
 # Close codes, as terminal.js knows them. 1xxx and others: come back.
 OVER: Final = 4000  # the terminal has ended
