@@ -19,7 +19,7 @@ from atoll.doors.ssh.session import History, Language, VmOpener
 
 # What is under way when a reader stops is shown after Ctrl-C all the same. One machine: no need for more.
 _WINDOW = 128 << 10
-_OPEN_S = 15.0  # as long as a login may take
+OPEN_S = 15.0  # as long as a login may take
 _TYPED = 64 << 10  # bytes the VM has not taken; whoever types more waits
 
 
@@ -115,7 +115,7 @@ class Shells:
         vm = await self._opener.open_vm(route)
         shell = VmShell(vm, route, show)
         try:
-            async with deadline(_OPEN_S, f"a shell in {route.vm_name}"):
+            async with deadline(OPEN_S, f"a shell in {route.vm_name}"):
                 await vm.create_session(
                     lambda: shell,
                     term_type=TERM,

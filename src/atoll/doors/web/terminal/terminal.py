@@ -2,8 +2,8 @@
 
 Invariants: output that an attached page has not shown is held, so none of it is lost to that page; the
 shell is read no further than HELD ahead of the slowest page, and freely when none is attached. What is
-typed goes to the shell in order; a page types no further than TYPED ahead, all that came no further
-than PAGES such. LEAVE_S after it was finished it is over, whatever its shell does.
+typed goes to the shell in order, no further than TYPED ahead per page and PAGES such in all, those that
+left included. LEAVE_S after it was finished nothing of it is left.
 """
 
 from __future__ import annotations
@@ -104,8 +104,7 @@ class Terminal:
         self._resized.set()  # it may have another size by now
         return await self._serve(shell)
 
-    async def _left_behind(self) -> None:
-        """Raises Unavailable: what answers in a VM is its owner's, and may be deaf."""
+    async def _left_behind(self) -> None:  # what answers in a VM is its owner's, and may be deaf
         await self._finished.wait()
         await asyncio.sleep(LEAVE_S)
         raise Unavailable(f"{self.title}: it did not end within {LEAVE_S:g} s")
