@@ -24,6 +24,8 @@ class Fountain:
         self._may_show = asyncio.Event()
         self._may_show.set()
         self._is_over = False
+        self.takes = asyncio.Event()  # cleared: it takes nothing that is typed
+        self.takes.set()
         self.shown = 0
         self.pauses = 0
         self.sizes: list[tuple[int, int]] = []
@@ -52,6 +54,7 @@ class Fountain:
         return "The source is dry."
 
     async def write(self, data: bytes) -> None:
+        await self.takes.wait()
         self._line += data
         self.writes.append(data)
         if b"\x03" in data:
@@ -72,6 +75,7 @@ class Fountain:
 
     def hang_up(self) -> None:
         self._is_over = True
+        self.takes.set()
         self._may_show.set()
         self._work.set()
 

@@ -104,10 +104,35 @@ async def test_looking_at_a_link_uses_nothing(house: House) -> None:
     code = await house.sessions.login_code(house.ann.id)
     looked = await house.get(f"/login/{code}")
     assert looked.status_code == 200
-    assert looked.headers["referrer-policy"] == "no-referrer"
+    assert looked.headers["referrer-policy"] == "same-origin"  # else browsers name no origin
     assert "set-cookie" not in looked.headers
     redeemed = await house.post(f"/login/{code}")
     assert (redeemed.status_code, redeemed.headers["location"]) == (303, "/")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec_fetch_site": "same-site", "origin": f"https://{WEB}:8443"},
+        {"sec_fetch_site": "cross-site"},
+        {"origin": "null"},
+    ],
+)
+async def test_no_other_page_signs_a_browser_in(house: House, headers: dict[str, str]) -> None:
+    """Else a VM's page makes its reader work as its owner, and read out what is typed."""
+    code = await house.sessions.login_code(house.ann.id)
+    answer = await house.post(f"/login/{code}", **headers)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+    assert (await house.post(f"/login/{code}")).status_code == 303, "it was not used"
+
+
+async def test_a_link_changes_who_is_signed_in_only_when_that_is_wanted(house: House) -> None:
+    path = f"/login/{await house.sessions.login_code(house.ann.id)}"
+    assert "static/go." in (await house.get(path)).text
+    asked = await house.get(path, cookie=await house.signed_in())
+    assert "static/go." not in asked.text
+    assert "&lt;ann&gt;@example.com is signed in here" in asked.text
 
 
 async def test_session_cookie_is_locked_to_the_host(house: House) -> None:

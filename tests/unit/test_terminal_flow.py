@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Exhausted, Unavailable
+from atoll.base.timeout import timeout
+from atoll.doors.web.terminal import terminal as module
 from atoll.doors.web.terminal.client import Client
-from atoll.doors.web.terminal.terminal import HELD, PAGES, RING, Terminal
+from atoll.doors.web.terminal.terminal import HELD, PAGES, PIECES, RING, Terminal
 from atoll.doors.web.terminal.wire import TYPED
 from framework.fountain import CHUNK, Fountain
 
@@ -146,6 +149,59 @@ async def test_typing_goes_no_further_ahead_than_agreed(bench: Bench) -> None:
     await bench.until("list(bench.terminal.clients)[0].typed == 0")
     assert {"taken": TYPED} in notes(page)
     assert bench.terminal.type(page, b"x")
+
+
+async def test_pages_that_come_and_go_pile_up_nothing(bench: Bench) -> None:
+    """Each page has a window of its own, and what it typed stays when it leaves."""
+    bench.source.takes.clear()
+    taken = 0
+    for _ in range(3 * PAGES):
+        page = bench.attached()
+        taken += bench.terminal.type(page, b"x" * TYPED)
+        bench.terminal.detach(page, now=1.0)
+    assert taken == PAGES, "as much as so many pages at once may type ahead"
+    bench.source.takes.set()
+    await bench.until(f"sum(map(len, bench.source.writes)) == {PAGES * TYPED}")
+    assert bench.terminal.type(bench.attached(), b"x" * TYPED)
+
+
+async def test_pages_that_take_turns_are_so_many_pieces(bench: Bench) -> None:
+    bench.source.takes.clear()
+    pages = [bench.attached(), bench.attached()]
+    for number in range(4 * PIECES):
+        assert bench.terminal.type(pages[number % 2], b"")
+    for number in range(PIECES):
+        assert bench.terminal.type(pages[number % 2], b"x")
+    assert not bench.terminal.type(pages[0], b"x")
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+async def test_a_shell_that_does_not_end_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, is_started: bool
+) -> None:
+    """A VM is its owner's: what answers there may neither begin nor end a session."""
+    monkeypatch.setattr(module, "LEAVE_S", 0.01)
+    terminal = Terminal(id_="t", account="a", session_id="s", title="ssh web", vm="vm")
+    begun = asyncio.Event()
+
+    class Deaf(Fountain):
+        async def run(self) -> str:
+            begun.set()
+            await asyncio.Event().wait()
+            return ""
+
+    async def start(size: tuple[int, int], show: object) -> Fountain:
+        if not is_started:
+            begun.set()
+            await asyncio.Event().wait()
+        return Deaf(terminal.show)
+
+    terminal.attach(Client("s"), None, SIZE)
+    async with timeout(5), TaskGroup() as group:
+        group.create_task(terminal.run(start))
+        await begun.wait()
+        terminal.finish("closed")
+    assert terminal.over == "closed"
 
 
 async def test_a_page_cannot_have_shown_what_it_was_not_sent(bench: Bench) -> None:

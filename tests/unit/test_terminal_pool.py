@@ -27,6 +27,7 @@ BOB = Account(id="acct-bob", email="bob@example.com")
 class Signed:
     id: str
     account: Account
+    key: str = "0123456789abcdef"
 
 
 class House:

@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx2
 import pytest
+from starlette.types import Message
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from atoll.base.aio import poll
 from atoll.domain.web import HOST_HEADER
+from atoll.doors.front.hosts import names_of
 from atoll.doors.web.terminal import socket as door
 from atoll.doors.web.terminal.wire import TYPED, WINDOW
 from contracts.run_in_vm import gone
@@ -152,6 +156,21 @@ async def test_a_prompt_with_history_and_a_command_that_is_interrupted(house: Ho
     await again.shows(r"\^C.*atoll> ")
 
 
+async def test_what_the_prompt_does_is_written_down_as_this_browsers(house: House) -> None:
+    page = await house.attach(await house.opened(kind="prompt"))
+    await page.shows("atoll> ")
+    await page.type("comment web hello\r")
+    await page.shows("hello.*atoll> ")
+    session = await house.sessions.session(house.cookies["ann"])
+    assert session is not None
+    said = (await house.cloud.data("events web -n 1"))["events"][0]
+    assert (said["event"], said["door"], said["by"]) == (
+        "comment",
+        "web",
+        f"web:{session.key[:12]}",
+    )
+
+
 async def test_a_vm_that_is_paused_ends_its_terminal_with_a_word(house: House) -> None:
     _, page = await shell(house)
     await house.cloud.run("pause web")
@@ -170,6 +189,46 @@ async def test_signing_out_ends_it(house: House) -> None:
     again = await house.attach("x" * 22)
     assert await again.closed() == (door.SIGNED_OUT, "You have signed out.")
     assert (await house.get("/terminal")).headers["location"] == "/login"
+
+
+async def test_who_signs_out_before_hello_is_not_attached(house: House) -> None:
+    id_, _ = await shell(house)
+    stolen = await house.sign_in("ann")
+    sent: list[Message] = []
+    frames: list[Message] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": HELLO},
+        {"type": "websocket.disconnect", "code": 1001},
+    ]
+
+    async def receive() -> Message:
+        if len(frames) == 2:  # asked for hello: who this is was looked at before
+            await house.sessions.revoke(stolen)
+        return frames.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in house.headers().items()]
+    scope = {"type": "websocket", "headers": headers, "path_params": {"id": id_}}
+    sockets = door.Sockets(
+        names=names_of(house.cloud.cloud.config), sessions=house.sessions, terminals=house.terminals
+    )
+    await sockets.serve(WebSocket(scope, receive, send))
+    assert [message.get("code") for message in sent] == [None, door.SIGNED_OUT]
+
+
+async def test_who_signs_out_while_a_form_is_on_its_way_opens_nothing(house: House) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"kind="
+        await house.sessions.revoke(house.cookies["ann"])
+        yield b"prompt"
+
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+        answer = await client.post("/terminal", content=body(), headers=house.headers() | kind)
+    assert answer.headers["location"] == "/login"
+    assert house.terminals.of(house.cloud.ann.account) == []
 
 
 async def test_a_terminal_is_its_accounts(house: House) -> None:

@@ -8,24 +8,27 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection, Request
 
+from atoll.base.errors import Exhausted
 from atoll.domain.account import Account, Caller, Door
-from atoll.doors.web.live import Live, digest
+from atoll.doors.web.live import OWN, Live, digest
 from atoll.doors.web.visitor import SignInFirst
 from atoll.services.changes import Changes
 
 ANN = Caller(account=Account(id="acct-1", email="ann@example.com"), door=Door.WEB)
+BOB = Caller(account=Account(id="acct-2", email="bob@example.com"), door=Door.WEB)
 
 
 class OneVisitor:
     """Ann, until she signs out."""
 
     def __init__(self) -> None:
+        self.who = ANN
         self.is_signed_in = True
 
     async def caller(self, _request: HTTPConnection) -> Caller:
         if not self.is_signed_in:
             raise SignInFirst("nobody is signed in here")
-        return ANN
+        return self.who
 
 
 class Page:
@@ -82,3 +85,16 @@ async def test_who_is_signed_out_is_told_so(page: Page) -> None:
     page.visitors.is_signed_in = False
     sent = await page.stream()
     assert [event async for event in sent] == ["event: end\ndata: signed out\n\n"]
+
+
+async def test_one_person_leaves_streams_to_the_others(page: Page) -> None:
+    streams = [await page.stream() for _ in range(OWN)]
+    for sent in streams:
+        await anext(sent)
+    with pytest.raises(Exhausted, match=f"{OWN} pages of yours"):
+        await page.stream()
+    page.visitors.who = BOB
+    await anext(await page.stream())
+    page.visitors.who = ANN
+    await streams[0].aclose()  # type: ignore[attr-defined]
+    await anext(await page.stream())

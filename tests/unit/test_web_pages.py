@@ -245,6 +245,7 @@ async def test_no_such_form(browser: Browser, path: str) -> None:
         {"sec_fetch_site": "cross-site"},
         {"origin": "null"},
         {"origin": "https://web.atoll.localhost:8443"},
+        {"origin": "https://["},
     ],
 )
 @pytest.mark.parametrize("path", ["/run/rm", "/line/rm"])
@@ -253,6 +254,21 @@ async def test_forms_of_other_sites_are_refused(
 ) -> None:
     answer = await browser.post(path, {"vm": "web"}, **headers)
     assert answer.status_code == 403
+    assert len((await browser.cloud.data("ls"))["vms"]) == 2
+
+
+async def test_who_signs_out_while_a_form_is_on_its_way_runs_nothing(browser: Browser) -> None:
+    """The client decides how long its form takes to arrive."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"vm=w"
+        cookie = browser.headers["cookie"].partition("=")[2]
+        await browser.cloud.language._sessions.revoke(cookie)  # type: ignore[attr-defined]
+        yield b"eb"
+
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await browser.client.post("/run/rm", content=body(), headers=browser.headers | kind)
+    assert answer.status_code == 401
     assert len((await browser.cloud.data("ls"))["vms"]) == 2
 
 
@@ -310,6 +326,11 @@ async def test_the_way_back_leads_to_what_is_there(browser: Browser) -> None:
     assert 'href="/">Back' in (await browser.get(sent.headers["location"])).text
     part = await browser.get("/vm/shop", hx_request="true")
     assert (part.status_code, part.headers["hx-retarget"]) == (404, "#main")
+
+
+async def test_a_referer_that_is_no_url_leads_back_to_the_list(browser: Browser) -> None:
+    sent = await browser.post("/run/whoami", {}, referer="https://[")
+    assert 'href="/">Back' in (await browser.get(sent.headers["location"])).text
 
 
 async def test_a_log_that_is_not_there_is_no_error_of_the_page(browser: Browser) -> None:

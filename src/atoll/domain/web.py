@@ -91,7 +91,10 @@ def is_own_page(site: str | None, origin: str | None, host: str) -> bool:
     """
     if site is not None:
         return site in ("same-origin", "none")
-    return origin is None or urlsplit(origin).hostname == host
+    try:
+        return origin is None or urlsplit(origin).hostname == host
+    except ValueError:  # no URL
+        return False
 
 
 def own_path(path: str) -> str:

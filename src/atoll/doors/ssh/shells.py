@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import asyncssh
 
+from atoll.base.aio import deadline
 from atoll.base.errors import Unavailable
 from atoll.domain.account import Caller, Route
 from atoll.doors.ssh.page_prompt import TERM, PagePrompt
@@ -18,6 +19,7 @@ from atoll.doors.ssh.session import History, Language, VmOpener
 
 # What is under way when a reader stops is shown after Ctrl-C all the same. One machine: no need for more.
 _WINDOW = 128 << 10
+OPEN_S = 15.0  # as long as a login may take
 _TYPED = 64 << 10  # bytes the VM has not taken; whoever types more waits
 
 
@@ -113,13 +115,14 @@ class Shells:
         vm = await self._opener.open_vm(route)
         shell = VmShell(vm, route, show)
         try:
-            await vm.create_session(
-                lambda: shell,
-                term_type=TERM,
-                term_size=(*size, 0, 0),
-                encoding=None,
-                window=_WINDOW,
-            )
+            async with deadline(OPEN_S, f"a shell in {route.vm_name}"):
+                await vm.create_session(
+                    lambda: shell,
+                    term_type=TERM,
+                    term_size=(*size, 0, 0),
+                    encoding=None,
+                    window=_WINDOW,
+                )
         except (asyncssh.Error, OSError) as error:
             vm.abort()
             raise Unavailable(f"{route.vm_name}: no shell there: {error}") from error

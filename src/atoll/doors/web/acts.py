@@ -1,7 +1,8 @@
 """Lines that pages run: each is an act with an id, which goes on when its page is left.
 
 A page asks for an act as often as it likes and sees how far it is; its result is there for
-`KEPT_S`. Bounded: an account has `AT_ONCE` under way, and all together `HELD` are remembered.
+`KEPT_S`. Bounded: an account has `AT_ONCE` under way, `OWN` of it and `HELD` of all are remembered; the
+oldest results make room.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from atoll.base import log
 from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError, Exhausted, Internal, NotFound
+from atoll.base.errors import AtollError, Exhausted, Internal, NotFound, Unavailable
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller
 
 KEPT_S = 600.0
 AT_ONCE = 16
+OWN = 32
 HELD = 300
 _LINES = 200  # of progress
 
@@ -91,21 +93,25 @@ class Acts:
     async def run(self) -> None:
         """Acts live in here; until cancelled."""
         async with TaskGroup() as self._group:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
 
     def start(
         self, caller: Caller, line: str, *, command: str, stdin: str = "", back: str = "/"
     ) -> Act:
-        """Begin one. Raises Exhausted when too many are under way."""
-        assert self._group is not None, "acts are not running"
-        self._forget()
+        """Begin one. Raises Exhausted when too many are under way, Unavailable at the end."""
+        if self._group is None:
+            raise Unavailable("control is stopping", hint="Try again in a moment")
+        self._forget(caller.account.id)
         own = [a for a in self._acts.values() if a.account == caller.account.id and not a.is_over]
         if len(own) >= AT_ONCE:
             raise Exhausted(
                 f"{AT_ONCE} commands of yours are under way", hint="Wait for one to end"
             )
         if len(self._acts) >= HELD:
-            raise Exhausted(f"{HELD} commands are remembered", hint="Try again in a minute")
+            raise Exhausted(f"{HELD} commands are under way", hint="Try again in a minute")
         act = Act(
             id=secrets.token_urlsafe(16),
             account=caller.account.id,
@@ -140,6 +146,12 @@ class Acts:
             act.reply = reply
         except AtollError as error:
             act.error = error
+        except asyncio.CancelledError:
+            act.error = Unavailable(
+                "control stopped before this ended; the outcome is unknown",
+                hint="Try: ls, to see what happened",
+            )
+            raise
         except Exception:  # noqa: BLE001 - a defect in one act must not end the others
             _log.exception("act failed", command=act.command)
             act.error = Internal("a defect of ours; the log of control says more")
@@ -147,8 +159,16 @@ class Acts:
             act.ended = self._monotonic()
             act.over.set()
 
-    def _forget(self) -> None:
+    def _forget(self, account: str) -> None:
+        """What is old, and what must go for one more of this account."""
         now = self._monotonic()
         for act in list(self._acts.values()):
             if act.ended is not None and now - act.ended > KEPT_S:
                 del self._acts[act.id]
+        self._make_room([act for act in self._acts.values() if act.account == account], OWN)
+        self._make_room(list(self._acts.values()), HELD)
+
+    def _make_room(self, acts: Sequence[Act], most: int) -> None:
+        over = [act for act in acts if act.is_over]  # oldest first
+        for act in over[: max(0, len(acts) - most + 1)]:
+            del self._acts[act.id]

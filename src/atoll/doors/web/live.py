@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from atoll.base.aio import unless
-from atoll.base.errors import AtollError, Unavailable
+from atoll.base.errors import AtollError, Exhausted, Unavailable
 from atoll.base.timeout import timeout
 from atoll.domain.account import Caller
 from atoll.doors.web.visitor import SignInFirst, Visitors
@@ -25,6 +26,7 @@ T = TypeVar("T")
 QUIET_S = 15.0  # then something is sent, so that nobody on the way takes the stream for dead
 GATHER_S = 0.4  # changes come in swarms; so long they are gathered
 STREAMS = 500  # of all people together; each holds a connection and what it last showed
+OWN = 50  # of one account
 
 
 class Waiting(Protocol):
@@ -44,7 +46,7 @@ class Live:
         self._visitors = visitors
         self._changes = changes
         self._closing = asyncio.Event()
-        self._open = 0
+        self._open: Counter[str] = Counter()  # by account
 
     async def run(self) -> None:
         """Until cancelled: then all streams end, or the server would wait for them."""
@@ -61,22 +63,35 @@ class Live:
     ) -> StreamingResponse:
         """Read now and after every change; send what `news` makes of the last and the new state.
 
-        The last is None when it is not known what the page shows. Raises Unavailable when there are
-        too many; who is not signed in is told by the event `end`, for pages cannot see a status.
+        The last is None when it is not known what the page shows. Raises Exhausted or Unavailable
+        when there are too many; who is not signed in is told by the event `end`, for pages cannot
+        see a status.
         """
-        if self._open >= STREAMS:
+        account = await self._account(request)
+        if self._open[account] >= OWN:
+            raise Exhausted(f"{OWN} pages of yours are kept up to date", hint="Close some of them")
+        if self._open.total() >= STREAMS:
             raise Unavailable(
                 f"{STREAMS} pages are kept up to date already", hint="Reload it later"
             )
-        return StreamingResponse(self._sent(request, read, news), media_type="text/event-stream")
+        sent = self._sent(account, request, read, news)
+        return StreamingResponse(sent, media_type="text/event-stream")
+
+    async def _account(self, request: Request) -> str:
+        """Whose stream it will be; empty when the stream will say that this is not known."""
+        try:
+            return (await self._visitors.caller(request)).account.id
+        except AtollError:
+            return ""
 
     async def _sent(
         self,
+        account: str,
         request: Request,
         read: Callable[[Caller], Awaitable[T]],
         news: Callable[[T | None, T], str],
     ) -> AsyncIterator[str]:
-        self._open += 1
+        self._open[account] += 1
         seen = request.headers.get("last-event-id") or request.query_params.get("seen", "")
         try:
             shown: T | None = None
@@ -97,7 +112,7 @@ class Live:
                 if await self._is_over(version):
                     return
         finally:
-            self._open -= 1
+            self._open -= Counter({account: 1})  # forgets accounts without any
 
     async def _is_over(self, version: int) -> bool:
         """Wait for a change, or for so long that something is to be sent; True when we stop."""

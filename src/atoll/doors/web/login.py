@@ -5,7 +5,7 @@
                        ->  <VM host>/__atoll/auth   token cookie on that host, back to the page
 
 Invariants: no cookie is shared between hosts; redirects lead to our own hosts only; looking at a
-link changes nothing, only the POST of its page does; a signed-in stranger learns no names.
+link changes nothing, only the POST of its own page does; a signed-in stranger learns no names.
 """
 
 from __future__ import annotations
@@ -117,14 +117,18 @@ class Login:
         ]
 
     async def look(self, request: Request) -> Response:
-        """A sign-in link opened: a page that posts the code, which a mere preview does not."""
+        """A sign-in link opened: a page that posts the code, which a mere preview does not.
+
+        Where somebody is signed in they are asked: whoever made them open the link may be another.
+        """
         action = f"/login/{quote(request.path_params['code'], safe='')}"
-        response = self._pages.page(request, "confirm.html", action=action, email=None)
-        response.headers["referrer-policy"] = "no-referrer"
-        return response
+        session = await self._session(request)
+        now = session.account.email if session else ""
+        return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
 
     async def redeem(self, request: Request) -> Response:
         """Use the code: a new session, then on to where the person was going."""
+        check_origin(request, self._names.domain)
         try:
             account = await self._sessions.redeem(request.path_params["code"])
         except Denied as error:

@@ -77,15 +77,17 @@ class Running:
     async def run(self, request: Request) -> Response:
         """Run what a form stands for."""
         check_origin(request, self._host)
-        caller = await self._view.visitors.caller(request)
+        await self._view.visitors.caller(request)
         slug = request.path_params["verb"]
         composed = self._view.forms.composed(slug, await read_form(request))
+        # Once more: a browser may take long to send its form, and be signed out meanwhile.
+        caller = await self._view.visitors.caller(request)
         act = self._acts.start(
             caller,
             composed.line,
             command=self._view.forms.command(slug).name,
             stdin=composed.stdin,
-            back=own_path(urlsplit(request.headers.get("referer", "")).path or "/"),
+            back=_sent_from(request),
         )
         # At once: a browser on this machine drops what it waits for when a VM's network is made.
         if is_part(request):
@@ -126,6 +128,14 @@ class Running:
                 names = await self._view.choices.names(caller, parameter.source)
                 offered[parameter.name] = names if parameter.is_required else ("", *names)
         return offered
+
+
+def _sent_from(request: Request) -> str:
+    """The page of ours a form was on; the list when that is not known."""
+    try:
+        return own_path(urlsplit(request.headers.get("referer", "")).path)
+    except ValueError:  # no URL
+        return "/"
 
 
 def _back(act: Act) -> str:

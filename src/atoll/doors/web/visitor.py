@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 from starlette.requests import HTTPConnection
 
 from atoll.base.errors import Denied
-from atoll.domain.account import Caller, Door
+from atoll.domain.account import Account, Caller, Door
 from atoll.domain.web import SESSION_COOKIE
 from atoll.doors.front.hosts import source_of
 from atoll.services.sessions import Session
@@ -17,6 +17,28 @@ class SignInFirst(Denied):
     """Nobody is signed in here."""
 
     http: ClassVar[int] = 401
+
+
+class Signed(Protocol):
+    """A browser session."""
+
+    @property
+    def id(self) -> str:
+        """Its secret."""
+
+    @property
+    def key(self) -> str:
+        """What it is called."""
+
+    @property
+    def account(self) -> Account:
+        """Whose it is."""
+
+
+def caller_of(session: Signed, *, source: str) -> Caller:
+    """Whoever is signed in, as a caller from that address."""
+    token = f"web:{session.key[:12]}"
+    return Caller(account=session.account, door=Door.WEB, source=source, token=token)
 
 
 class Reading(Protocol):
@@ -43,9 +65,4 @@ class Visitors:
         session = await self.session(request)
         if session is None:
             raise SignInFirst("nobody is signed in here", hint=f"{self._ssh} browser")
-        return Caller(
-            account=session.account,
-            door=Door.WEB,
-            source=source_of(request),
-            token=f"web:{session.key[:12]}",
-        )
+        return caller_of(session, source=source_of(request))

@@ -12,14 +12,14 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from atoll.base.errors import Invalid
-from atoll.domain.account import Caller, Door
 from atoll.domain.web import SESSION_COOKIE, STYLE_NONCE, Names
 from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import Sent, read_form
-from atoll.doors.web.terminal.pool import Executing, Signed, SignedIn, Terminals
+from atoll.doors.web.terminal.pool import Executing, SignedIn, Terminals
 from atoll.doors.web.terminal.socket import Sockets
 from atoll.doors.web.terminal.terminal import Terminal
+from atoll.doors.web.visitor import Signed, caller_of
 
 _VM = re.compile(
     r"[a-z0-9][a-z0-9-]{0,62}"
@@ -63,15 +63,18 @@ class TerminalPages:
         async def answer(request: Request) -> Response:
             if request.method == "POST":
                 check_origin(request, self._names.domain)
-            session = await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+            session = await self._session(request)
             if session is None:
-                return RedirectResponse("/login", status_code=303)
+                return _login()
             return await page(request, session)
 
         return answer
 
+    async def _session(self, request: Request) -> Signed | None:
+        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+
     async def _list(self, request: Request, session: Signed) -> Response:
-        reply = await self._language.execute(_caller(request, session), "ls")
+        reply = await self._language.execute(caller_of(session, source=source_of(request)), "ls")
         vms = reply.data.get("vms", []) if isinstance(reply.data, dict) else []
         running = [vm["vm_name"] for vm in vms if vm["status"] == "running"]
         rows = [
@@ -82,6 +85,8 @@ class TerminalPages:
 
     async def _open(self, request: Request, session: Signed) -> Response:
         line = _line(await read_form(request))
+        if await self._session(request) is None:  # the form may have taken long to arrive
+            return _login()
         terminal = await self._terminals.open(session, line, source=source_of(request))
         return RedirectResponse(f"/terminal/{terminal.id}", status_code=303)
 
@@ -107,8 +112,8 @@ class TerminalPages:
         return self._pages.page(request, name, email=session.account.email, **values)
 
 
-def _caller(request: Request, session: Signed) -> Caller:
-    return Caller(account=session.account, door=Door.WEB, source=source_of(request))
+def _login() -> Response:
+    return RedirectResponse("/login", status_code=303)
 
 
 def _line(form: Sent) -> str:

@@ -20,8 +20,9 @@ from atoll.base.aio import TaskGroup
 from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFound
 from atoll.base.timeout import timeout
 from atoll.commands.reply import Reply
-from atoll.domain.account import Account, Caller, Door, Route
+from atoll.domain.account import Account, Caller, Route
 from atoll.doors.web.terminal.terminal import Shell, Starting, Terminal
+from atoll.doors.web.visitor import Signed, caller_of
 
 PER_ACCOUNT = 16
 TOTAL = 128  # each may hold a mebibyte of output
@@ -52,18 +53,6 @@ class Executing(Protocol):
 
     async def execute(self, caller: Caller, line: str) -> Reply:
         """Run one line; raises AtollError."""
-
-
-class Signed(Protocol):
-    """A browser session."""
-
-    @property
-    def id(self) -> str:
-        """Its secret."""
-
-    @property
-    def account(self) -> Account:
-        """Whose it is."""
 
 
 class SignedIn(Protocol):
@@ -127,7 +116,7 @@ class Terminals:
 
         Raises what the command raises, or Exhausted.
         """
-        caller = Caller(account=session.account, door=Door.WEB, source=source)
+        caller = caller_of(session, source=source)
         vm = ""
         start: Starting = partial(self._shells.prompt, caller)
         if line:

@@ -22,6 +22,7 @@ from atoll.doors.web.terminal import wire
 from atoll.doors.web.terminal.client import Client
 from atoll.doors.web.terminal.pool import SignedIn, Terminals
 from atoll.doors.web.terminal.terminal import Terminal
+from atoll.doors.web.visitor import Signed
 
 # Close codes, as terminal.js knows them. 1xxx and others: come back.
 OVER: Final = 4000  # the terminal has ended
@@ -75,17 +76,22 @@ class Sockets:
             await _close(socket, 1011, "a defect of Atoll; its log has details")
 
     async def _attached(self, socket: WebSocket) -> None:
-        session = await self._sessions.session(socket.cookies.get(SESSION_COOKIE, ""))
-        if session is None:
-            raise Left(SIGNED_OUT, "You have signed out.")
+        session = await self._session(socket)
         terminal = self._terminals.find(session.account, socket.path_params["id"])
         hello = await _hello(socket)
+        await self._session(socket)  # the pool ends who is attached, and it was not until now
         client = Client(session.id)
         terminal.attach(client, hello.have, hello.size)
         try:
             await together(_listen(socket, terminal, client), _tell(socket, terminal, client))
         finally:
             terminal.detach(client, self._terminals.now())
+
+    async def _session(self, socket: WebSocket) -> Signed:
+        session = await self._sessions.session(socket.cookies.get(SESSION_COOKIE, ""))
+        if session is None:
+            raise Left(SIGNED_OUT, "You have signed out.")
+        return session
 
 
 async def _hello(socket: WebSocket) -> wire.Hello:

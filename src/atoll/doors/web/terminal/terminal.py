@@ -2,7 +2,8 @@
 
 Invariants: output that an attached page has not shown is held, so none of it is lost to that page; the
 shell is read no further than HELD ahead of the slowest page, and freely when none is attached. What is
-typed goes to the shell in order, whoever types it, and a page types no further than TYPED ahead.
+typed goes to the shell in order, no further than TYPED ahead per page and PAGES such in all, those that
+left included. LEAVE_S after it was finished nothing of it is left.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError, Exhausted
+from atoll.base.aio import TaskGroup, unless
+from atoll.base.errors import AtollError, Exhausted, Unavailable
 from atoll.doors.web.terminal.client import Client
 from atoll.doors.web.terminal.ring import Ring
 from atoll.doors.web.terminal.wire import TYPED, WINDOW
@@ -21,6 +22,8 @@ from atoll.doors.web.terminal.wire import TYPED, WINDOW
 RING = 1 << 20
 HELD = WINDOW  # what is ahead of every page is of no use before it can be sent
 PAGES = 16  # attached at a time
+PIECES = 4096  # typed by pages in turn; each costs more than its bytes
+LEAVE_S = 10.0  # a shell that was hung up is gone by then, or is left behind
 _FIRST_SIZE = (80, 24)
 _RESIZE_S = 0.02
 
@@ -70,9 +73,11 @@ class Terminal:
         self._size = _FIRST_SIZE
         self._shell: Shell | None = None
         self._typed: deque[tuple[Client, bytearray]] = deque()
+        self._waiting = 0  # bytes of that
         self._keys = asyncio.Event()
         self._wanted = asyncio.Event()  # a page has come
         self._resized = asyncio.Event()
+        self._finished = asyncio.Event()
         self._is_paused = False
 
     @property
@@ -86,15 +91,23 @@ class Terminal:
         if self.over:
             return
         try:
-            self._shell = shell = await start(self._size, self.show)
-            if self.over:  # closed meanwhile
-                shell.hang_up()
-            self._resized.set()  # it may have another size by now
-            self.finish(await self._serve(shell))
+            self.finish(await unless(self._lived(start), self._left_behind()))
         except AtollError as error:
             self.finish(str(error))
         finally:
             self.finish("The terminal ended.")
+
+    async def _lived(self, start: Starting) -> str:
+        self._shell = shell = await start(self._size, self.show)
+        if self.over:  # closed meanwhile
+            shell.hang_up()
+        self._resized.set()  # it may have another size by now
+        return await self._serve(shell)
+
+    async def _left_behind(self) -> None:  # what answers in a VM is its owner's, and may be deaf
+        await self._finished.wait()
+        await asyncio.sleep(LEAVE_S)
+        raise Unavailable(f"{self.title}: it did not end within {LEAVE_S:g} s")
 
     async def _serve(self, shell: Shell) -> str:
         async with TaskGroup() as group:
@@ -116,6 +129,7 @@ class Terminal:
         while True:
             while self._typed:
                 client, data = self._typed.popleft()
+                self._waiting -= len(data)
                 await shell.write(bytes(data))
                 client.took(len(data))
             self._keys.clear()
@@ -136,7 +150,9 @@ class Terminal:
             return
         self.over = how
         self._typed.clear()
+        self._waiting = 0
         self._wanted.set()
+        self._finished.set()
         if self._shell is not None:
             self._shell.hang_up()
         for client in self.clients:
@@ -185,15 +201,19 @@ class Terminal:
 
     def type(self, client: Client, data: bytes) -> bool:
         """What a page's user typed; False: it types further ahead than it may."""
-        if client.typed + len(data) > TYPED:
+        if client.typed + len(data) > TYPED or self._waiting + len(data) > PAGES * TYPED:
             return False
-        if not self.over:
-            client.typed += len(data)
-            if self._typed and self._typed[-1][0] is client:  # many small frames are few pieces
-                self._typed[-1][1].extend(data)
-            else:
-                self._typed.append((client, bytearray(data)))
-            self._keys.set()
+        if self.over or not data:
+            return True
+        if self._typed and self._typed[-1][0] is client:  # many small frames are few pieces
+            self._typed[-1][1].extend(data)
+        elif len(self._typed) < PIECES:
+            self._typed.append((client, bytearray(data)))
+        else:
+            return False
+        client.typed += len(data)
+        self._waiting += len(data)
+        self._keys.set()
         return True
 
     def resize(self, client: Client, size: tuple[int, int]) -> None:
