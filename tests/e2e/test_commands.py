@@ -468,7 +468,7 @@ def _wrong(done: Finished) -> list[str]:
     """What is not as it should be: a failure said in one line, perhaps with one of advice."""
     text = (done.out + done.err).decode()
     found = []
-    if done.code not in (64, 66, 69, 75):
+    if done.code not in (2, 66, 69, 75):
         found.append(f"exit code {done.code}")
     if not 1 <= len(text.splitlines()) <= 2:
         found.append(f"{len(text.splitlines())} lines")

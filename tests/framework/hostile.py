@@ -56,7 +56,7 @@ class Target:
             self.refused += 1
             assert not isinstance(came, Internal | Unavailable), f"{came!r} is a fault of ours"
             assert 400 <= came.http < 500, came.http
-            assert 64 <= came.exit <= 78, came.exit
+            assert came.exit == 2 or 66 <= came.exit <= 78, came.exit
             assert 0 < len(str(came)) < ERROR_CHARS, f"{str(came)[:200]!r}…"
             assert self.version() == before, f"{came!r}, and yet the store was written to"
             return

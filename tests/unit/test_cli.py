@@ -41,7 +41,7 @@ async def test_show_prints_the_file_in_force(config_path: Path) -> None:
 async def test_a_wrong_configuration_is_one_line_and_a_hint(config_path: Path) -> None:
     config_path.write_text("[ssh]\nport = -1\n")
     shown = await atoll(config_path, "config", "show")
-    assert shown.code == 64
+    assert shown.code == 2
     assert shown.out == b""
     assert len(shown.err.decode().splitlines()) == 2
     assert "ssh.port" in shown.err.decode()
@@ -71,7 +71,7 @@ async def test_without_control_a_command_says_so(config_path: Path) -> None:
 
 async def test_purge_asks_first(config_path: Path) -> None:
     finished = await atoll(config_path, "purge")
-    assert finished.code == 64
+    assert finished.code == 2
     assert "Try: atoll purge --yes" in finished.err.decode()
 
 

@@ -41,7 +41,7 @@ class AtollError(Exception):
 class Invalid(AtollError):
     """The request can never work as written."""
 
-    code, http, exit = "invalid", 400, 64
+    code, http, exit = "invalid", 400, 2  # as shells and their tools say it
 
 
 class Denied(AtollError):

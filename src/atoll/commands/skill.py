@@ -93,7 +93,7 @@ Ask the person before you make anything public.
 
 ## Errors
 
-Text on stderr, what to try in its second line. Exit code 64: the line is wrong, do not repeat it. 66: no
+Text on stderr, what to try in its second line. Exit code 2: the line is wrong, do not repeat it. 66: no
 such VM. 75: busy or in the wrong state, `resume` it or wait. 69: a limit, or no answer; look with `ls`,
 then repeat. 77: your key may not. An exit code of your own command inside a VM can be the same.
 
