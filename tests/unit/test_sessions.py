@@ -178,6 +178,12 @@ class TestHandoff:
         assert await sessions.redeem_handoff(code, host="other.atoll.localhost") is None
         assert await sessions.redeem_handoff(code, host=HOST) is None  # a wrong try uses it up
 
+    async def test_one_session_holds_no_more_than_its_share(self, sessions: Sessions) -> None:
+        session = await signed_in(sessions)
+        codes = [sessions.handoff(session, host=HOST) for _ in range(60)]
+        assert await sessions.redeem_handoff(codes[9], host=HOST) is None
+        assert await sessions.redeem_handoff(codes[10], host=HOST) == session
+
     async def test_ends_with_time_and_with_the_session(
         self, sessions: Sessions, clock: Clock
     ) -> None:

@@ -33,6 +33,7 @@ from atoll.store.engine import Store
 CODE_S = 600.0
 HANDOFF_S = 60.0
 _HANDOFFS = 10_000
+_HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
 
@@ -190,6 +191,9 @@ class Sessions:
     def handoff(self, session: Session, *, host: str) -> str:
         """A one-time code that moves a session to `host` within HANDOFF_S seconds."""
         now = self._now()
+        own = [code for code, made in self._handoffs.items() if made.session_id == session.id]
+        for code in own[: max(0, len(own) - _HANDOFFS_EACH + 1)]:
+            del self._handoffs[code]
         if len(self._handoffs) >= _HANDOFFS:
             self._handoffs = {k: v for k, v in self._handoffs.items() if v.expires_at > now}
         if len(self._handoffs) >= _HANDOFFS:
