@@ -26,6 +26,7 @@ ORDER = (
     "gateway",
     "listing",
     "api",
+    "terminal",
     "disk_chain",
     "agent_tax",
 )  # of the page

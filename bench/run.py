@@ -1,6 +1,6 @@
 """Every measurement in one run: `make bench` (root, about ten minutes).
 
-    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [api] [disk_chain] [agent_tax]
+    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [api] [terminal] [disk_chain] [agent_tax]
 
 Writes bench/results/<date>.json and docs/benchmarks.md. With names, only these subjects are measured
 and the others of today are kept. A subject that fails is named on the page, with the reason, and the
@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
-from bench import clone, listing, vms  # noqa: E402
+from bench import clone, listing, terminal, vms  # noqa: E402
 from bench.agent_tax import measure as agent_tax  # noqa: E402
 from bench.peer import WITHOUT_BASHRC  # noqa: E402
 from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
@@ -41,7 +41,10 @@ IN_A_CLOUD: dict[str, Callable[[Atoll], Awaitable[list[Row]]]] = {
     "listing": listing.measure,
     "clone": clone.measure,
 }
-ALONE: dict[str, Callable[[], Awaitable[list[Row]]]] = {"agent_tax": agent_tax.measure}
+ALONE: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+    "terminal": terminal.measure,
+    "agent_tax": agent_tax.measure,
+}
 SCRIPT_S = 400
 
 

@@ -13,18 +13,12 @@ from playwright.async_api import Browser, BrowserContext, Page, ViewportSize
 from atoll.base.aio import poll
 from framework.atoll import Atoll
 from framework.browser import chromium
+from framework.site import ROWS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 VM = "pagevm"
 PHONE = ViewportSize(width=390, height=844)
-ROWS = """() => {
-  const term = document.getElementById('terminal')?.terminal;
-  if (!term) return [];
-  const all = term.buffer.active;
-  const rows = [...Array(term.rows).keys()].map(row => all.getLine(all.baseY + row));
-  return rows.map(row => row?.translateToString().trimEnd()).filter(row => row);
-}"""
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 

@@ -77,7 +77,7 @@ async def test_history_outlives_the_session_without_secrets(here: Lobby) -> None
         screen.type(f"{UP}")
         await screen.shows(f"{PROMPT} ssh-key add .*")
         screen.type("\x15\x04")
-        assert await screen.ended() == 64
+        assert await screen.ended() == 2
     with here.screen() as screen:
         await screen.shows(".*", PROMPT)
         screen.type(f"{UP}")

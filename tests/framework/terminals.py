@@ -84,6 +84,18 @@ class Page:
         except Exception as error:
             raise AssertionError(f"no {pattern!r} in {self.output[-2000:]!r}") from error
 
+    async def took(self, count: int, *, seconds: float = 100) -> None:
+        """Wait until so many bytes have come since the output was emptied; keeps none of them."""
+        left = count
+
+        async def check() -> bool | None:
+            nonlocal left
+            left -= len(self.output)
+            self.output = b""
+            return left <= 0 or None
+
+        await poll(check, seconds=seconds, what=f"{count} bytes", every=0.02)
+
     async def told(self, what: str) -> Any:
         """Wait for a text frame of this kind."""
 
