@@ -54,7 +54,7 @@ async def _bare(source: Site) -> float:
     page = await source.house.attach(await source.house.opened(kind="prompt"))
     await page.shows("> $")
     began = time.monotonic()
-    await page.type(f"{FLOOD}\n")
+    await page.type(f"{FLOOD}\r")
     page.output = b""
     await page.took(FLOOD)
     took = time.monotonic() - began
