@@ -20,6 +20,7 @@ from atoll.domain.web import HOST_HEADER
 from atoll.doors.front.hosts import names_of
 from atoll.doors.web.terminal import socket as door
 from atoll.doors.web.terminal.wire import TYPED, WINDOW
+from atoll.doors.web.visitor import Visitors
 from contracts.run_in_vm import gone
 from framework.terminals import House, Page, house
 
@@ -212,7 +213,9 @@ async def test_who_signs_out_before_hello_is_not_attached(house: House) -> None:
     headers = [(name.encode(), value.encode()) for name, value in house.headers().items()]
     scope = {"type": "websocket", "headers": headers, "path_params": {"id": id_}}
     sockets = door.Sockets(
-        names=names_of(house.cloud.cloud.config), sessions=house.sessions, terminals=house.terminals
+        names=names_of(house.cloud.cloud.config),
+        visitors=Visitors(sessions=house.sessions, ssh="ssh"),
+        terminals=house.terminals,
     )
     await sockets.serve(WebSocket(scope, receive, send))
     assert [message.get("code") for message in sent] == [None, door.SIGNED_OUT]

@@ -61,20 +61,21 @@ class Web:
         self._terminals = terminals
         self._pages = Pages(assets=assets, ssh=ssh)
         self._acts = Acts(language=language)
-        self._login = Login(
-            names=names,
-            ssh=ssh,
-            pages=self._pages,
-            session_seconds=session_seconds,
-            sessions=sessions,
-            published=published,
-        )
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),
             lines=Lines(language),
             choices=Choosing(language),
             forms=Forms(registry),
             pages=self._pages,
+        )
+        self._login = Login(
+            names=names,
+            ssh=ssh,
+            visitors=view.visitors,
+            pages=self._pages,
+            session_seconds=session_seconds,
+            sessions=sessions,
+            published=published,
         )
         self._live = Live(visitors=view.visitors, changes=changes)
         self._parts = (
@@ -84,13 +85,7 @@ class Web:
             UsagePage(view),
             Running(view, host=names.domain, acts=self._acts),
             Books(view, library=library),
-            TerminalPages(
-                names=names,
-                sessions=sessions,
-                language=language,
-                terminals=terminals,
-                pages=self._pages,
-            ),
+            TerminalPages(view, names=names, terminals=terminals),
         )
 
     async def run(self) -> None:

@@ -69,11 +69,6 @@ class Form:
         values = {field.name: [field.value] for field in self.fields if not field.is_switch}
         return compose(self.command, {**self.given, **values}).line
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether one press of its button says everything."""
-        return not self.fields
-
 
 class Forms:
     """Makes and reads forms of one registry."""

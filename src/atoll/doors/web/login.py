@@ -31,6 +31,7 @@ from atoll.domain.web import (
 )
 from atoll.doors.front.hosts import check_origin
 from atoll.doors.web.pages import Pages
+from atoll.doors.web.visitor import Reading, Visitors
 from atoll.services.sessions import Session
 
 _TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
@@ -38,7 +39,7 @@ _TO_S = 900
 _TO_BYTES = 2_000
 
 
-class SigningIn(Protocol):
+class SigningIn(Reading, Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def redeem(self, code: str) -> Account:
@@ -47,10 +48,6 @@ class SigningIn(Protocol):
 
     async def new_session(self, account_id: str, *, user_agent: str = "") -> str:
         """A new session's id."""
-        ...
-
-    async def session(self, session_id: str) -> Session | None:
-        """The live session with this id."""
         ...
 
     async def revoke(self, session_id: str) -> None:
@@ -88,6 +85,7 @@ class Login:
         *,
         names: Names,
         ssh: str,
+        visitors: Visitors,
         pages: Pages,
         session_seconds: float,
         sessions: SigningIn,
@@ -95,6 +93,7 @@ class Login:
     ) -> None:
         self._names = names
         self._ssh = ssh
+        self._visitors = visitors
         self._pages = pages
         self._session_s = int(session_seconds)
         self._sessions = sessions
@@ -122,7 +121,7 @@ class Login:
         Where somebody is signed in they are asked: whoever made them open the link may be another.
         """
         action = f"/login/{quote(request.path_params['code'], safe='')}"
-        session = await self._session(request)
+        session = await self._visitors.session(request)
         now = session.account.email if session else ""
         return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
 
@@ -153,7 +152,7 @@ class Login:
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",
                 status=400,
             )  # fmt: skip
-        session = await self._session(request)
+        session = await self._visitors.session(request)
         if session is None:
             response = self._sign_in_first(request)
             if target and len(to) <= _TO_BYTES:
@@ -209,9 +208,6 @@ class Login:
         response = RedirectResponse("/", status_code=303)
         _set_cookie(response, SESSION_COOKIE, "", 0)
         return response
-
-    async def _session(self, request: Request) -> Session | None:
-        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
 
     async def _may_open(self, account: Account, vm_name: str) -> bool:
         return any(

@@ -12,18 +12,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from atoll.base.errors import Invalid
-from atoll.domain.web import SESSION_COOKIE, STYLE_NONCE, Names
+from atoll.domain.web import STYLE_NONCE, Names
 from atoll.doors.front.hosts import check_origin, source_of
-from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import Sent, read_form
-from atoll.doors.web.terminal.pool import Executing, SignedIn, Terminals
+from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.terminal.socket import Sockets
 from atoll.doors.web.terminal.terminal import Terminal
+from atoll.doors.web.view import View
 from atoll.doors.web.visitor import Signed, caller_of
 
-_VM = re.compile(
-    r"[a-z0-9][a-z0-9-]{0,62}"
-)  # one word to the language; what it names is looked up there
+# One word to the language; what it names is looked up there.
+_VM = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Page: TypeAlias = Callable[[Request, Signed], Awaitable[Response]]
 
@@ -31,21 +30,11 @@ Page: TypeAlias = Callable[[Request, Signed], Awaitable[Response]]
 class TerminalPages:
     """Their routes, WebSocket included."""
 
-    def __init__(
-        self,
-        *,
-        names: Names,
-        sessions: SignedIn,
-        language: Executing,
-        terminals: Terminals,
-        pages: Pages,
-    ) -> None:
+    def __init__(self, view: View, *, names: Names, terminals: Terminals) -> None:
+        self._view = view
         self._names = names
-        self._sessions = sessions
-        self._language = language
         self._terminals = terminals
-        self._pages = pages
-        self._sockets = Sockets(names=names, sessions=sessions, terminals=terminals)
+        self._sockets = Sockets(names=names, visitors=view.visitors, terminals=terminals)
 
     def routes(self) -> list[BaseRoute]:
         """For the cloud's own host."""
@@ -63,20 +52,16 @@ class TerminalPages:
         async def answer(request: Request) -> Response:
             if request.method == "POST":
                 check_origin(request, self._names.domain)
-            session = await self._session(request)
+            session = await self._view.visitors.session(request)
             if session is None:
                 return _login()
             return await page(request, session)
 
         return answer
 
-    async def _session(self, request: Request) -> Signed | None:
-        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
-
     async def _list(self, request: Request, session: Signed) -> Response:
-        reply = await self._language.execute(caller_of(session, source=source_of(request)), "ls")
-        vms = reply.data.get("vms", []) if isinstance(reply.data, dict) else []
-        running = [vm["vm_name"] for vm in vms if vm["status"] == "running"]
+        listed = await self._view.lines.data(caller_of(session, source=source_of(request)), "ls")
+        running = [vm["vm_name"] for vm in listed["vms"] if vm["status"] == "running"]
         rows = [
             {"id": one.id, "title": one.title, "state": _state(one)}
             for one in self._terminals.of(session.account)
@@ -85,7 +70,9 @@ class TerminalPages:
 
     async def _open(self, request: Request, session: Signed) -> Response:
         line = _line(await read_form(request))
-        if await self._session(request) is None:  # the form may have taken long to arrive
+        if (
+            await self._view.visitors.session(request) is None
+        ):  # the form may have taken long to arrive
             return _login()
         terminal = await self._terminals.open(session, line, source=source_of(request))
         return RedirectResponse(f"/terminal/{terminal.id}", status_code=303)
@@ -109,7 +96,7 @@ class TerminalPages:
         return RedirectResponse("/terminal", status_code=303)
 
     def _page(self, request: Request, session: Signed, name: str, **values: Any) -> Response:
-        return self._pages.page(request, name, email=session.account.email, **values)
+        return self._view.pages.page(request, name, email=session.account.email, **values)
 
 
 def _login() -> Response:

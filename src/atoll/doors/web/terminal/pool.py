@@ -21,6 +21,7 @@ from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFoun
 from atoll.base.timeout import timeout
 from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Route
+from atoll.doors.web.live import Waiting
 from atoll.doors.web.terminal.terminal import Shell, Starting, Terminal
 from atoll.doors.web.visitor import Signed, caller_of
 
@@ -62,15 +63,6 @@ class SignedIn(Protocol):
         """The live session with this id."""
 
 
-class Changing(Protocol):
-    """Says that something has changed, a session's end among it."""
-
-    version: int
-
-    async def wait_beyond(self, version: int) -> int:
-        """The version, once it is greater."""
-
-
 class Terminals:
     """Opens, finds and ends them."""
 
@@ -80,7 +72,7 @@ class Terminals:
         shells: Shells,
         language: Executing,
         sessions: SignedIn,
-        changes: Changing,
+        changes: Waiting,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.now = monotonic

@@ -17,12 +17,12 @@ from atoll.base import log
 from atoll.base.aio import together
 from atoll.base.errors import AtollError, Invalid
 from atoll.base.timeout import timeout
-from atoll.domain.web import SESSION_COOKIE, Names
+from atoll.domain.web import Names
 from atoll.doors.web.terminal import wire
 from atoll.doors.web.terminal.client import Client
-from atoll.doors.web.terminal.pool import SignedIn, Terminals
+from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.terminal.terminal import Terminal
-from atoll.doors.web.visitor import Signed
+from atoll.doors.web.visitor import Signed, Visitors
 
 # Close codes, as terminal.js knows them. 1xxx and others: come back.
 OVER: Final = 4000  # the terminal has ended
@@ -51,9 +51,9 @@ class Left(Exception):
 class Sockets:
     """Serves them."""
 
-    def __init__(self, *, names: Names, sessions: SignedIn, terminals: Terminals) -> None:
+    def __init__(self, *, names: Names, visitors: Visitors, terminals: Terminals) -> None:
         self._origin = names.url(names.domain, "")
-        self._sessions = sessions
+        self._visitors = visitors
         self._terminals = terminals
 
     async def serve(self, socket: WebSocket) -> None:
@@ -88,7 +88,7 @@ class Sockets:
             terminal.detach(client, self._terminals.now())
 
     async def _session(self, socket: WebSocket) -> Signed:
-        session = await self._sessions.session(socket.cookies.get(SESSION_COOKIE, ""))
+        session = await self._visitors.session(socket)
         if session is None:
             raise Left(SIGNED_OUT, "You have signed out.")
         return session
