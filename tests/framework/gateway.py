@@ -305,6 +305,20 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+async def listens(port: int, *, seconds: float = 30) -> None:
+    """Wait until somebody on this machine takes connections at a TCP port."""
+
+    async def check() -> bool | None:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return None
+        writer.close()
+        return True
+
+    await poll(check, seconds=seconds, what=f"port {port}")
+
+
 def _private(path: Path, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as file:

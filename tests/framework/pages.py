@@ -6,9 +6,6 @@ In HAProxy's place stands a relay that ends TLS and, like HAProxy, answers 503 w
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime as dt
-import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,23 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from atoll.base import ids
-from atoll.base.aio import TaskGroup, poll
+from atoll.base.aio import TaskGroup
 from atoll.commands.reply import Reply
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Door
 from atoll.domain.usage import COUNTERS, Growth, Range, Sizes, Use
-from atoll.doors.edge.certs import Authority
 from atoll.doors.front.serve import serve
 from atoll.rpc.messages import GIB, MIB
 from atoll.store import accounts, samples
 from fakes.engine import FakeEngine
 from framework.cloud import Clock, Control, control
 from framework.front import Http, http
-from framework.gateway import free_port
+from framework.gateway import free_port, listens
+from framework.tls import front
 
 READY_S = 20.0
 _AWAY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_CHUNK = 1 << 16
 
 
 @dataclass
@@ -45,7 +41,6 @@ class Cloud:
     authority: Path
     _group: TaskGroup
     _api_port: int
-    _ca: Path
     _serving: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -84,7 +79,7 @@ class Cloud:
             self._group.create_task(_inside(built)),
             self._group.create_task(serve(built.app, port=self._api_port)),
         ]
-        await poll(self._listens, seconds=READY_S, what="uvicorn")
+        await listens(self._api_port, seconds=READY_S)
 
     async def stop(self) -> None:
         """End it, as systemd does: pages first, then connections that are open."""
@@ -102,30 +97,8 @@ class Cloud:
             answers=cloud.answers,
             published=cloud.published,
             changes=cloud.news,
-            ca=self._ca,
+            ca=self.authority,
         )
-
-    async def _listens(self) -> bool | None:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self._api_port)
-        except OSError:
-            return None
-        writer.close()
-        return True
-
-    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a browser."""
-        with contextlib.suppress(OSError):
-            try:
-                there, away = await asyncio.open_connection("127.0.0.1", self._api_port)
-            except OSError:
-                await reader.read(_CHUNK)
-                writer.write(_AWAY)
-            else:
-                async with TaskGroup() as group:
-                    group.create_task(_pump(reader, away))
-                    group.create_task(_pump(there, writer))
-        writer.close()
 
 
 def _use(number: int) -> Use:
@@ -142,14 +115,6 @@ def _use(number: int) -> Use:
     )
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
 async def _inside(built: Http) -> None:
     async with built.running():
         await asyncio.Event().wait()
@@ -161,25 +126,18 @@ async def serving_pages(folder: Path) -> AsyncIterator[Cloud]:
     port, api_port = free_port(), free_port()
     config = Config.model_validate({"https": {"port": port}, "control": {"api_port": api_port}})
     engine = FakeEngine(folder / "engine.sock")
-    ca = Authority(folder, config.https.domain)
-    leaf = folder / "leaf.pem"
-    leaf.write_bytes(ca.leaf(leaf, now=dt.datetime.now(dt.UTC)) or b"")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(leaf)
+    domain = config.https.domain
     async with (
+        front(folder, domain=domain, port=port, to=api_port, away=_AWAY) as tls,
         engine.serving(),
         control(
             folder / "control", engine, config=config, clock=Clock(time.time()), loops=True
         ) as made,
         TaskGroup() as group,
     ):
-        cloud = Cloud(
-            made, f"https://{config.https.domain}:{port}", ca.exported, group, api_port, ca.exported
-        )
+        cloud = Cloud(made, f"https://{domain}:{port}", tls.authority, group, api_port)
         await cloud.start()
-        edge = await asyncio.start_server(cloud.relay, "127.0.0.1", port, ssl=tls)
         try:
             yield cloud
         finally:
-            edge.close()
             await cloud.stop()

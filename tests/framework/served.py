@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
-from atoll.base.aio import TaskGroup, poll
+from atoll.base.aio import TaskGroup
 from atoll.domain.account import Route
 from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
@@ -18,7 +18,7 @@ from atoll.doors.front.serve import serve
 from fakes.engine import FakeEngine
 from framework.api import door
 from framework.cloud import Control, control
-from framework.gateway import free_port
+from framework.gateway import free_port, listens
 
 START_S = 30.0
 
@@ -74,16 +74,7 @@ async def _serve(folder: Path, ready: Queue[Served], stop: asyncio.Event) -> Non
         TaskGroup() as group,
     ):
         task = group.create_task(serve(api.app, port=port))
-
-        async def listens() -> bool | None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return None
-            writer.close()
-            return True
-
-        await poll(listens, seconds=START_S, what="uvicorn")
+        await listens(port, seconds=START_S)
         ready.put(Served(f"http://127.0.0.1:{port}", api.token, cloud))
         await stop.wait()
         task.cancel()

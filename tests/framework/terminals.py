@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -28,7 +27,7 @@ from fakes.sshd import FakeSshd
 from framework.cloud import Control, control
 from framework.fountain import Fountains
 from framework.front import http
-from framework.gateway import free_port
+from framework.gateway import free_port, listens
 
 
 class Page:
@@ -229,20 +228,8 @@ async def house(
         cloud.facts.when_vm_ends(terminals.end_vm)
         async with TaskGroup() as pages_group, built.running():
             task = group.create_task(serve(built.app, port=port))
-            await _listens(port)
+            await listens(port)
             here = House(made, vm, sessions, terminals, port, pages_group)
             await here.sign_in("ann")
             yield here
         task.cancel()
-
-
-async def _listens(port: int) -> None:
-    async def check() -> bool | None:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return None
-        writer.close()
-        return True
-
-    await poll(check, seconds=10, what="uvicorn")

@@ -23,6 +23,7 @@ class Front:
     port: int
     to: int
     authority: Path
+    away: bytes  # the answer when control is
     is_cut: bool = False
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -42,7 +43,13 @@ class Front:
             writer.transport.abort()
             return
         with suppress(OSError, BaseExceptionGroup):
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.to)
+            try:
+                inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.to)
+            except OSError:
+                await reader.read(_CHUNK)
+                writer.write(self.away)
+                writer.close()
+                return
             ends = {writer, inner_writer}
             self._open |= ends
             try:
@@ -69,7 +76,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def front(folder: Path, *, domain: str, port: int, to: int) -> AsyncIterator[Front]:
+async def front(
+    folder: Path, *, domain: str, port: int, to: int, away: bytes = b""
+) -> AsyncIterator[Front]:
     """Serve `domain` on `port` while the body runs; plain bytes go to port `to`."""
     now = dt.datetime.now(dt.UTC)
     ca = new_ca(domain, now=now)
@@ -77,7 +86,7 @@ async def front(folder: Path, *, domain: str, port: int, to: int) -> AsyncIterat
     (folder / "front.pem").write_bytes(new_leaf(ca, domain, now=now).pem())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "front.pem")
-    made = Front(port, to, folder / "front-ca.pem")
+    made = Front(port, to, folder / "front-ca.pem", away)
     server = await asyncio.start_server(made.serve, "127.0.0.1", port, ssl=context, limit=_CHUNK)
     try:
         yield made

@@ -22,7 +22,7 @@ from fakes.engine import FakeEngine
 from fakes.sshd import FakeSshd
 from framework.api import Door, door
 from framework.cloud import Control, control
-from framework.gateway import free_port
+from framework.gateway import free_port, listens
 
 
 async def test_small_answers_are_sent_at_once() -> None:
@@ -76,16 +76,7 @@ async def _server(tmp_path: Path) -> AsyncIterator[Server]:
     ):
         await cloud.run("new --name web")
         task = group.create_task(serve(api.app, port=port))
-
-        async def listens() -> bool | None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return None
-            writer.close()
-            return True
-
-        await poll(listens, seconds=10, what="uvicorn")
+        await listens(port)
         yield Server(api, port, cloud)
         task.cancel()
 
