@@ -12,11 +12,13 @@ from atoll.base.aio import TaskGroup
 from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
+from atoll.domain.audit import Act
 from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
+from atoll.services.audit import Audit
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
@@ -28,6 +30,7 @@ from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
+from atoll.services.records import Records
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
@@ -80,6 +83,8 @@ class Cloud:
             now=now,
         )
         self.events = Events(store=store, news=self.news, now=now)
+        self.audit = Audit(store=store, now=now)
+        self.records = Records(store=store, audit=self.audit)
         self.access = Access(store=store, locks=locks, journal=self.journal)
         self.vms = Vms(
             defaults=config.vms,
@@ -135,6 +140,7 @@ class Cloud:
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.audit.run())
 
     @property
     def store(self) -> Store:
@@ -176,6 +182,24 @@ class Cloud:
             address=facts.address,
             login_user=caller.scope.user or facts.login_user,
             host_ca=self.keys.host_ca_public,
+        )
+
+    async def opened(
+        self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
+    ) -> None:
+        """Record that a caller came into a VM by a door that no command leads through; raises nothing."""
+        await self.audit.record(
+            who=caller.account.email,
+            account=caller.account.id,
+            credential=caller.credential,
+            door=caller.door.value,
+            source=caller.source,
+            act=Act.ROOT,
+            what=how,
+            vm=route.vm_name,
+            vm_id=route.vm_id,
+            result=result,
+            detail={"user": route.login_user} if port is None else {"port": port},
         )
 
     async def published(self) -> tuple[Published, ...]:
