@@ -77,7 +77,11 @@ class Audit:
                     self._is_wanted.set()
                     await asyncio.sleep(_RETRY_S)
         finally:
-            await shielded(self.flush(), seconds=_WRITE_S)
+            await self.close()
+
+    async def close(self) -> None:
+        """Write what is left."""
+        await shielded(self.flush(), seconds=2 * _WRITE_S)
 
     async def record(
         self,

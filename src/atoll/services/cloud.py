@@ -202,6 +202,10 @@ class Cloud:
             detail={"user": route.login_user} if port is None else {"port": port},
         )
 
+    def key_refused(self) -> None:
+        """A key was offered that nobody has: counted, for records of it strangers would make at will."""
+        self.audit.refused_keys += 1
+
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""
         async with self._store.read() as tx:
