@@ -116,6 +116,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         published=cloud.published,
         changes=cloud.news,
         terminals=terminals,
+        audit=cloud.audit,
     )
     front = Front(
         names=names,
@@ -130,18 +131,22 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         language=language,
         owners=cloud.accounts,
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
+        problems=lambda: [cloud.audit.problem] if cloud.audit.problem else [],
     )
     gc.collect()
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`
-    async with TaskGroup() as group:
-        group.create_task(cloud.run(), name="cloud")
-        group.create_task(_edge(edge), name="edge")
-        group.create_task(serve(front.app(), port=config.control.api_port), name="http")
-        group.create_task(web.run(), name="web")
-        group.create_task(ssh.run(), name="ssh")
-        async with local.serving():
-            _log.info("control ready", ssh_port=config.ssh.port)
-            await asyncio.Event().wait()
+    try:
+        async with TaskGroup() as group:
+            group.create_task(cloud.run(), name="cloud")
+            group.create_task(_edge(edge), name="edge")
+            group.create_task(serve(front.app(), port=config.control.api_port), name="http")
+            group.create_task(web.run(), name="web")
+            group.create_task(ssh.run(), name="ssh")
+            async with local.serving():
+                _log.info("control ready", ssh_port=config.ssh.port)
+                await asyncio.Event().wait()
+    finally:
+        await cloud.audit.close()  # the doors are shut, and what they cut short is noted
 
 
 async def _edge(edge: EdgeSync) -> None:

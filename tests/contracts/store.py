@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from atoll.base.aio import together
 from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
+from atoll.domain.audit import Act, Entry, Head, Record, linked
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.sharing import Grant, Level, Link, Who
 from atoll.domain.usage import Growth, Range, Sizes, Use
@@ -21,6 +22,7 @@ from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store import (
     accounts,
     answers,
+    audit,
     defaults,
     events,
     grants,
@@ -33,6 +35,7 @@ from atoll.store import (
 )
 from atoll.store.accounts import SshKey
 from atoll.store.answers import AnswerRow
+from atoll.store.audit import Meant, Which
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
 from atoll.store.grants import Asking, Request
@@ -80,6 +83,37 @@ def vm_event(number: int, name: str, vm_id: str | None) -> Happened:
     return Happened(
         at=float(number), account=ANN.id, vm=name, vm_id=vm_id, kind="tag", door="ssh", detail={}
     )
+
+
+def entry(number: int, **changes: object) -> Entry:
+    """Something that ann did."""
+    values: dict[str, object] = {
+        "at_us": 1_800_000_000_000_000 + number,
+        "account": ANN.id,
+        "who": ANN.email,
+        "credential": "SHA256:x",
+        "door": "ssh",
+        "source": "192.0.2.1",
+        "act": Act.COMMAND.value,
+        "what": f"ls {number}",
+    }
+    return Entry(**(values | changes))  # type: ignore[arg-type]
+
+
+def on_web(number: int, **changes: object) -> Entry:
+    """Something that was done with ann's VM 1."""
+    about: dict[str, object] = {"vm": "web1x", "vm_id": vm(1).id, "owner": ANN.id}
+    return entry(number, **(about | changes))
+
+
+async def chained(tx: Tx, *entries: Entry) -> list[Record]:
+    """Append them."""
+    head, records = await audit.head(tx), []
+    for each in entries:
+        records.append(linked(each, head))
+        head = records[-1].head
+    await audit.add(tx, records)
+    return records
 
 
 def use(number: int) -> Use:
@@ -661,6 +695,122 @@ class StoreContract:
         async with filled(store) as tx:
             assert await grants.receivers(tx) == {ANN.email: ANN.id, BOB.email: BOB.id}
             assert await grants.people(tx, {BOB.id}) == {BOB.id: BOB}
+
+    async def test_the_audit_is_a_chain(self, store: Store) -> None:
+        async with store.begin() as tx:
+            assert await audit.head(tx) == Head()
+            one = await chained(tx, entry(1, what="ünïcode 🐢", account=None))
+        async with store.begin() as tx:
+            two = await chained(tx, on_web(2, detail='{"a":1}'), on_web(3, result="not-found"))
+            assert await audit.head(tx) == two[-1].head
+        async with store.read() as tx:
+            assert await audit.chain(tx, 0, limit=9) == (*one, *two)
+            assert await audit.chain(tx, 1, limit=1) == (two[0],)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE audit SET who = 'x'",
+            "UPDATE audit SET at_us = at_us WHERE seq = 1",
+            "DELETE FROM audit WHERE seq = 2",
+            "DELETE FROM audit",
+        ],
+    )
+    async def test_the_audit_takes_no_change(self, store: Store, change: str) -> None:
+        async with store.begin() as tx:
+            records = await chained(tx, entry(1), entry(2))
+        with pytest.raises(Unavailable, match="append-only"):
+            async with store.begin() as tx:
+                await tx.execute(text(change))
+        async with store.read() as tx:
+            assert await audit.chain(tx, 0, limit=9) == tuple(records)
+
+    async def test_the_audit_takes_the_next_link_only(self, store: Store) -> None:
+        async with store.begin() as tx:
+            (first,) = await chained(tx, entry(1))
+        forks = [
+            linked(entry(2), Head()),
+            linked(entry(2), Head(5, first.hash)),
+            replace(linked(entry(2), first.head), prev="0" * 64),
+            replace(first, who="x"),
+        ]
+        for fork in forks:
+            with pytest.raises(Unavailable, match="follows the last"):
+                async with store.begin() as tx:
+                    await audit.add(tx, [fork])
+        async with store.read() as tx:
+            assert await audit.chain(tx, 0, limit=9) == (first,)
+
+    async def test_writers_of_two_processes_do_not_fork_the_chain(self, store: Store) -> None:
+        async def write(number: int) -> None:
+            async with store.begin() as tx:
+                await chained(tx, entry(number), entry(number))
+
+        await together(*(write(number) for number in range(20)))
+        async with store.read() as tx:
+            found = await audit.chain(tx, 0, limit=99)
+        assert [record.seq for record in found] == list(range(1, 41))
+        assert [r.prev for r in found[1:]] == [r.hash for r in found[:-1]]
+
+    async def test_whom_records_concern(self, store: Store) -> None:
+        bobs = {"account": BOB.id, "who": BOB.email}
+        async with store.begin() as tx:
+            await chained(
+                tx,
+                entry(1),
+                on_web(2, **bobs, act=Act.ROOT.value),
+                entry(3, **bobs),
+                on_web(4),
+                entry(5, vm="web1x"),
+                on_web(6, vm="web2x", act=Act.GRANT.value),
+                entry(7, account=None, who="unknown", act=Act.SIGN_IN.value),
+            )
+        async with store.read() as tx:
+
+            async def seqs(which: Which, limit: int = 9) -> list[int]:
+                latest = await audit.latest(tx, which, limit=limit)
+                if limit == 9:
+                    assert latest[::-1] == await audit.after(tx, which, 0, limit=limit)
+                return [record.seq for record in latest]
+
+            ann, bob = Which(account=ANN.id), Which(account=BOB.id)
+            assert await seqs(ann) == [6, 5, 4, 2, 1]
+            assert await seqs(ann, limit=2) == [6, 5]
+            assert await seqs(ann, limit=0) == []
+            assert await seqs(bob) == [3, 2]
+            assert await seqs(Which(account=None)) == [7, 6, 5, 4, 3, 2, 1]
+            assert await seqs(replace(ann, act="root")) == [2]
+            assert await seqs(replace(ann, who=BOB.email, with_own=False)) == [2]
+            assert await seqs(replace(ann, who=ANN.email)) == [6, 5, 4, 1]
+            web = replace(ann, vms=[vm(1).id], names=["web1x"])
+            assert await seqs(web) == [6, 5, 4, 2]
+            assert await seqs(replace(web, act="command")) == [5, 4]
+            assert await seqs(replace(web, names=(), is_limited=True)) == [6, 4, 2]
+            assert await seqs(replace(ann, vms=(), is_limited=True)) == []
+            assert await seqs(replace(bob, vms=[vm(1).id], names=["web1x"])) == [2]
+            assert await seqs(replace(ann, since_us=entry(4).at_us)) == [6, 5, 4]
+            assert await seqs(replace(ann, since_us=entry(9).at_us)) == []
+            assert await audit.after(tx, ann, 2, limit=1) == await audit.chain(tx, 3, limit=1)
+
+    async def test_many_vms_of_the_audit_at_once(self, store: Store) -> None:
+        ids = [vm(number).id for number in range(250)]
+        async with store.begin() as tx:
+            await chained(tx, *(on_web(n, vm_id=id_) for n, id_ in enumerate(ids)))
+            which = Which(account=ANN.id, vms=ids, is_limited=True)
+            latest = await audit.latest(tx, which, limit=3)
+            oldest = await audit.after(tx, which, 0, limit=3)
+        assert [record.seq for record in latest] == [250, 249, 248]
+        assert [record.seq for record in oldest] == [1, 2, 3]
+
+    async def test_which_vm_a_record_means(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1, name="web"))
+            gone = vm(2, name=None, former_name="web", phase=Phase.TRASHED, trash_act="act-1")
+            await vms.add(tx, gone)
+            new, removed = Meant(vm(1).id, ANN.id), Meant(gone.id, ANN.id)
+            assert await audit.meant(tx, ["web", "none"], []) == {"web": new}
+            assert await audit.meant(tx, ["web"], ["act-1"]) == {"web": removed}
+            assert await audit.owners(tx, [gone.id, "vm-x"]) == {gone.id: ANN.id}
 
 
 def grant(id_: str, of: VmRecord, kind: Who, who: str = "", **values: object) -> Grant:

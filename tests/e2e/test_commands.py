@@ -115,6 +115,19 @@ async def test_new_ls_and_stat(atoll: Atoll, vm: str) -> None:
     ]
 
 
+async def test_the_audit(atoll: Atoll, vm: str) -> None:
+    await inside(atoll, "true")
+    acts = [entry["act"] for entry in (await asked(atoll, f"audit {vm}"))["records"]]
+    assert acts[0] == "command"
+    assert "root" in acts
+    proof = await asked(atoll, "audit verify")
+    assert proof["verified"]
+    lines = [json.loads(line) for line in (await atoll.ssh("audit export --all")).out.splitlines()]
+    assert lines[0]["of"] == "everybody"
+    assert [line["seq"] for line in lines[1:]][: proof["last"]] == list(range(1, proof["last"] + 1))
+    _used.add("audit export")
+
+
 async def test_a_dry_run_changes_nothing(atoll: Atoll, vm: str) -> None:
     before = await asked(atoll, "ls -l")
     lines = {

@@ -28,6 +28,7 @@ from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
+from atoll.doors.web.witness import Recording
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 
@@ -66,6 +67,18 @@ class NoShells:
         raise Unavailable("there is no prompt here")
 
 
+class Heard:
+    """What the audit is told, as it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    async def record(self, *, who: str, act: str, door: str, source: str, **more: Any) -> None:
+        """See Recording."""
+        told = {"who": who, "act": act, "door": door, "source": source, **more}
+        self.records.append({key: value for key, value in told.items() if value})
+
+
 @functools.cache
 def _assets() -> Assets:
     """Packing them takes a moment, and they are the same for all."""
@@ -85,6 +98,7 @@ def http(
     runner: VmRunner | None = None,
     limits: Limits | None = None,
     shells: Shells | None = None,
+    audit: Recording | None = None,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens."""
     addresses = Addresses(config)
@@ -115,6 +129,7 @@ def http(
         published=published,
         changes=changes,
         terminals=terminals,
+        audit=audit or Heard(),
     )
     front = Front(
         names=names,

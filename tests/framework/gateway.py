@@ -44,6 +44,8 @@ class Town:
     routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
+    openings: list[tuple[str, ...]] = field(default_factory=list)
+    refused: int = 0
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         account = self.keys.get(key_line)
@@ -59,6 +61,14 @@ class Town:
         if vm_name in self.stopped:
             raise Conflict(f"VM '{vm_name}' is paused", hint=f"Try: resume {vm_name}")
         return route
+
+    async def opened(
+        self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
+    ) -> None:
+        self.openings.append((caller.account.email, route.vm_name, how, result, str(port or "")))
+
+    def key_refused(self) -> None:
+        self.refused += 1
 
     async def execute(
         self,

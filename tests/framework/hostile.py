@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -19,8 +20,9 @@ from atoll.base.errors import AtollError, Internal, Unavailable
 from atoll.commands.parse import GLOBAL, LINE_BYTES, parse
 from atoll.commands.reply import Reply
 from atoll.commands.verbs import REGISTRY
+from atoll.store.engine import Store
 from fakes.engine import FakeEngine
-from framework.cloud import Control, control
+from framework.cloud import Control, control, migrated
 
 VM = "web"
 ERROR_CHARS = 1500
@@ -85,8 +87,15 @@ async def target(folder: Path) -> AsyncIterator[Target]:
     engine = FakeEngine(folder / "engine.sock")
     async with engine.serving(), control(folder / "control", engine, loops=True) as cloud:
         await cloud.run(f"new --name {VM}")
-        with closing(sqlite3.connect(folder / "control" / "atoll.db")) as probe:
-            yield Target(cloud, probe)
+        audit = Store(f"sqlite+aiosqlite:///{shutil.copy(await migrated(), folder / 'audit.db')}")
+        await cloud.cloud.audit.flush()
+        cloud.cloud.audit._store = audit  # which is written to by every line, and by design
+        try:
+            with closing(sqlite3.connect(folder / "control" / "atoll.db")) as probe:
+                yield Target(cloud, probe)
+            await cloud.cloud.audit.flush()
+        finally:
+            await audit.close()
 
 
 def line(dice: random.Random) -> str:

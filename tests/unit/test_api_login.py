@@ -19,7 +19,7 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
-from framework.front import http
+from framework.front import Heard, http
 from framework.published import published
 
 DOMAIN = "atoll.localhost"
@@ -53,12 +53,13 @@ class House:
         self.sessions = Sessions(
             store=store, changes=Changes(), key=bytes(32), session_seconds=3600
         )
+        self.heard = Heard()
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         built = http(
             config=Config(), language=NoLanguage(), sessions=self.sessions,
             callers=Tokens(store=store, domain=DOMAIN), changes=Changes(),
             answers=Answers(store=store, key=bytes(32)), published=self.published,
-            ca=folder / "ca.pem",
+            ca=folder / "ca.pem", audit=self.heard,
         )  # fmt: skip
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=built.app), base_url=f"https://{DOMAIN}:8443"
@@ -269,3 +270,39 @@ async def test_other_methods_and_paths_say_what_works(house: House) -> None:
     }
     answer = await house.client.post("/nowhere")
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+async def test_the_audit_is_told_of_every_sign_in_and_way_in(house: House) -> None:
+    code = await house.sessions.login_code(house.ann.id)
+    signed = await house.post(f"/login/{code}", x_forwarded_for="192.0.2.7")
+    cookie = signed.headers["set-cookie"].partition(";")[0]
+    assert (await house.post(f"/login/{code}", x_forwarded_for="192.0.2.8")).status_code == 403
+    to = await house.get(f"/login?to=https://{WEB}:8443/", cookie=cookie)
+    assert (
+        await house.get(f"/login?to=https://their.{DOMAIN}:8443/", cookie=cookie)
+    ).status_code == 403
+    path = to.headers["location"].partition(":8443")[2]
+    let_in = await house.get(path, host=WEB)
+    token = let_in.headers["set-cookie"].partition(";")[0]
+    assert token.startswith(TOKEN_COOKIE)
+    await house.post("/__atoll/logout", host=WEB, cookie=token)
+    await house.post("/__atoll/logout", host=WEB, cookie=token)  # nobody is signed in any more
+    told = house.heard.records
+    assert [(r["act"], r["who"], r.get("what", ""), r.get("result", "")) for r in told] == [
+        ("sign-in", house.ann.email, "", "ok"),
+        ("sign-in", "unknown", "", "denied"),
+        ("web", house.ann.email, f"https://their.{DOMAIN}", "denied"),
+        ("web", house.ann.email, f"https://{WEB}", "ok"),
+        ("sign-out", house.ann.email, "", ""),
+    ]
+    assert [r["source"] for r in told[:2]] == ["192.0.2.7", "192.0.2.8"]
+    assert {r["credential"] for r in told if r["who"] != "unknown"} == {told[0]["credential"]}
+    assert [r.get("vm") for r in told] == [None, None, "their", "web", None]
+    assert code not in str(told)
+
+
+async def test_signing_out_of_the_cloud_is_told_once(house: House) -> None:
+    cookie = await house.signed_in()
+    for _ in range(2):
+        await house.post("/logout", cookie=cookie)
+    assert [r["act"] for r in house.heard.records] == ["sign-out"]

@@ -18,6 +18,8 @@ from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from atoll.commands.reply import Piece, Reply
 from atoll.config import Config, Paths, render
+from atoll.doctor import control as doctor
+from atoll.doctor.finding import Level
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.host_setup.local import Local
@@ -32,6 +34,7 @@ class Town:
     """One account at most; a language of a few words."""
 
     account: Account | None = None
+    problems: list[str] = field(default_factory=list)
     goings_on: int = 0  # replies that go on and that somebody listens to
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,6 +66,8 @@ class Town:
                 return Reply(run_in_vm=ROUTE, command="true")
             case "list":
                 return Reply(data=[1])
+            case "export":
+                return Reply(data=0, text="0", more=_two())
             case "follow" | "watch" | "break":
                 more = self._more(fails=line == "break")
                 return Reply(data=0, text="0", more=more, is_redrawn=line == "watch")
@@ -92,11 +97,19 @@ class Town:
         await poll(check, seconds=10, what="the client to be seen leaving", every=0.005)
 
 
+async def _two() -> AsyncGenerator[Piece, None]:
+    for number in (1, 2):
+        yield Piece(data=number, text=str(number))
+
+
 @asynccontextmanager
 async def door(folder: Path, town: Town) -> AsyncIterator[Local]:
     path = folder / "control.sock"
     keys = PublicKeys(gateway="ssh-ed25519 AAAAg", host_ca="ssh-ed25519 AAAAc")
-    async with LocalDoor(path=path, language=town, owners=town, keys=keys).serving():
+    made = LocalDoor(
+        path=path, language=town, owners=town, keys=keys, problems=lambda: town.problems
+    )
+    async with made.serving():
         assert path.stat().st_mode & 0o777 == 0o600
         yield Local(socket=path)
 
@@ -255,3 +268,23 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     os.rename(tmp_path / "kept", tmp_path / "control.sock")
     async with door(tmp_path, Town()) as local:
         assert await local.answers()
+
+
+async def test_what_goes_on_may_end(tmp_path: Path) -> None:
+    town = Town()
+    async with door(tmp_path, town) as local:
+        await town.ensure_owner(email="ann@example.com", key_line=KEY, label="")
+        heard: list[str] = []
+        await local.execute("export", more=heard.append)
+        assert heard == ["0", "1", "2"]
+
+
+async def test_the_doctor_is_told_of_problems(tmp_path: Path) -> None:
+    town = Town()
+    async with door(tmp_path, town):
+        (fine,) = await doctor.examine(tmp_path / "control.sock")
+        assert fine.level is Level.OK
+        town.problems = ["3 records of the audit are not written: the disk is full"]
+        (bad,) = await doctor.examine(tmp_path / "control.sock")
+        assert (bad.level, bad.found) == (Level.DEGRADED, town.problems[0])
+    assert await doctor.examine(tmp_path / "control.sock") == []

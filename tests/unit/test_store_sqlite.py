@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import atoll.store.engine
 from atoll.base.aio import poll
 from atoll.base.errors import Exhausted, Unavailable
 from atoll.domain.account import Scope
-from atoll.store import accounts, events, schema, sessions
+from atoll.store import accounts, audit, events, schema, sessions
+from atoll.store.audit import Which
 from atoll.store.engine import Store, upgrade
 from contracts.store import ANN, StoreContract
 from framework.cloud import migrated
@@ -200,6 +202,42 @@ async def test_no_question_about_events_reads_or_sorts_all_of_them(store: Store)
             ), plan
             assert not any("B-TREE" in step for step in plan), plan
     assert len(asked) == 5
+
+
+async def test_no_question_about_the_audit_reads_or_sorts_all_of_it(store: Store) -> None:
+    ann = Which(account=ANN.id)
+    asked: list[tuple[str, Any]] = []
+    async with store.read() as tx:
+        connection = await tx.get_raw_connection()
+
+        def note(_c: object, _cursor: object, sql: str, values: Any, *_more: object) -> None:
+            asked.append((sql, values))
+
+        event.listen(tx.sync_connection, "before_cursor_execute", note)
+        for which in (
+            ann,
+            replace(ann, act="root"),
+            replace(ann, act="root", who="bob@example.com", since_us=5),
+            replace(ann, who="bob@example.com", with_own=False),
+            replace(ann, vms=["vm-1"], names=["web"], act="grant", who="x", since_us=5),
+            replace(ann, vms=["vm-1"], is_limited=True),
+            Which(account=None),
+        ):
+            await audit.latest(tx, which, limit=9)
+            await audit.after(tx, which, 7, limit=9)
+        await audit.chain(tx, 7, limit=9)
+        await audit.head(tx)
+        event.remove(tx.sync_connection, "before_cursor_execute", note)
+        assert connection.driver_connection is not None
+        for sql, values in asked:
+            cursor = await connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            plan = [str(row[3]) for row in await cursor.fetchall()]
+            steps = [step for step in plan if re.search(r"(SCAN|SEARCH) audit", step)]
+            assert steps
+            in_order = r"SEARCH .*(INDEX|KEY)|SCAN audit($| USING INDEX ix_audit_at_us)"
+            assert all(re.search(in_order, step) for step in steps), (sql, plan)
+            assert not any("B-TREE" in step for step in plan), (sql, plan)
+    assert len(asked) > 20
 
 
 async def test_whoever_is_cancelled_while_closing_leaves_no_connection(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ class Read:
 class Write:
     domain: str = argument("domain", f"{DOMAIN}; dev.exe is the same", convert=_domain)
     key: str = argument("key", _KEY)
-    value: str = argument("value", "text as `new --setup-script` takes it; - reads stdin")
+    value: str = argument(
+        "value", "text as `new --setup-script` takes it; - reads stdin", secret=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from atoll.base.errors import Invalid
-from atoll.base.text import pad, width
+from atoll.commands.columns import Columns
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Piece, Reply
 from atoll.commands.several import is_pattern, matching
-from atoll.commands.table import one_line
 from atoll.services.events import About, Mark
 from atoll.store.events import Happened
 
 VERBS = Registry()
 MOST = 1000
 _HEAD = ("WHEN", "VM", "EVENT", "DOOR", "BY", "PROBLEM")
+_WIDTHS = (20, 8, 8, 5, 8)  # what most need; the last column ends the line
 
 
 def _count(text: str) -> int:
@@ -65,7 +65,7 @@ async def events(ctx: Context, args: Events) -> Reply:
         await ctx.cloud.access.find(ctx.caller, args.vm)  # NotFound: it never was
     entries = await _entries(ctx, happened)
     if args.follow:
-        columns = _Columns()
+        columns = Columns(_WIDTHS)
         text = columns.lines([_HEAD, *map(_row, entries)])
         more = _following(ctx, args.vm, mark, about, columns)
         return Reply(data={"events": entries}, text=text, more=more)
@@ -74,7 +74,7 @@ async def events(ctx: Context, args: Events) -> Reply:
 
 
 async def _following(
-    ctx: Context, given: str | None, mark: Mark, meant: About | None, columns: _Columns
+    ctx: Context, given: str | None, mark: Mark, meant: About | None, columns: Columns
 ) -> AsyncGenerator[Piece, None]:
     """What is written down from now on, as far as it may be seen when it is read."""
     async with aclosing(ctx.cloud.events.after(ctx.caller.account, mark)) as batches:
@@ -143,20 +143,3 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         by,
         entry.get("problem", ""),
     )
-
-
-class _Columns:
-    """Rows one below the other that come one after the other: a column gets wider when it must."""
-
-    def __init__(self) -> None:
-        self._widths = [20, 8, 8, 5, 8]  # what most need; the last column ends the line
-
-    def lines(self, rows: Iterable[Sequence[str]]) -> str:
-        """Some more rows."""
-        cells = [[one_line(cell) for cell in row] for row in rows]
-        columns = list(zip(*cells, strict=True))[: len(self._widths)]
-        for at, column in enumerate(columns):
-            self._widths[at] = max(self._widths[at], *map(width, column))
-        return "\n".join(
-            "  ".join([*map(pad, row, self._widths), row[-1]]).rstrip() for row in cells
-        )

@@ -71,7 +71,11 @@ async def listed(ctx: Context, args: Nothing) -> Reply:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add:
     key: tuple[str, ...] = argument(
-        "key", "the content of a .pub file; - reads stdin", many=True, required=True
+        "key",
+        "the content of a .pub file; - reads stdin",
+        many=True,
+        required=True,
+        secret=True,  # some paste the private one
     )
     name: str = flag("--name", "what to call it; its comment if not given", default="")
     vm: str | None = flag("--vm", "good for this VM only", value="VM", source=Source.VM)
@@ -125,6 +129,7 @@ class Remove:
         many=True,
         required=True,
         source=Source.KEY,
+        secret=True,  # a token pasted in place of its label
     )
 
 

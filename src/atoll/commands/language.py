@@ -1,7 +1,8 @@
 """The command language: one line in, one reply out, the same behind every door.
 
-Order: parse, check the caller's scope, run, render. Nothing is run for `--help`, and for
-`--dry-run` only as a rehearsal.
+Order: parse, check the caller's scope, run, record, render. Nothing is run for `--help`, and for
+`--dry-run` only as a rehearsal. Every line is recorded, refused ones as well; one that changed something
+is answered when its record is on the disk.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from atoll.commands.complete import Choices, Completer
 from atoll.commands.context import Context, Sessions
 from atoll.commands.dry_run import rehearse
 from atoll.commands.going_on import Audience, in_json
-from atoll.commands.parse import parse
+from atoll.commands.parse import Parsed, parse
+from atoll.commands.recording import Recorder, Run
 from atoll.commands.registry import Command, Reach
 from atoll.commands.render import as_json
 from atoll.commands.reply import Reply
@@ -34,6 +36,7 @@ class Language:
         self._sessions = sessions
         self._audience = Audience()
         self._completer = Completer(registry=REGISTRY, cloud=cloud)
+        self._recorder = Recorder(registry=REGISTRY, audit=cloud.audit)
 
     async def execute(
         self,
@@ -48,7 +51,23 @@ class Language:
 
         Raises UnknownCommand, Invalid (the line), Denied (the scope), or what the verb raises.
         """
-        parsed = parse(REGISTRY, line)
+        async with self._recorder.around(caller, line) as run:
+            run.parsed = parsed = parse(REGISTRY, line)
+            run.reply = await self._run(caller, parsed, run, stdin=stdin, progress=progress)
+            reply = run.reply
+        if parsed.wants_json and reply.run_in_vm is None and not parsed.wants_help:
+            reply = in_json(reply)
+        return self._audience.admit(caller.account.id, reply)
+
+    async def _run(
+        self,
+        caller: Caller,
+        parsed: Parsed,
+        run: Run,
+        *,
+        stdin: bytes,
+        progress: Callable[[str], None] | None,
+    ) -> Reply:
         command = parsed.command
         if parsed.wants_help:
             data = pages.page_data(command)
@@ -65,14 +84,12 @@ class Language:
             progress=progress or (lambda _text: None),
         )
         if parsed.is_dry_run:
-            reply = await rehearse(ctx, command, parsed.arguments)
-        else:
-            reply = await command.run(ctx, parsed.arguments)
-            if command.mutates:
-                await self._record(ctx, command, reply)
-        if parsed.wants_json and reply.run_in_vm is None:
-            reply = in_json(reply)
-        return self._audience.admit(caller.account.id, reply)
+            return await rehearse(ctx, command, parsed.arguments)
+        run.act_id = ctx.act
+        reply = await command.run(ctx, parsed.arguments)
+        if command.mutates:
+            await self._record(ctx, command, reply)
+        return reply
 
     def changes(self, line: str) -> bool:
         """True when running the line would change something.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,13 +20,17 @@ GLOBAL = (JSON_FLAG, HELP_FLAG, DRY_RUN_FLAG)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """A line that names a verb. `arguments` is None when only help is wanted."""
+    """A line that names a verb. `arguments` is None when only help is wanted.
+
+    `given` has the texts of arguments and flags as they were typed, by the names of parameters.
+    """
 
     command: Command
     arguments: Any
     wants_json: bool
     wants_help: bool
     is_dry_run: bool = False
+    given: Mapping[str, Sequence[str]]
 
 
 def split(line: str) -> list[str]:
@@ -79,6 +83,7 @@ def parse(registry: Registry, line: str) -> Parsed:
         wants_json=JSON_FLAG in leading or reader.wants_json,
         wants_help=wants_help,
         is_dry_run=is_dry_run,
+        given=reader.given,
     )
 
 
@@ -115,6 +120,12 @@ class _Reader:
                 if places and places[0].is_rest:
                     self._values.setdefault(places[0].name, []).extend(words)
                     return
+
+    @property
+    def given(self) -> Mapping[str, Sequence[str]]:
+        """What was read, as text."""
+        switches = {name: [str(is_on).lower()] for name, is_on in self._switches.items()}
+        return {**self._values, **switches}
 
     def arguments(self) -> Any:
         """The verb's dataclass, every value converted."""

@@ -63,6 +63,7 @@ class Parameter:
     is_required: bool = False
     is_endless: bool = False  # the reply goes on until nobody listens: for terminals and programs
     may_be_empty: bool = False  # an empty text is a value, and a text is one word
+    is_secret: bool = False  # a value may be, or hold, a secret: no record shows it
     value: str = "TEXT"  # what the value is, for the help
     default: str = ""  # shown in the help
     convert: Callable[[str], object] = str
@@ -207,6 +208,7 @@ def argument(
     rest: bool = False,
     required: bool = False,
     empty: bool = False,
+    secret: bool = False,
     value: str = "",
     convert: Callable[[str], object] = str,
     source: Source = Source.NONE,
@@ -221,6 +223,7 @@ def argument(
         is_rest=rest,
         is_required=is_required,
         may_be_empty=empty,
+        is_secret=secret,
         value=value or name,
         convert=convert,
         source=source,
@@ -238,6 +241,7 @@ def flag(
     shown: str = "",
     many: bool = False,
     endless: bool = False,
+    secret: bool = False,
     value: str = "TEXT",
     convert: Callable[[str], object] = str,
     source: Source = Source.NONE,
@@ -251,6 +255,7 @@ def flag(
         is_switch=isinstance(default, bool),
         is_many=many,
         is_endless=endless,
+        is_secret=secret,
         value=value,
         default=shown,
         convert=convert,

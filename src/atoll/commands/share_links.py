@@ -26,7 +26,7 @@ class AddLink(Lasting):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveLink:
     vm: str = argument("vm", "VM", source=Source.VM)
-    link: str = argument("link", "its token or id, see: share show", value="LINK")
+    link: str = argument("link", "its token or id, see: share show", value="LINK", secret=True)
     evict: bool = flag("--evict", "also take access from who came by it", default=False)
 
 

@@ -26,7 +26,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
-    link: str = argument("link", "the link, or what it ends in", value="LINK")
+    link: str = argument("link", "the link, or what it ends in", value="LINK", secret=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,7 +171,9 @@ async def vm_logs(ctx: Context, args: OneVm) -> Reply:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ssh:
     vm: str = argument("vm", "VM", source=Source.VM)
-    command: tuple[str, ...] = argument("command", "what to run; a shell if not given", rest=True)
+    command: tuple[str, ...] = argument(
+        "command", "what to run; a shell if not given", rest=True, secret=True
+    )
 
 
 @VERBS.command(

@@ -71,7 +71,7 @@ async def generate(ctx: Context, args: Generate) -> Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shorten:
-    token: str = argument("token", "a token you signed: atoll0.… or exe0.…")
+    token: str = argument("token", "a token you signed: atoll0.… or exe0.…", secret=True)
     label: str = flag("--label", "what to call it", default="", value="NAME")
 
 

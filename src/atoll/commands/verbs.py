@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from atoll.commands import (
     account,
+    audit,
+    audit_proof,
     defaults,
     events,
     help,
@@ -31,6 +33,8 @@ REGISTRY = Registry.of(
     state.VERBS,
     resize.VERBS,
     events.VERBS,
+    audit.VERBS,
+    audit_proof.VERBS,
     share.VERBS,
     share_people.VERBS,
     share_links.VERBS,

@@ -50,12 +50,14 @@ class New:
         "--setup-script",
         "script that runs once as root, at most 10 KiB; `\\n` ends a line; - reads stdin; '' none",
         value="TEXT|-",
+        secret=True,
     )
     env: tuple[str, ...] = flag(
         "--env",
         "variable for logins and the setup script; repeat it for more",
         value="NAME=VALUE",
         many=True,
+        secret=True,
     )
     no_email: bool = flag(
         "--no-email", "for scripts made elsewhere: this cloud sends no mail anyway", default=False

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from atoll.base.errors import AtollError
 from atoll.config import Config
-from atoll.doctor import machine, running
+from atoll.doctor import control, machine, running
 from atoll.doctor.finding import Finding, missing, ok
+from atoll.doors.local import socket_path
 
 
 async def examine(
@@ -25,4 +26,5 @@ async def examine(
         first,
         *await machine.examine(config, is_running=is_running),
         *await running.examine(config, processes),
+        *await control.examine(socket_path(config.paths.run)),
     ]

@@ -2,13 +2,14 @@
 
 A unix socket that only root and control's own user may use. One request per connection, one JSON
 object per line each way; progress lines may come before the one answer, and what a command goes on
-with after it, until the client closes the connection. There is no login here: whoever is root on the
-machine owns the cloud anyway.
+with after it, until the client closes the connection, or {"end": true} where that ends. There is no
+login here: whoever is root on the machine owns the cloud anyway.
 
     {"do": "execute", "line": "new --name web"}    -> {"progress": "..."}* {"reply": {...}}
     {"do": "execute", "line": "events --follow"}   -> {"reply": {.., "goes_on": true}} {"more": {...}}*
     {"do": "ensure-owner", "email": .., "key": .., "label": ..}           -> {"reply": {...}}
     {"do": "public-keys"}                                                 -> {"reply": {...}}
+    {"do": "problems"}                                         -> {"reply": {"problems": ["…"]}}
 Errors come as {"error": {"code", "error", "hint"}}.
 """
 
@@ -17,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -97,8 +98,15 @@ class GetPublicKeys(_Request):
     do: Literal["public-keys"] = "public-keys"
 
 
-Request = Annotated[Execute | EnsureOwner | GetPublicKeys, Field(discriminator="do")]
-_REQUEST: TypeAdapter[Execute | EnsureOwner | GetPublicKeys] = TypeAdapter(Request)
+class GetProblems(_Request):
+    """What control cannot do, for `atoll doctor`."""
+
+    do: Literal["problems"] = "problems"
+
+
+AnyRequest: TypeAlias = Execute | EnsureOwner | GetPublicKeys | GetProblems
+Request = Annotated[AnyRequest, Field(discriminator="do")]
+_REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 
 
 def socket_path(run_dir: Path) -> Path:
@@ -109,11 +117,20 @@ def socket_path(run_dir: Path) -> Path:
 class LocalDoor:
     """Serves the socket; see the module for the protocol."""
 
-    def __init__(self, *, path: Path, language: Language, owners: Owners, keys: PublicKeys) -> None:
+    def __init__(
+        self,
+        *,
+        path: Path,
+        language: Language,
+        owners: Owners,
+        keys: PublicKeys,
+        problems: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._path = path
         self._language = language
         self._owners = owners
         self._keys = keys
+        self._problems = problems
         self._allowed = frozenset({0, os.geteuid()})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,9 +182,7 @@ class LocalDoor:
             _log.exception("local command failed")
             return _Answer({"error": Internal(f"{type(error).__name__}: {error}").to_wire()})
 
-    async def _run(
-        self, request: Execute | EnsureOwner | GetPublicKeys, progress: Callable[[str], None]
-    ) -> _Answer:
+    async def _run(self, request: AnyRequest, progress: Callable[[str], None]) -> _Answer:
         match request:
             case Execute(line=line):
                 caller = Caller(account=await self._owners.owner(), door=Door.LOCAL, source="local")
@@ -184,6 +199,8 @@ class LocalDoor:
             case GetPublicKeys():
                 keys = {"gateway_key": self._keys.gateway, "host_ca": self._keys.host_ca}
                 return _Answer({"reply": keys})
+            case GetProblems():
+                return _Answer({"reply": {"problems": list(self._problems())}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +225,10 @@ async def _go_on(more: AsyncGenerator[Piece, None], writer: asyncio.StreamWriter
             async for piece in more:
                 _send(writer, {"more": {"text": piece.text, "data": piece.data}})
                 await writer.drain()
+        _send(writer, {"end": True})
     except AtollError as error:
         _send(writer, {"error": error.to_wire()})
-        await writer.drain()
+    await writer.drain()
 
 
 async def _left(reader: asyncio.StreamReader) -> None:
@@ -220,7 +238,7 @@ async def _left(reader: asyncio.StreamReader) -> None:
     raise BrokenPipeError("the client left")
 
 
-def _parse(line: bytes) -> Execute | EnsureOwner | GetPublicKeys:
+def _parse(line: bytes) -> AnyRequest:
     try:
         return _REQUEST.validate_json(line)
     except ValidationError as error:

@@ -30,8 +30,8 @@ class Local:
     ) -> dict[str, Any]:
         """`{"text", "data", "exit"}` of a command line; raises the command's own error.
 
-        One that goes on gives `more` its text and that of each piece, and never returns; without `more`
-        it is left after its first answer.
+        One that goes on gives `more` its text and that of each piece, until it ends, if ever; without
+        `more` it is left after its first answer.
         """
         return await self._ask({"do": "execute", "line": line}, progress, more)
 
@@ -81,8 +81,8 @@ class Local:
             if more is not None and reply.get("goes_on"):
                 more(str(reply["text"]))
                 between = "\n" if reply.get("is_redrawn") else ""
-                while True:
-                    more(between + str((await _frame(reader))["more"]["text"]))
+                while "end" not in (frame := await _frame(reader)):
+                    more(between + str(frame["more"]["text"]))
             return reply
         finally:
             writer.close()

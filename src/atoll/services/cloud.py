@@ -12,11 +12,13 @@ from atoll.base.aio import TaskGroup
 from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
+from atoll.domain.audit import Act
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
 from atoll.services.asking import Asking
+from atoll.services.audit import Audit
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
@@ -31,6 +33,7 @@ from atoll.services.locks import VmLocks
 from atoll.services.power import Power
 from atoll.services.publishing import Publishing
 from atoll.services.reconcile import Reconciler
+from atoll.services.records import Records
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
@@ -84,6 +87,8 @@ class Cloud:
             now=now,
         )
         self.events = Events(store=store, news=self.news, now=now)
+        self.audit = Audit(store=store, now=now)
+        self.records = Records(store=store, audit=self.audit)
         self.access = Access(store=store, locks=locks, journal=self.journal, now=now)
         self.vms = Vms(
             defaults=config.vms,
@@ -149,6 +154,7 @@ class Cloud:
             group.create_task(self.sampler.run())
             group.create_task(self.sharing.run())
             group.create_task(self.withdrawal.run())
+            group.create_task(self.audit.run())
 
     @property
     def store(self) -> Store:
@@ -192,6 +198,28 @@ class Cloud:
             account=caller.account.id,
             host_ca=self.keys.host_ca_public,
         )
+
+    async def opened(
+        self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
+    ) -> None:
+        """Record that a caller came into a VM by a door that no command leads through; raises nothing."""
+        await self.audit.record(
+            who=caller.account.email,
+            account=caller.account.id,
+            credential=caller.credential,
+            door=caller.door.value,
+            source=caller.source,
+            act=Act.ROOT,
+            what=how,
+            vm=route.vm_name,
+            vm_id=route.vm_id,
+            result=result,
+            detail={"user": route.login_user} if port is None else {"port": port},
+        )
+
+    def key_refused(self) -> None:
+        """A key was offered that nobody has: counted, for records of it strangers would make at will."""
+        self.audit.refused_keys += 1
 
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""

@@ -144,6 +144,13 @@ class Sessions:
         if re.fullmatch(r"[0-9a-f]{32}", key):
             await self._revoke(prefix=key)
 
+    async def account_of_key(self, key: str) -> Account | None:
+        """Whose live session has this public key."""
+        if not re.fullmatch(r"[0-9a-f]{32}", key):
+            return None
+        async with self._store.read() as tx:
+            return await rows.account_of(tx, key)
+
     async def revoke_account(self, account_id: str) -> None:
         """Sign every browser of an account out."""
         await self._revoke(account=account_id)

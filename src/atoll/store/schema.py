@@ -245,14 +245,42 @@ links = Table(
     Column("last_used_at", Double),
 )
 
-access_requests = (
-    Table(  # by name, whether there is such a VM or not: asking tells nobody which are
-        "access_requests",
-        metadata,
-        Column("vm_name", Text, primary_key=True),
-        Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
-        Column("created_at", Double, nullable=False, index=True),
-        Column("message", Text, nullable=False),
-        Index(None, "account", "created_at"),
-    )
+# By name, whether there is such a VM or not: asking tells nobody which there are.
+access_requests = Table(
+    "access_requests",
+    metadata,
+    Column("vm_name", Text, primary_key=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("created_at", Double, nullable=False, index=True),
+    Column("message", Text, nullable=False),
+    Index(None, "account", "created_at"),
+)
+
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")  # there an Integer is the row's own number
+
+audit = Table(  # append-only: triggers of its migration refuse anything but the next link
+    "audit",
+    metadata,
+    Column("seq", _SERIAL, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("account", Text),  # no foreign keys: records outlive whom and what they name
+    Column("who", Text, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("vm", Text),
+    Column("vm_id", Text),
+    Column("owner", Text),
+    Column("result", Text, nullable=False),
+    Column("detail", Text, nullable=False),  # text: what was hashed, to the byte
+    Column("prev", Text, nullable=False, unique=True),  # so that a chain cannot fork
+    Column("hash", Text, nullable=False),
+    Index(None, "account", "act", "seq"),
+    Index(None, "account", "vm", "seq"),
+    Index(None, "owner", "act", "seq"),
+    Index(None, "owner", "who", "seq"),
+    Index(None, "owner", "vm_id", "seq"),
+    Index(None, "owner", "vm", "seq"),
 )

@@ -104,6 +104,14 @@ async def session(tx: Tx, hash_: str) -> SessionRow | None:
     )
 
 
+async def account_of(tx: Tx, prefix: str) -> Account | None:
+    """Whose session that is not revoked has a hash that begins so."""
+    query = select(accounts).join_from(sessions, accounts).where(sessions.c.revoked_at.is_(None))
+    starts = sessions.c.hash.startswith(prefix, autoescape=True)
+    row = (await tx.execute(query.where(starts).limit(1))).one_or_none()
+    return None if row is None else _account(row)
+
+
 async def revoke(tx: Tx, *, now: float, prefix: str = "", account: str = "") -> int:
     """Revoke the live sessions whose hash begins with `prefix`, or all of an account.
 

@@ -42,6 +42,14 @@ class Directory(Protocol):
     async def route(self, caller: Caller, vm_name: str) -> Route:
         """Raises NotFound, or Conflict when it does not run (the hint says how to start it)."""
 
+    async def opened(
+        self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
+    ) -> None:
+        """A caller has come into a VM, or to a port of it, or the VM did not answer; raises nothing."""
+
+    def key_refused(self) -> None:
+        """A key was offered that nobody has."""
+
 
 class House(Protocol):
     """What a visitor uses of the door."""
@@ -190,6 +198,7 @@ class Visitor(asyncssh.SSHServer):
     def _refuse(self, key: asyncssh.SSHKey) -> None:
         self.offered = key.get_fingerprint()
         self._refused += 1
+        self._house.directory.key_refused()
         if self._refused >= _MAX_REFUSED_KEYS:
             self.dismiss(
                 asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
@@ -209,6 +218,15 @@ class Visitor(asyncssh.SSHServer):
         assert self._way.dial is not None
         dial, self._way.dial = self._way.dial, None
         result = await asyncio.shield(dial)
+        assert self.caller is not None
+        assert self.route is not None
+        said = result.code if isinstance(result, AtollError) else "ok"
+        try:
+            await self._house.directory.opened(self.caller, self.route, how="ssh", result=said)
+        except BaseException:
+            if isinstance(result, VmSide):
+                result.abort()
+            raise
         if isinstance(result, AtollError):
             self.trouble = result
             return None
@@ -302,6 +320,7 @@ class Visitor(asyncssh.SSHServer):
                 asyncssh.OPEN_CONNECT_FAILED, f"port {port} of VM '{name}' does not answer"
             ) from error
         self._jumps.setdefault(route.vm_id, WeakSet()).add(forwarder)
+        await self._house.directory.opened(self.caller, route, how="jump", port=inside)
         return forwarder
 
 

@@ -34,6 +34,7 @@ from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.usage import UsagePage
 from atoll.doors.web.view import View
 from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.witness import Recording, Witness
 
 
 class Language(Executing, Completing, Protocol):
@@ -57,6 +58,7 @@ class Web:
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         changes: Waiting,
         terminals: Terminals,
+        audit: Recording,
     ) -> None:
         self._assets = assets
         self._terminals = terminals
@@ -78,6 +80,7 @@ class Web:
             session_seconds=session_seconds,
             sessions=sessions,
             published=published,
+            witness=Witness(audit),
         )
         self._live = Live(visitors=view.visitors, changes=changes)
         self._parts = (

@@ -36,6 +36,7 @@ from atoll.doors.front.hosts import check_origin
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading, Visitors
+from atoll.doors.web.witness import Witness
 from atoll.services.sessions import Session
 
 _TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
@@ -60,6 +61,10 @@ class SigningIn(Reading, Protocol):
 
     async def revoke_key(self, key: str) -> None:
         """End a session by its key."""
+        ...
+
+    async def account_of_key(self, key: str) -> Account | None:
+        """Whose live session this is."""
         ...
 
     def session_key_in(self, token: str, *, host: str) -> str | None:
@@ -95,6 +100,7 @@ class Login:
         session_seconds: float,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
+        witness: Witness,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
@@ -106,6 +112,7 @@ class Login:
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
+        self._witness = witness
 
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
@@ -139,11 +146,13 @@ class Login:
         try:
             account = await self._sessions.redeem(request.path_params["code"])
         except Denied as error:
+            await self._witness.refused(request, error.code)
             return self._pages.message(
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
+        await self._witness.signed_in(request, await self._sessions.session(session_id))
         response = RedirectResponse(self._onward(request), status_code=303)
         _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         _set_cookie(response, _TO_COOKIE, "", 0)
@@ -175,6 +184,8 @@ class Login:
         if target is None:
             return RedirectResponse(page or "/", status_code=303)
         if not await self._may_open(session.account, target):
+            url, vm = f"https://{target.host}", target.vm_name
+            await self._witness.opened(request, session, vm=vm, url=url, result=Denied.code)
             return self._pages.page(
                 request,
                 "no-access.html",
@@ -199,6 +210,8 @@ class Login:
                 request, "This link is over", "Open the page again to sign in.", hint=f"https://{host}",
                 status=403,
             )  # fmt: skip
+        vm = self._names.vm_of(host)
+        await self._witness.opened(request, session, vm=vm, url=f"https://{host}")
         token = self._sessions.mint(
             host=host, account=session.account, session_id=session.id, until=session.expires_at
         )
@@ -211,7 +224,9 @@ class Login:
         check_origin(request, host)
         key = self._sessions.session_key_in(request.cookies.get(TOKEN_COOKIE, ""), host=host)
         if key is not None:
+            account = await self._sessions.account_of_key(key)
             await self._sessions.revoke_key(key)
+            await self._witness.signed_out(request, account, key)
         response = RedirectResponse(self._names.url(self._names.domain), status_code=303)
         _set_cookie(response, TOKEN_COOKIE, "", 0)
         return response
@@ -219,7 +234,10 @@ class Login:
     async def logout(self, request: Request) -> Response:
         """Sign this browser out everywhere."""
         check_origin(request, self._names.domain)
+        session = await self._visitors.session(request)
         await self._sessions.revoke(request.cookies.get(SESSION_COOKIE, ""))
+        if session is not None:
+            await self._witness.signed_out(request, session.account, session.key)
         response = RedirectResponse("/", status_code=303)
         _set_cookie(response, SESSION_COOKIE, "", 0)
         return response

@@ -1,0 +1,98 @@
+"""What the sign-in pages tell the audit: who signed in and out, and whom a VM's page was opened to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from starlette.requests import Request
+
+from atoll.domain.account import Account, Door
+from atoll.domain.audit import UNKNOWN, Act
+from atoll.domain.operation import Json
+from atoll.doors.front.hosts import source_of
+from atoll.doors.web.visitor import Signed, caller_of
+
+
+class Recording(Protocol):
+    """What is needed of atoll.services.audit.Audit."""
+
+    async def record(
+        self,
+        *,
+        who: str,
+        act: str,
+        door: str,
+        source: str,
+        account: str | None = None,
+        credential: str = "",
+        what: str = "",
+        vm: str | None = None,
+        vm_id: str | None = None,
+        result: str = "ok",
+        detail: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Record one thing that was done; raises nothing."""
+
+
+class Witness:
+    """Records what browsers come for."""
+
+    def __init__(self, audit: Recording) -> None:
+        self._audit = audit
+
+    async def signed_in(self, request: Request, session: Signed | None) -> None:
+        """A new session."""
+        if session is not None:
+            await self._of(request, session, Act.SIGN_IN)
+
+    async def refused(self, request: Request, result: str) -> None:
+        """Somebody could not sign in; what they came with is not told, for it may be good elsewhere."""
+        await self._audit.record(
+            who=UNKNOWN,
+            act=Act.SIGN_IN,
+            door=Door.WEB.value,
+            source=source_of(request),
+            result=result,
+        )
+
+    async def signed_out(self, request: Request, account: Account | None, key: str) -> None:
+        """A session ended; `key` is what it was called."""
+        if account is not None:
+            await self._audit.record(
+                who=account.email,
+                act=Act.SIGN_OUT,
+                door=Door.WEB.value,
+                source=source_of(request),
+                account=account.id,
+                credential=f"web:{key[:12]}",
+            )
+
+    async def opened(
+        self, request: Request, session: Signed, *, vm: str | None, url: str, result: str = "ok"
+    ) -> None:
+        """A browser was let in to a VM's address, or was not."""
+        await self._of(request, session, Act.WEB, what=url, vm=vm, result=result)
+
+    async def _of(
+        self,
+        request: Request,
+        session: Signed,
+        act: Act,
+        *,
+        what: str = "",
+        vm: str | None = None,
+        result: str = "ok",
+    ) -> None:
+        caller = caller_of(session, source=source_of(request))
+        await self._audit.record(
+            who=caller.account.email,
+            act=act,
+            door=caller.door.value,
+            source=caller.source,
+            account=caller.account.id,
+            credential=caller.credential,
+            what=what,
+            vm=vm,
+            result=result,
+        )
