@@ -22,6 +22,7 @@ import pytest_asyncio
 from atoll.base.aio import poll
 from atoll.base.proc import run
 from framework.atoll import Atoll
+from framework.friend import friend
 from framework.sdk import Kind, Sdk, arguments_for, methods, options_for, sdk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -30,7 +31,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
     "billing usage,share show,share port,share set-public,share set-private,"
-    "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key"
+    "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key,transfer,"
+    "team ls,team members,team usage,team add,team remove,team role,team rename,team disable"
 )
 MB = 1_000_000
 
@@ -231,6 +233,30 @@ async def test_sharing(here: Sdk, vm: Any) -> None:
     await poll(served, seconds=60, what="the page, for anybody", every=0.5)
     await here.do(vm, "share.set_private")
     assert (await here.do(vm, "share.show"))["status"] == "private"
+
+
+async def test_teams(here: Sdk, atoll: Atoll) -> None:
+    client, name = here.client, f"crew-{here.kind}"
+    await atoll.ssh("team", "new", name)
+    assert (await here.do(client, "team"))["teams"][0]["team_name"] == name
+    await here.do(client, "team.add", "nobody@example.com", "admin")
+    assert (await here.do(client, "team.remove", "nobody@example.com"))["status"] == "withdrawn"
+    bob = await friend(atoll, "bob")
+    await here.do(client, "team.add", "bob@example.com")
+    await bob.ssh("team", "join", name)
+    assert (await here.do(client, "team.role", "bob@example.com", "user"))["role"] == "member"
+    assert len((await here.do(client, "team.members"))["members"]) == 2
+    assert len((await here.do(client, "team.usage"))["members"]) == 2
+    one = await here.do(client, "new", wait_until="created")
+    await here.do(client, "team.transfer", one.name, "bob@example.com")
+    await refused(here, exedev.NotFoundError, client, "vm", one.name)
+    await bob.ssh("rm", one.name)
+    done = await here.do(
+        client, "team.remove", "bob@example.com", transfer_vms_to="owner@example.com"
+    )
+    assert (done["status"], done["transferred"]) == ("removed", [])
+    await here.do(client, "team.rename", f"{name}-new")
+    assert (await here.do(client, "team.disable", yes=True))["team_name"] == f"{name}-new"
 
 
 async def test_the_account(here: Sdk, atoll: Atoll, tmp_path: Path) -> None:

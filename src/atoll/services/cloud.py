@@ -22,6 +22,7 @@ from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
+from atoll.services.handover import Handover
 from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
@@ -32,6 +33,8 @@ from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, Rehearsa
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
+from atoll.services.team_invitations import TeamInvitations
+from atoll.services.teams import Teams
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.usage import Usage
@@ -113,9 +116,30 @@ class Cloud:
             now=now,
         )
         self.defaults = Defaults(store=store)
-        self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.teams = Teams(store=store, changes=self.changes, now=now)
+        self.team_invitations = TeamInvitations(store=store, changes=self.changes, now=now)
+        self.accounts = Accounts(
+            store=store,
+            facts=self.facts,
+            journal=self.journal,
+            arrivals=(self.team_invitations.take_up,),
+            now=now,
+        )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.handover = Handover(
+            store=store,
+            facts=self.facts,
+            locks=locks,
+            journal=self.journal,
+            access=self.access,
+            accounts=self.accounts,
+            tokens=self.tokens,
+            events=self.events,
+            changes=self.changes,
+            max_vms=config.vms.max_vms,
+            now=now,
+        )
         self.history = History(store=store, now=now)
         self.usage = Usage(store=store, access=self.access, now=now)
         self.sampler = Sampler(store=store, engine=engine, facts=self.facts, now=now)
