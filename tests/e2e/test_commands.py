@@ -168,35 +168,49 @@ async def test_share(atoll: Atoll, vm: str) -> None:
     assert "port 8000" in await told(atoll, f"share port {vm} 8000")
 
 
+async def test_share_with_people(atoll: Atoll, vm: str) -> None:
+    added = await asked(atoll, f"share add {vm} bob@example.com --for 2h --path /docs")
+    assert added["url"].endswith("/docs")
+    said = await told(atoll, f"share show {vm} --who bob@example.com --url {added['url']}")
+    assert "there is no account with this address yet" in said
+    assert "bob@example.com" in await told(atoll, f"share show {vm}")
+    assert "bob@example.com lost" in await told(atoll, f"share remove {vm} bob@example.com")
+    link = await asked(atoll, f"share add-link {vm} --for 1h")
+    assert (await asked(atoll, f"share accept {link['url']}"))["vm_name"] == vm  # one's own
+    assert "is over" in await told(atoll, f"share remove-link {vm} {link['token']}")
+    assert "has been asked" in await told(atoll, "share ask no-such-vm")
+    assert await told(atoll, "share ls") == "Nothing is shared with you"
+
+
 async def test_a_team_and_a_vm_that_changes_hands(atoll: Atoll, vm: str) -> None:
-    bob = await friend(atoll, "bob")
+    robin = await friend(atoll, "robin")
     made = await asked(atoll, "team new crew")
     assert (made["team_name"], made["role"]) == ("crew", "owner")
-    assert (await asked(atoll, "team add bob@example.com"))["status"] == "invited"
-    assert "team join crew" in await told(bob, "team ls")
-    assert (await asked(bob, "team join"))["team_id"] == made["team_id"]
-    assert (await asked(atoll, "team role bob@example.com admin"))["was"] == "member"
-    members = (await asked(bob, "team members crew"))["members"]
-    assert [entry["email"] for entry in members] == ["owner@example.com", "bob@example.com"]
-    assert (await asked(bob, "team rename gang"))["new_name"] == "gang"
+    assert (await asked(atoll, "team add robin@example.com"))["status"] == "invited"
+    assert "team join crew" in await told(robin, "team ls")
+    assert (await asked(robin, "team join"))["team_id"] == made["team_id"]
+    assert (await asked(atoll, "team role robin@example.com admin"))["was"] == "member"
+    members = (await asked(robin, "team members crew"))["members"]
+    assert [entry["email"] for entry in members] == ["owner@example.com", "robin@example.com"]
+    assert (await asked(robin, "team rename gang"))["new_name"] == "gang"
     await asked(atoll, "new --name gift --tag kept")
     await inside(atoll, "echo pearl > kept", "gift")
-    used = {entry["email"]: entry for entry in (await asked(bob, "team usage"))["members"]}
+    used = {entry["email"]: entry for entry in (await asked(robin, "team usage"))["members"]}
     assert used["owner@example.com"]["vms"]["running"] >= 2
-    assert used["bob@example.com"]["vms"]["count"] == 0
+    assert used["robin@example.com"]["vms"]["count"] == 0
 
-    given = await asked(atoll, "transfer gift bob@example.com")
-    assert given == {"status": "transferred", "vm_name": "gift", "owner": "bob@example.com"}
-    assert await inside(bob, "cat kept", "gift") == "pearl"
-    keys = await inside(bob, "cat /etc/ssh/authorized_keys.d/atoll", "gift")
-    assert bob.key.with_suffix(".pub").read_text().split()[1] in keys
+    given = await asked(atoll, "transfer gift robin@example.com")
+    assert given == {"status": "transferred", "vm_name": "gift", "owner": "robin@example.com"}
+    assert await inside(robin, "cat kept", "gift") == "pearl"
+    keys = await inside(robin, "cat /etc/ssh/authorized_keys.d/atoll", "gift")
+    assert robin.key.with_suffix(".pub").read_text().split()[1] in keys
     assert atoll.key.with_suffix(".pub").read_text().split()[1] not in keys
     assert (await atoll.ssh("stat", "gift", check=False)).code == 66
-    assert (await asked(bob, "ls gift"))["vms"][0]["tags"] == ["kept"]
-    assert await told(bob, "transfer gift owner@example.com") == "gift is owner@example.com's now"
+    assert (await asked(robin, "ls gift"))["vms"][0]["tags"] == ["kept"]
+    assert await told(robin, "transfer gift owner@example.com") == "gift is owner@example.com's now"
     await atoll.ssh("rm", "gift")
 
-    assert (await asked(bob, "team leave"))["status"] == "left"
+    assert (await asked(robin, "team leave"))["status"] == "left"
     assert (await asked(atoll, "team add cat@example.com --role admin"))["role"] == "admin"
     assert (await asked(atoll, "team remove cat@example.com"))["status"] == "withdrawn"
     assert (await asked(atoll, "team ls"))["teams"][0]["members"] == 1

@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
-    "billing usage,share show,share port,share set-public,share set-private,"
+    "billing usage,share show,share port,share set-public,share set-private,share add,share remove,"
+    "share add-link,share remove-link,"
     "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key,transfer,"
     "team ls,team members,team usage,team add,team remove,team role,team rename,team disable"
 )
@@ -235,24 +236,44 @@ async def test_sharing(here: Sdk, vm: Any) -> None:
     assert (await here.do(vm, "share.show"))["status"] == "private"
 
 
+async def test_sharing_with_people(here: Sdk, vm: Any) -> None:
+    added = await here.do(vm, "share.add", "bob@example.com", message="hi")
+    assert (added["status"], added["url"]) == ("success", await here.do(vm, "url"))
+    assert (await here.do(vm, "share.add", "bob@example.com", root=True))["share_level"] == "root"
+    (user,) = (await here.do(vm, "share.show"))["users"]
+    assert (user["email"], user["status"], user["share_level"]) == (
+        "bob@example.com",
+        "pending",
+        "root",
+    )
+    lowered = await here.do(vm, "share.remove", "bob@example.com", root=True)
+    assert lowered["share_level"] == "web"
+    assert (await here.do(vm, "share.remove", "bob@example.com"))["status"] == "success"
+    link = await here.do(vm, "share.add_link")
+    assert link["url"].endswith(link["token"])
+    assert (await here.do(vm, "share.remove_link", link["token"]))["status"] == "success"
+    shown = await here.do(vm, "share.show")
+    assert (shown["users"], shown["links"], shown["teams"]) == ([], [], [])
+
+
 async def test_teams(here: Sdk, atoll: Atoll) -> None:
     client, name = here.client, f"crew-{here.kind}"
     await atoll.ssh("team", "new", name)
     assert (await here.do(client, "team"))["teams"][0]["team_name"] == name
     await here.do(client, "team.add", "nobody@example.com", "admin")
     assert (await here.do(client, "team.remove", "nobody@example.com"))["status"] == "withdrawn"
-    bob = await friend(atoll, "bob")
-    await here.do(client, "team.add", "bob@example.com")
-    await bob.ssh("team", "join", name)
-    assert (await here.do(client, "team.role", "bob@example.com", "user"))["role"] == "member"
+    robin = await friend(atoll, "robin")
+    await here.do(client, "team.add", "robin@example.com")
+    await robin.ssh("team", "join", name)
+    assert (await here.do(client, "team.role", "robin@example.com", "user"))["role"] == "member"
     assert len((await here.do(client, "team.members"))["members"]) == 2
     assert len((await here.do(client, "team.usage"))["members"]) == 2
     one = await here.do(client, "new", wait_until="created")
-    await here.do(client, "team.transfer", one.name, "bob@example.com")
+    await here.do(client, "team.transfer", one.name, "robin@example.com")
     await refused(here, exedev.NotFoundError, client, "vm", one.name)
-    await bob.ssh("rm", one.name)
+    await robin.ssh("rm", one.name)
     done = await here.do(
-        client, "team.remove", "bob@example.com", transfer_vms_to="owner@example.com"
+        client, "team.remove", "robin@example.com", transfer_vms_to="owner@example.com"
     )
     assert (done["status"], done["transferred"]) == ("removed", [])
     await here.do(client, "team.rename", f"{name}-new")

@@ -22,6 +22,8 @@ def test_the_verbs_of_the_language() -> None:
         "pause", "resume", "restart", "stat", "vm-logs", "ssh", "resize",
         "events",
         "share show", "share port", "share set-public", "share set-private",
+        "share add", "share remove", "share add-link", "share remove-link", "share ls", "share accept",
+        "share ask",
         "transfer", "team new", "team ls", "team members", "team join", "team leave", "team rename",
         "team disable", "team add", "team remove", "team role", "team usage",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
+from atoll.services.sharing_steps import Given, given_by, sharing_steps
+from atoll.services.step import Step
 from atoll.services.team_steps import TEAM_TABLES, TeamsPicture, team_steps, teams_picture
 from atoll.store import accounts, defaults, operations, sessions, vms
 from atoll.store.accounts import SshKey
@@ -19,9 +21,9 @@ from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, what changes only to be tidied on the way, and the trace of it all.
 TABLES = TEAM_TABLES | {
-    "vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions", "defaults",
-    "events",
-}  # fmt: skip
+    *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
+    *("defaults", "grants", "links", "access_requests", "events"),
+}
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
     OpKind.PAUSE: "pause",
@@ -31,18 +33,6 @@ _DONE = {
     OpKind.TRASH: "remove",
     OpKind.IDENTIFY: "inform",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that would be done; `about` says to what, and how."""
-
-    do: str
-    about: Mapping[str, Json]
-
-    def to_json(self) -> dict[str, Json]:
-        """As `would` lists it."""
-        return {"do": self.do, **self.about}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +46,7 @@ class Picture:
     operations: Mapping[str, Operation]
     codes: frozenset[str]
     defaults: Mapping[str, str]
+    given: Given
     teams: TeamsPicture
     emails: Mapping[str, str]  # of the owners of `vms`, by account
 
@@ -94,6 +85,7 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
+        given=await given_by(tx, account),
         teams=await teams_picture(tx, account, emails.get(account, "")),
         emails=emails,
     )
@@ -109,6 +101,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_token_steps(before, after),
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
         *_default_steps(before.defaults, after.defaults),
+        *sharing_steps(before.given, after.given),
         *_operation_steps(before, after, started),
     )
 
@@ -166,7 +159,6 @@ def _settings(vm: VmRecord) -> dict[str, Json]:
         "tags": list(vm.tags),
         "comment": vm.comment,
         "port": vm.port,
-        "share": "public" if vm.is_public else "private",
     }
 
 

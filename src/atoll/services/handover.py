@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from atoll.base.errors import AtollError, Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller
+from atoll.domain.address import check_email
 from atoll.domain.operation import Operation, OpKind
-from atoll.domain.team import Team, check_email, without
+from atoll.domain.sharing import Level
+from atoll.domain.team import Team, without
 from atoll.domain.vm import Phase, VmRecord
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
@@ -25,10 +27,11 @@ from atoll.services.events import Events
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
 from atoll.services.locks import VmLocks
+from atoll.services.team_grants import TeamGrants
 from atoll.services.team_place import Place, find_place, places
 from atoll.services.teams import take_out
 from atoll.services.tokens import Tokens
-from atoll.store import accounts, sessions, vms
+from atoll.store import accounts, grants, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 from atoll.store.sessions import TokenRow
@@ -57,6 +60,7 @@ class Handover:
         accounts: Accounts,
         tokens: Tokens,
         events: Events,
+        team_grants: TeamGrants,
         changes: Changes,
         max_vms: int,
         now: Callable[[], float] = time.time,
@@ -69,6 +73,7 @@ class Handover:
         self._accounts = accounts
         self._tokens = tokens
         self._events = events
+        self._team_grants = team_grants
         self._changes = changes
         self._max_vms = max_vms
         self._now = now
@@ -108,10 +113,12 @@ class Handover:
             async with self._store.begin() as tx:
                 place = await find_place(tx, caller, team, now=self._now())
                 member = place.find(email)
-                await take_out(tx, place, by=caller.account.id, who=member.account)
+                now_meant = await _left_behind(tx, caller, place, member.account) if heir else ()
+                await take_out(
+                    tx, place, self._team_grants, by=caller.account.id, who=member.account
+                )
                 left = _Left()
                 if heir is not None:
-                    now_meant = await _left_behind(tx, caller, place, member.account)
                     _check_same(meant, now_meant)
                     to = _other_member(place, heir, member.account)
                     left = await self._hand_over(tx, now_meant, to, caller=caller, act=act)
@@ -159,11 +166,14 @@ class Handover:
             if vm.phase is not Phase.LIVE:
                 raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
             await self._end_limited(tx, vm, left)
-            await vms.change(tx, vm, owner=heir.id, is_public=False)
+            await grants.clear(tx, vm.id)
+            await vms.change(tx, vm, owner=heir.id)
             facts = self._facts.get(vm.id)
             if facts is None or facts.state in ON:
                 left.tell.append(await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act))
-            await self._events.handed_over(tx, vm, replace(vm, owner=heir.id), caller, act=act)
+            await self._events.handed_over(
+                tx, vm, replace(vm, owner=heir.id, is_public=False), caller, act=act
+            )
         return left
 
     async def _end_limited(self, tx: Tx, vm: VmRecord, left: _Left) -> None:
@@ -189,8 +199,15 @@ class Handover:
 
 
 async def _left_behind(tx: Tx, caller: Caller, place: Place, account: str) -> tuple[VmRecord, ...]:
-    """Which VMs of a member a removal may hand over."""
-    return await vms.owned(tx, account) if caller.account.is_admin else ()
+    """Which VMs of a member a removal may hand over: those that the team could do everything with; to
+    the machine's admin, who could read every disk anyway, all.
+    """
+    owned = await vms.owned(tx, account)
+    if caller.account.is_admin:
+        return owned
+    given = await grants.to(tx, email="", teams=(place.team.id,))
+    roots = {grant.vm for grant in given if grant.level is Level.ROOT}
+    return tuple(vm for vm in owned if vm.id in roots)
 
 
 def _check_same(before: Collection[VmRecord], now: Collection[VmRecord]) -> None:

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from atoll.base.errors import AtollError, Conflict, Exhausted, Invalid, NotFound
 from atoll.domain import team as rules
 from atoll.domain.account import Account, Caller
+from atoll.domain.address import check_email
 from atoll.domain.team import Act, Invitation, Role, Team
 from atoll.services.changes import Changes
+from atoll.services.journal import Journal
+from atoll.services.team_grants import TeamGrants
 from atoll.services.team_place import Place, find_place
 from atoll.services.teams import check_room
 from atoll.store import teams
@@ -35,9 +38,17 @@ class TeamInvitations:
     """Makes invitations, and takes in who accepts."""
 
     def __init__(
-        self, *, store: Store, changes: Changes, now: Callable[[], float] = time.time
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        team_grants: TeamGrants,
+        changes: Changes,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._journal = journal
+        self._grants = team_grants
         self._changes = changes
         self._now = now
 
@@ -53,7 +64,7 @@ class TeamInvitations:
 
         Raises NotFound, Denied, Invalid, Conflict for somebody who is in it, or Exhausted.
         """
-        email = rules.check_email(email)
+        email = check_email(email)
         now = self._now()
         async with self._store.begin() as tx:
             place = await find_place(tx, caller, name, now=now)
@@ -76,7 +87,7 @@ class TeamInvitations:
 
         Raises NotFound or Denied.
         """
-        email = rules.check_email(email)
+        email = check_email(email)
         async with self._store.begin() as tx:
             place = await find_place(tx, caller, name, now=self._now())
             rules.check_may(place.role, Act.REMOVE)
@@ -96,6 +107,7 @@ class TeamInvitations:
             chosen = await self._chosen(tx, caller, name)
             await self._take_in(tx, caller.account, chosen.invitation)
         self._changes.bump()
+        self._journal.wake()
         return chosen.team, chosen.invitation.role
 
     async def decline(self, caller: Caller, name: str | None) -> Team:
@@ -129,6 +141,7 @@ class TeamInvitations:
             )
         await teams.uninvite(tx, invitation.team, invitation.email)
         await teams.put(tx, invitation.team, account.id, invitation.role, now=self._now())
+        await self._grants.joined(tx, invitation.team)
 
     async def _good(self, tx: Tx, email: str) -> tuple[Invited, ...]:
         """Invitations of an address that hold now."""

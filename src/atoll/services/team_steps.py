@@ -77,4 +77,4 @@ def _changed(old: TeamPicture, now: TeamPicture) -> Iterator[tuple[str, dict[str
     # With a new one go those whose time was over anyway, and with a member what they had made.
     if not new and old.members.keys() <= now.members.keys():
         for email in old.invited.keys() - now.invited.keys():
-            yield "withdraw", {**team, "email": email}
+            yield "uninvite", {**team, "email": email}

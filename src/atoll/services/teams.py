@@ -16,6 +16,8 @@ from atoll.domain.account import Account, Caller
 from atoll.domain.team import Act, Role, Team
 from atoll.domain.vm import VmRecord
 from atoll.services.changes import Changes
+from atoll.services.journal import Journal
+from atoll.services.team_grants import TeamGrants
 from atoll.services.team_place import Place, find_place, places
 from atoll.store import teams, vms
 from atoll.store.engine import Store, Tx
@@ -26,9 +28,17 @@ class Teams:
     """Reads and changes teams."""
 
     def __init__(
-        self, *, store: Store, changes: Changes, now: Callable[[], float] = time.time
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        team_grants: TeamGrants,
+        changes: Changes,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._journal = journal
+        self._grants = team_grants
         self._changes = changes
         self._now = now
 
@@ -70,8 +80,9 @@ class Teams:
         """Leave a team. Raises NotFound, or Conflict for the last owner."""
         async with self._store.begin() as tx:
             place = await find_place(tx, caller, name, now=self._now())
-            await take_out(tx, place, by=caller.account.id, who=caller.account.id)
-        self._changes.bump()
+            me = caller.account.id
+            await take_out(tx, place, self._grants, by=me, who=me)
+        self._changed()
         return place.team
 
     async def set_role(
@@ -102,18 +113,25 @@ class Teams:
         async with self._store.begin() as tx:
             place = await find_place(tx, caller, name, now=self._now())
             rules.check_may(place.role, Act.DISABLE)
+            await self._grants.ended(tx, place.team.id)
             await teams.remove(tx, place.team.id)
-        self._changes.bump()
+        self._changed()
         return place.team
 
+    def _changed(self) -> None:
+        """Who is in a team has changed."""
+        self._changes.bump()
+        self._journal.wake()
 
-async def take_out(tx: Tx, place: Place, *, by: str, who: str) -> None:
-    """Take a member out, in a transaction of a caller that bumps `changes` after it.
+
+async def take_out(tx: Tx, place: Place, team_grants: TeamGrants, *, by: str, who: str) -> None:
+    """Take a member out, in a transaction of a caller that tells of it after that.
 
     Raises Denied, or Conflict for the last owner.
     """
     rules.without(place.roles, by=by, who=who)
     await teams.drop(tx, place.team.id, who)
+    await team_grants.left(tx, place.team.id, who)
 
 
 async def check_room(tx: Tx, account: Account) -> None:

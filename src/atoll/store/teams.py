@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,12 @@ async def named(tx: Tx, name: str) -> Team | None:
     """The team that has this name now."""
     row = (await tx.execute(select(teams).where(teams.c.name == name))).one_or_none()
     return Team(**row._mapping) if row else None
+
+
+async def names(tx: Tx, ids: Collection[str]) -> dict[str, str]:
+    """What some teams are called, by id."""
+    rows = await tx.execute(select(teams.c.id, teams.c.name).where(teams.c.id.in_(ids)))
+    return {row.id: row.name for row in rows}
 
 
 async def ids(tx: Tx) -> frozenset[str]:
