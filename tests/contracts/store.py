@@ -17,6 +17,7 @@ from atoll.domain.account import Account, Scope
 from atoll.domain.audit import Act, Entry, Head, Record, linked
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.sharing import Grant, Level, Link, Who
+from atoll.domain.team import Invitation, Role, Team
 from atoll.domain.usage import Growth, Range, Sizes, Use
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store import (
@@ -31,6 +32,7 @@ from atoll.store import (
     samples,
     schema,
     sessions,
+    teams,
     vms,
 )
 from atoll.store.accounts import SshKey
@@ -40,10 +42,13 @@ from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
 from atoll.store.grants import Asking, Request
 from atoll.store.sessions import TokenRow
+from atoll.store.teams import Member
 from atoll.store.written import tables_written
 
 ANN = Account(id="acct-ann", email="ann@example.com", is_admin=True)
 BOB = Account(id="acct-bob", email="bob@example.com")
+DESIGN = Team(id="team-1", name="design", created_at=1.5)
+OPS = Team(id="team-2", name="ops", created_at=2.5)
 
 
 def vm(number: int, **changes: object) -> VmRecord:
@@ -811,6 +816,76 @@ class StoreContract:
             assert await audit.meant(tx, ["web", "none"], []) == {"web": new}
             assert await audit.meant(tx, ["web"], ["act-1"]) == {"web": removed}
             assert await audit.owners(tx, [gone.id, "vm-x"]) == {gone.id: ANN.id}
+
+    async def test_teams_and_their_members(self, store: Store) -> None:
+        async with filled(store) as tx:
+            for team in (DESIGN, OPS):
+                await teams.add(tx, team)
+            await teams.put(tx, DESIGN.id, BOB.id, Role.OWNER, now=1.5)
+            await teams.put(tx, DESIGN.id, ANN.id, Role.MEMBER, now=2.5)
+            await teams.put(tx, OPS.id, ANN.id, Role.OWNER, now=3.5)
+        async with store.begin() as tx:
+            assert await teams.named(tx, "ops") == OPS
+            assert await teams.named(tx, "nope") is None
+            assert await teams.ids(tx) == {DESIGN.id, OPS.id}
+            assert await teams.names(tx, {OPS.id, "team-x"}) == {OPS.id: "ops"}
+            assert await teams.of(tx, ANN.id) == ((DESIGN, Role.MEMBER), (OPS, Role.OWNER))
+            assert [member.email for member in await teams.members(tx, DESIGN.id)] == [
+                BOB.email,
+                ANN.email,
+            ]
+            everybody = {DESIGN.id: {ANN.id, BOB.id}, OPS.id: {ANN.id}}
+            assert await teams.everybody(tx) == everybody
+            await teams.put(tx, DESIGN.id, ANN.id, Role.ADMIN, now=9.0)  # since when stays
+            assert (await teams.members(tx, DESIGN.id))[1] == Member(
+                account=ANN.id, email=ANN.email, role=Role.ADMIN, since=2.5
+            )
+            await teams.rename(tx, OPS.id, "infra")
+            await teams.drop(tx, DESIGN.id, ANN.id)
+            assert await teams.of(tx, ANN.id) == ((replace(OPS, name="infra"), Role.OWNER),)
+            await teams.remove(tx, DESIGN.id)
+            assert await teams.everybody(tx) == {OPS.id: {ANN.id}}
+
+    async def test_team_names_are_unique_and_roles_known(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await teams.add(tx, DESIGN)
+        for write in (
+            schema.teams.insert().values(id="team-2", name="design", created_at=1.0),
+            schema.team_members.insert().values(
+                team=DESIGN.id, account=ANN.id, role="king", since=1.0
+            ),
+            schema.team_members.insert().values(
+                team="team-none", account=ANN.id, role="owner", since=1.0
+            ),
+        ):
+            with pytest.raises(Unavailable) as caught:
+                async with store.begin() as tx:
+                    await tx.execute(write)
+            assert isinstance(caught.value.__cause__, IntegrityError)
+
+    async def test_invitations_to_teams(self, store: Store) -> None:
+        first = Invitation(team=DESIGN.id, email="x@y", role=Role.MEMBER, invited_by=ANN.id,
+                           created_at=1.0, expires_at=5.0)  # fmt: skip
+        again = replace(first, role=Role.ADMIN, created_at=2.0, expires_at=6.0)
+        other = replace(first, team=OPS.id, invited_by=BOB.id, created_at=3.0)
+        async with filled(store) as tx:
+            for team in (DESIGN, OPS):
+                await teams.add(tx, team)
+                await teams.put(tx, team.id, ANN.id, Role.OWNER, now=1.0)
+            for invitation in (first, again, other):
+                await teams.invite(tx, invitation)
+        async with store.begin() as tx:
+            assert await teams.invitations(tx, DESIGN.id) == (again,)
+            assert await teams.invited(tx, "x@y") == ((again, DESIGN), (other, OPS))
+            await teams.forget_expired(tx, OPS.id, now=4.0)
+            assert len(await teams.invited(tx, "x@y")) == 2
+            await teams.forget_expired(tx, OPS.id, now=5.0)
+            assert await teams.invited(tx, "x@y") == ((again, DESIGN),)
+            await teams.drop(tx, DESIGN.id, ANN.id)  # whoever leaves takes along what they invited
+            assert await teams.invited(tx, "x@y") == ()
+            await teams.invite(tx, other)
+            assert await teams.uninvite(tx, OPS.id, "x@y")
+            assert not await teams.uninvite(tx, OPS.id, "x@y")
 
 
 def grant(id_: str, of: VmRecord, kind: Who, who: str = "", **values: object) -> Grant:

@@ -23,6 +23,7 @@ from atoll.commands.verbs import REGISTRY
 from atoll.rpc.messages import ListVms, Vms
 from framework.atoll import Atoll
 from framework.clients import client, exists
+from framework.friend import friend
 from framework.signing import SshKeyFile
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -192,6 +193,41 @@ async def test_share_with_people(atoll: Atoll, vm: str) -> None:
     assert "is over" in await told(atoll, f"share remove-link {vm} {link['token']}")
     assert "has been asked" in await told(atoll, "share ask no-such-vm")
     assert await told(atoll, "share ls") == "Nothing is shared with you"
+
+
+async def test_a_team_and_a_vm_that_changes_hands(atoll: Atoll, vm: str) -> None:
+    robin = await friend(atoll, "robin")
+    made = await asked(atoll, "team new crew")
+    assert (made["team_name"], made["role"]) == ("crew", "owner")
+    assert (await asked(atoll, "team add robin@example.com"))["status"] == "invited"
+    assert "team join crew" in await told(robin, "team ls")
+    assert (await asked(robin, "team join"))["team_id"] == made["team_id"]
+    assert (await asked(atoll, "team role robin@example.com admin"))["was"] == "member"
+    members = (await asked(robin, "team members crew"))["members"]
+    assert [entry["email"] for entry in members] == ["owner@example.com", "robin@example.com"]
+    assert (await asked(robin, "team rename gang"))["new_name"] == "gang"
+    await asked(atoll, "new --name gift --tag kept")
+    await inside(atoll, "echo pearl > kept", "gift")
+    used = {entry["email"]: entry for entry in (await asked(robin, "team usage"))["members"]}
+    assert used["owner@example.com"]["vms"]["running"] >= 2
+    assert used["robin@example.com"]["vms"]["count"] == 0
+
+    given = await asked(atoll, "transfer gift robin@example.com")
+    assert given == {"status": "transferred", "vm_name": "gift", "owner": "robin@example.com"}
+    assert await inside(robin, "cat kept", "gift") == "pearl"
+    keys = await inside(robin, "cat /etc/ssh/authorized_keys.d/atoll", "gift")
+    assert robin.key.with_suffix(".pub").read_text().split()[1] in keys
+    assert atoll.key.with_suffix(".pub").read_text().split()[1] not in keys
+    assert (await atoll.ssh("stat", "gift", check=False)).code == 66
+    assert (await asked(robin, "ls gift"))["vms"][0]["tags"] == ["kept"]
+    assert await told(robin, "transfer gift owner@example.com") == "gift is owner@example.com's now"
+    await atoll.ssh("rm", "gift")
+
+    assert (await asked(robin, "team leave"))["status"] == "left"
+    assert (await asked(atoll, "team add cat@example.com --role admin"))["role"] == "admin"
+    assert (await asked(atoll, "team remove cat@example.com"))["status"] == "withdrawn"
+    assert (await asked(atoll, "team ls"))["teams"][0]["members"] == 1
+    assert (await asked(atoll, "team disable --yes"))["team_name"] == "gang"
 
 
 async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:
@@ -464,6 +500,9 @@ HOSTILE = [
     "ssh-key add garbage", "ssh-key add ssh-ed25519 AAAA", "ssh-key remove nowhere",
     "ssh-key generate-api-key --exp 0d", "ssh-key generate-api-key --exp 99999d",
     "ssh-key generate-api-key --cmds nowhere", "ssh-key generate-api-key --vm nowhere",
+    "team new", "team new -- -x", "team new A", "team members nowhere", "team add x", "team join",
+    "team leave nowhere", "team disable", "team remove x@y", "team role x@y king", "team frobnicate",
+    "transfer shop", "transfer shop x@y", "transfer shop owner@example.com", "transfer nowhere x@y",
     "frobnicate", "'open", "help nowhere", "doc nowhere", "ls nowhere", " --json", "x" * 70_000,
 ]  # fmt: skip
 

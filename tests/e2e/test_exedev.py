@@ -22,6 +22,7 @@ import pytest_asyncio
 from atoll.base.aio import poll
 from atoll.base.proc import run
 from framework.atoll import Atoll
+from framework.friend import friend
 from framework.sdk import Kind, Sdk, arguments_for, methods, options_for, sdk
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -31,7 +32,8 @@ COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
     "billing usage,share show,share port,share set-public,share set-private,share add,share remove,"
     "share add-link,share remove-link,"
-    "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key"
+    "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key,transfer,"
+    "team ls,team members,team usage,team add,team remove,team role,team rename,team disable"
 )
 MB = 1_000_000
 
@@ -252,6 +254,30 @@ async def test_sharing_with_people(here: Sdk, vm: Any) -> None:
     assert (await here.do(vm, "share.remove_link", link["token"]))["status"] == "success"
     shown = await here.do(vm, "share.show")
     assert (shown["users"], shown["links"], shown["teams"]) == ([], [], [])
+
+
+async def test_teams(here: Sdk, atoll: Atoll) -> None:
+    client, name = here.client, f"crew-{here.kind}"
+    await atoll.ssh("team", "new", name)
+    assert (await here.do(client, "team"))["teams"][0]["team_name"] == name
+    await here.do(client, "team.add", "nobody@example.com", "admin")
+    assert (await here.do(client, "team.remove", "nobody@example.com"))["status"] == "withdrawn"
+    robin = await friend(atoll, "robin")
+    await here.do(client, "team.add", "robin@example.com")
+    await robin.ssh("team", "join", name)
+    assert (await here.do(client, "team.role", "robin@example.com", "user"))["role"] == "member"
+    assert len((await here.do(client, "team.members"))["members"]) == 2
+    assert len((await here.do(client, "team.usage"))["members"]) == 2
+    one = await here.do(client, "new", wait_until="created")
+    await here.do(client, "team.transfer", one.name, "robin@example.com")
+    await refused(here, exedev.NotFoundError, client, "vm", one.name)
+    await robin.ssh("rm", one.name)
+    done = await here.do(
+        client, "team.remove", "robin@example.com", transfer_vms_to="owner@example.com"
+    )
+    assert (done["status"], done["transferred"]) == ("removed", [])
+    await here.do(client, "team.rename", f"{name}-new")
+    assert (await here.do(client, "team.disable", yes=True))["team_name"] == f"{name}-new"
 
 
 async def test_the_account(here: Sdk, atoll: Atoll, tmp_path: Path) -> None:

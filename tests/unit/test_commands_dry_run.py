@@ -20,13 +20,14 @@ from atoll.commands.verbs import REGISTRY
 from atoll.config import Config, Vms
 from atoll.domain.account import Scope
 from atoll.domain.operation import OpKind
+from atoll.domain.team import INVITED_S, Invitation, Role, Team
 from atoll.rpc.messages import GIB, Outcome, Pause, Restart, Stop, VmState
 from atoll.services.rehearsal import QUESTIONS, RehearsalEngine, RehearsalStore, Rehearsed
-from atoll.store import operations, vms
+from atoll.store import operations, teams, vms
 from atoll.store.schema import accounts, metadata, ssh_keys
 from atoll.store.schema import vms as vms_table
 from fakes.engine import FakeEngine
-from framework.cloud import ANN, Control, control
+from framework.cloud import ANN, START, Control, control
 from framework.signing import SshKeyFile
 
 CI_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
@@ -122,6 +123,38 @@ WORKS: dict[str, dict[str, str]] = {
     "defaults delete": {
         "defaults delete atoll new.setup-script": "would remove the default new.setup-script"
     },
+    "transfer": {
+        "transfer web bob@example.com": "would give web to bob@example.com\n"
+        "would tell web its name and keys",
+        "transfer db bob@example.com": "would give db to bob@example.com",
+    },
+    "team new": {"team new x": "would make team x"},
+    "team join": {"team join guild": "would join team guild: admin"},
+    "team leave": {
+        "team leave club": "would leave team club",
+        "team leave guild": "would decline the invitation to team guild",
+    },
+    "team rename": {
+        "team rename y --team crew": "would rename team crew to y",
+        "team rename crew --team crew": "nothing would change",
+    },
+    "team disable": {"team disable crew --yes": "would end team crew"},
+    "team add": {
+        "team add x@y --role admin --team crew": "would invite x@y to team crew: admin",
+        "team add cat@example.com --team crew": "nothing would change",
+    },
+    "team remove": {
+        "team remove bob@example.com --team crew": "would remove bob@example.com from team crew",
+        "team remove bob@example.com --team crew --transfer-vms-to ann@example.com": "would remove"
+        " bob@example.com from team crew\nwould give hers to ann@example.com",
+        "team remove cat@example.com --team crew": "would take back the invitation of"
+        " cat@example.com to team crew",
+    },
+    "team role": {
+        "team role bob@example.com admin --team crew": "would make bob@example.com in team crew:"
+        " admin",
+        "team role bob@example.com member --team crew": "nothing would change",
+    },
 }
 
 FAILS = {
@@ -172,6 +205,28 @@ FAILS = {
         "defaults write atoll new.setup-script -",
     ),
     "defaults delete": ("defaults delete atoll nope", "defaults delete nope new.setup-script"),
+    "transfer": (
+        "transfer nope bob@example.com",
+        "transfer web x@y",
+        "transfer web ann@example.com",
+    ),
+    "team new": ("team new crew", "team new UP"),
+    "team join": ("team join", "team join crew"),
+    "team leave": ("team leave", "team leave crew"),
+    "team rename": ("team rename x", "team rename guild --team crew", "team rename x --team club"),
+    "team disable": ("team disable crew", "team disable club --yes"),
+    "team add": ("team add x@y", "team add bob@example.com --team crew"),
+    "team remove": (
+        "team remove x@y --team crew",
+        "team remove bob@example.com --team club",
+        "team remove bob@example.com --team crew --transfer-vms-to x@y",
+        "team remove bob@example.com --team crew --transfer-vms-to bob@example.com",
+    ),
+    "team role": (
+        "team role x@y admin --team crew",
+        "team role ann@example.com member --team crew",
+        "team role ann@example.com owner --team club",
+    ),
 }
 # Their arguments have to be signed, or made; their tests are below.
 OF_ITS_OWN = {"ssh-key shorten", "share accept", "share remove-link"}
@@ -194,10 +249,34 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         await made.run("ssh-key generate-api-key --label robot")
         await made.run("defaults write atoll new.setup-script true")
         await made.run("new --name hers", made.bob)
+        await _teams(made)
         engine._put(_id(made, "off"), state=VmState.STOPPED, address=None, pid=None)
         await made.cloud.journal.resume()  # VMs are told of the key
         engine.asked.clear()
         yield made
+
+
+async def _teams(cloud: Control) -> None:
+    """Ann's crew, with bob and an invitation; his club, with her; his guild and order, which invite."""
+    ann, bob = cloud.ann.account, cloud.bob.account
+    async with cloud.store.begin() as tx:
+        for name, founder, member in (
+            ("crew", ann, bob), ("club", bob, ann), ("guild", bob, None), ("order", bob, None),
+        ):  # fmt: skip
+            await teams.add(tx, Team(id=f"team-{name}", name=name, created_at=START))
+            await teams.put(tx, f"team-{name}", founder.id, Role.OWNER, now=START)
+            if member is not None:
+                await teams.put(tx, f"team-{name}", member.id, Role.MEMBER, now=START)
+        for name, by, email, role in (
+            ("crew", ann, "cat@example.com", Role.MEMBER),
+            ("guild", bob, ann.email, Role.ADMIN),
+            ("order", bob, ann.email, Role.MEMBER),
+        ):
+            invitation = Invitation(
+                team=f"team-{name}", email=email, role=role, invited_by=by.id, created_at=START,
+                expires_at=START + INVITED_S,
+            )  # fmt: skip
+            await teams.invite(tx, invitation)
 
 
 def _id(cloud: Control, name: str) -> str:

@@ -24,6 +24,8 @@ def test_the_verbs_of_the_language() -> None:
         "share show", "share port", "share set-public", "share set-private",
         "share add", "share remove", "share add-link", "share remove-link", "share ls", "share accept",
         "share ask",
+        "transfer", "team new", "team ls", "team members", "team join", "team leave", "team rename",
+        "team disable", "team add", "team remove", "team role", "team usage",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
         "whoami", "browser", "defaults read", "defaults write", "defaults delete",

@@ -35,7 +35,7 @@ from atoll.rpc.messages import (
 from atoll.services.facts import Engine, R
 from atoll.store import operations, vms
 from fakes.engine import FakeEngine
-from framework.cloud import Clock, Control, control
+from framework.cloud import BOB, Clock, Control, control
 
 ASKING = (GetVm, ListVms, NodeInfo)
 
@@ -144,6 +144,28 @@ async def test_killed_around_the_engine_call(
         await recover(second)
         await check_invariants(second)
         assert {vm["vm_name"] for vm in (await second.data("ls"))["vms"]} == names
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_vm_given_away_has_one_owner_and_knows_their_keys(
+    tmp_path: Path, engine: FakeEngine, after: bool
+) -> None:
+    def dying(client: Engine) -> Dying:
+        return Dying(client, at=0, after=after)
+
+    async with control(tmp_path / "c", engine) as first:
+        await first.run("new --name web")
+    async with control(tmp_path / "c", engine, wrap=dying) as doomed:
+        await doomed.cloud.reconciler.reconcile()
+        with pytest.raises(Died):
+            await doomed.run("transfer web bob@example.com")
+    async with control(tmp_path / "c", engine) as second:
+        await recover(second)
+        await check_invariants(second)
+        assert (await second.data("ls"))["vms"] == []
+        assert [vm["vm_name"] for vm in (await second.data("ls", second.bob))["vms"]] == ["web"]
+    (identity,) = engine.identities.values()
+    assert identity.authorized_keys == (f"{BOB} laptop",)
 
 
 async def test_a_setup_script_survives_control_and_is_then_forgotten(

@@ -116,6 +116,8 @@ class Completer:
                     addresses = Addresses(self._cloud.config)
                     library = Library(registry=self._registry, addresses=addresses)
                     return [ALL, *(page.slug for page in library)]
+                case Source.TEAM:
+                    return [place.team.name for place in await self._cloud.teams.of(caller)]
                 case Source.NONE:  # `a|b` names the values themselves
                     return parameter.value.split("|") if "|" in parameter.value else []
         except AtollError:

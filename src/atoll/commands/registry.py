@@ -36,6 +36,7 @@ class Source(StrEnum):
     KEY = "key"
     VERB = "verb"
     PAGE = "page"
+    TEAM = "team"
 
 
 class Reach(StrEnum):
@@ -147,12 +148,21 @@ class Registry:
         self._commands.append(command)
 
     def match(self, words: Sequence[str]) -> tuple[Command, int] | None:
-        """The verb that `words` begin with, longest first, and how many words it takes."""
+        """The verb that `words` begin with, longest first, and how many words it takes.
+
+        `team` alone is a verb, `team frobnicate` is none: what stands behind the first word of verbs
+        of two is the second word of one, unless the first takes arguments or it is a flag.
+        """
         for count in (2, 1):
             command = self._by_words.get(tuple(words[:count]))
             if command is not None and len(words) >= count:
-                return command, count
+                is_cut = count == 1 and len(words) > 1 and not words[1].startswith("-")
+                is_other = is_cut and not command.places and self._is_family(words[0])
+                return None if is_other else (command, count)
         return None
+
+    def _is_family(self, word: str) -> bool:
+        return any(len(head) > 1 and head[0] == word for head in self._by_words)
 
     def heads(self) -> tuple[tuple[str, ...], ...]:
         """Words and aliases of every verb."""

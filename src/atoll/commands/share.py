@@ -73,7 +73,7 @@ class SetPrivate(Where):
         " `share_level` (`web`, `root`), `invited_at`; `port`, `path`, `expires_at` where it is limited;"
         " `via` the link they came by",
         "links": "open links: `id`, `token`, `url`, `use_count`, `last_used_at`, and limits as above",
-        "teams": "teams",
+        "teams": "teams: `team_id`, `team_name`, `share_level`, and limits as above",
         "public": "what everybody may open",
         "requests": "who asks for access",
     },

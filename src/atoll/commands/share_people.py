@@ -1,4 +1,4 @@
-"""Verbs that share a VM with somebody: share add, share remove."""
+"""Verbs that share a VM with a person or a team: share add, share remove."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from atoll.commands import places, share_view
 from atoll.commands.context import Context
 from atoll.commands.places import Lasting, Where
 from atoll.commands.qr import Qr
+from atoll.commands.receivers import WHO, receiver
 from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant
 from atoll.commands.reply import Reply
 from atoll.commands.share import place_url
-from atoll.domain.address import check_email
-from atoll.domain.sharing import Level, Place, Who
+from atoll.domain.sharing import Level, Place
 
 VERBS = Registry()
 MESSAGE_CHARS = 1000
@@ -24,7 +24,7 @@ MESSAGE_CHARS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add(Lasting):
     vm: str = argument("vm", "VM", source=Source.VM)
-    who: str = argument("who", "an e-mail address", value="EMAIL")
+    who: str = argument("who", WHO, value="EMAIL|TEAM")
     root: bool = flag("--root", "SSH, terminals and every port too: a full shell", default=False)
     message: str = flag("--message", "a line for them", default="", value="TEXT")
     qr: bool = flag("--qr", "draw the address as a QR code too", default=False)
@@ -33,7 +33,7 @@ class Add(Lasting):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remove(Where):
     vm: str = argument("vm", "VM", source=Source.VM)
-    who: str = argument("who", "an e-mail address", value="EMAIL")
+    who: str = argument("who", WHO, value="EMAIL|TEAM")
     root: bool = flag("--root", "take only root access away, and leave the web", default=False)
 
 
@@ -47,32 +47,43 @@ class Remove(Where):
         "share add web bob@example.com --for 2h",
         "share add web bob@example.com --port 3000 --path /docs",
         "share add web bob@example.com --root",
+        "share add web design",
     ),
     result={
         "status": "`success`; `updated` with --root",
         "vm_name": "the VM",
-        "shared_with": "the address",
+        "shared_with": "the address, or the team's name",
         "share_level": "`web` or `root`",
         "url": "what they can open",
         "message": "what was done",
     },
-    sometimes={"expires_at": "when it ends, UTC"},
+    sometimes={"expires_at": "when it ends, UTC", "team_name": "of a team: its name"},
 )
 async def add(ctx: Context, args: Add) -> Reply:
-    who, place, until = check_email(args.who), places.place(ctx, args), places.ends_at(ctx, args)
+    to = await receiver(ctx, args.who)
+    place, until = places.place(ctx, args), places.ends_at(ctx, args)
     if args.root and place != Place():
         raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
     if len(args.message) > MESSAGE_CHARS:
         raise Invalid(f"--message is over {MESSAGE_CHARS} characters", hint="Try a shorter one")
     level = Level.ROOT if args.root else Level.WEB
     await ctx.cloud.sharing.give(
-        ctx.caller, args.vm, Who.PERSON, who, place, level=level, until=until, act=ctx.act
+        ctx.caller,
+        args.vm,
+        to.kind,
+        to.who,
+        place,
+        called=to.name,
+        level=level,
+        until=until,
+        act=ctx.act,
     )
     url = place_url(ctx, args.vm, place.port, place.path)
     data: dict[str, Any] = {
         "status": "updated" if args.root else "success",
         "vm_name": args.vm,
-        "shared_with": who,
+        "shared_with": to.name,
+        **to.fields,
         "share_level": level.value,
         "url": url,
         "message": "Share created",
@@ -82,7 +93,8 @@ async def add(ctx: Context, args: Add) -> Reply:
         data["expires_at"] = instant(until)
         end = f" until {instant(until)}"
     what = f"{url} and: {ctx.addresses.ssh_command(args.vm)}" if args.root else url
-    text = f"{who} may open {what}{end}"
+    whom = f"team {to.name}" if to.fields else to.name
+    text = f"{whom} may open {what}{end}"
     return Reply(data=data, text=Qr(text, url) if args.qr else text)
 
 
@@ -99,24 +111,25 @@ async def add(ctx: Context, args: Add) -> Reply:
     result={
         "status": "`success`; `updated` with --root",
         "vm_name": "the VM",
-        "shared_with": "the address",
+        "shared_with": "the address, or the team's name",
         "message": "what they lost",
     },
-    sometimes={"share_level": "with --root: `web`"},
+    sometimes={"share_level": "with --root: `web`", "team_name": "of a team: its name"},
 )
 async def remove(ctx: Context, args: Remove) -> Reply:
-    who = check_email(args.who)
-    data: dict[str, Any] = {"vm_name": args.vm, "shared_with": who}
+    to = await receiver(ctx, args.who)
+    who = to.name
+    data: dict[str, Any] = {"vm_name": args.vm, "shared_with": who, **to.fields}
     place = places.place(ctx, args)
     if args.root:
         if place != Place():
             raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
-        await ctx.cloud.sharing.lower(ctx.caller, args.vm, Who.PERSON, who, act=ctx.act)
+        await ctx.cloud.sharing.lower(ctx.caller, args.vm, to.kind, to.who, called=who, act=ctx.act)
         text = f"{who} may open the web address of {args.vm} only"
         data |= {"status": "updated", "share_level": "web", "message": text}
         return Reply(data=data, text=text)
     taken = await ctx.cloud.sharing.take(
-        ctx.caller, args.vm, Who.PERSON, who, None if place == Place() else place, act=ctx.act
+        ctx.caller, args.vm, to.kind, to.who, None if place == Place() else place, act=ctx.act
     )
     if not taken:
         raise NotFound(f"{args.vm} is not shared so with {who}", hint=f"Try: share show {args.vm}")

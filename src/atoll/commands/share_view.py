@@ -36,7 +36,7 @@ def data(shared: Shared, url: str, link_url: Callable[[Link], str]) -> dict[str,
         "url": url,
         "users": [_user(shared, grant) for grant in given if grant.kind is Who.PERSON],
         "links": [_link(link, link_url(link)) for link in shared.links],
-        "teams": [_team(grant) for grant in given if grant.kind is Who.TEAM],
+        "teams": [_team(shared, grant) for grant in given if grant.kind is Who.TEAM],
         "public": [_what(grant) for grant in given if grant.kind is Who.PUBLIC],
         "requests": [
             {"email": one.email, "asked_at": instant(one.created_at), "message": one.message}
@@ -128,8 +128,13 @@ def _user(shared: Shared, grant: Grant) -> dict[str, Any]:
     }
 
 
-def _team(grant: Grant) -> dict[str, Any]:
-    return {"team_id": grant.who, "share_level": grant.level.value, **_what(grant)}
+def _team(shared: Shared, grant: Grant) -> dict[str, Any]:
+    return {
+        "team_id": grant.who,
+        "team_name": shared.teams.get(grant.who, grant.who),
+        "share_level": grant.level.value,
+        **_what(grant),
+    }
 
 
 def _link(link: Link, url: str) -> dict[str, Any]:
@@ -158,7 +163,8 @@ def _what(one: Grant | Link) -> dict[str, Any]:
 
 
 def _row(shared: Shared, grant: Grant) -> tuple[str, ...]:
-    who = {Who.PUBLIC: "everybody", Who.TEAM: f"team {grant.who}"}.get(grant.kind, grant.who)
+    team = shared.teams.get(grant.who, grant.who)
+    who = {Who.PUBLIC: "everybody", Who.TEAM: f"team {team}"}.get(grant.kind, grant.who)
     notes = [_status(shared, grant)] if grant.kind is Who.PERSON else []
     if grant.link:
         notes.append(f"by {grant.link}")

@@ -59,8 +59,9 @@ in order, and is empty when nothing would change. `notes` (what the command woul
 `errors` (VM to reason, when others of the same line could be changed) are there when they say something.
 `do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
 VM learns its name or keys), `pause`, `resume`, `restart`, `resize`, `remove`, `add-key`, `remove-key`,
-`rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`,
-`remove-default`. A name that is drawn at random is `null`; secrets are not made.""",
+`rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`, `remove-default`, `transfer`,
+`create-team`, `rename-team`, `remove-team`, `join-team`, `leave-team`, `decline`, `invite`, `uninvite`,
+`remove-member`, `set-role`. A name that is drawn at random is `null`; secrets are not made.""",
 )
 
 SETUP = Topic(

@@ -64,27 +64,41 @@ async def usage(ctx: Context, args: Usage) -> Reply:
 
 
 def _summed(views: Sequence[VmView], node: Node, limit: int) -> dict[str, Any]:
-    running = [view.record for view in views if view.status == VmState.RUNNING]
-    owned = [view.record for view in views]
+    theirs = held(views)
     return {
         "range": "now",
-        "vms": {"count": len(owned), "running": len(running), "limit": limit},
-        "cpus": {
-            "allotted": sum(vm.cpus for vm in owned),
-            "running": sum(vm.cpus for vm in running),
-            "total": node.cpus,
-        },
+        "vms": {**theirs["vms"], "limit": limit},
+        "cpus": {**theirs["cpus"], "total": node.cpus},
         "memory_bytes": {
-            "allotted": sum(vm.memory_bytes for vm in owned),
-            "running": sum(vm.memory_bytes for vm in running),
+            **theirs["memory_bytes"],
             "available": node.memory_available_bytes,
             "total": node.memory_bytes,
         },
         "disk_bytes": {
-            "allotted": sum(vm.disk_bytes for vm in owned),
-            "used": sum(map(_disk_used, views)),
+            **theirs["disk_bytes"],
             "free": node.pool_free_bytes,
             "total": node.pool_bytes,
+        },
+    }
+
+
+def held(views: Sequence[VmView]) -> dict[str, Any]:
+    """What some VMs have of the pool together."""
+    running = [view.record for view in views if view.status == VmState.RUNNING]
+    owned = [view.record for view in views]
+    return {
+        "vms": {"count": len(owned), "running": len(running)},
+        "cpus": {
+            "allotted": sum(vm.cpus for vm in owned),
+            "running": sum(vm.cpus for vm in running),
+        },
+        "memory_bytes": {
+            "allotted": sum(vm.memory_bytes for vm in owned),
+            "running": sum(vm.memory_bytes for vm in running),
+        },
+        "disk_bytes": {
+            "allotted": sum(vm.disk_bytes for vm in owned),
+            "used": sum(map(_disk_used, views)),
         },
     }
 

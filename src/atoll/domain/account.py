@@ -22,7 +22,7 @@ class Door(StrEnum):
 class Account:
     """A person (or a program of theirs) that owns VMs."""
 
-    id: str  # `acct-…`; also the owner of its VMs on the engine
+    id: str  # `acct-…`; the engine keeps for whom a VM was made, and decides nothing by it
     email: str
     is_admin: bool = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
@@ -35,11 +35,14 @@ class Accounts:
         store: Store,
         facts: Facts,
         journal: Journal,
+        arrivals: Sequence[Callable[[Tx, Account], Awaitable[None]]] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`arrivals` are told of every new account, in the transaction that makes it."""
         self._store = store
         self._facts = facts
         self._journal = journal
+        self._arrivals = arrivals
         self._now = now
         self._ends: list[Callable[[SshKey], None]] = []
 
@@ -101,6 +104,8 @@ class Accounts:
             if account is None:
                 account = Account(id=ids.new("acct"), email=email, is_admin=is_admin)
                 await accounts.add(tx, account, now=self._now())
+                for arrived in self._arrivals:
+                    await arrived(tx, account)
             owner = await accounts.by_key(tx, key.fingerprint)
             if owner is None or owner[0] != account:
                 taken = {other.name for other in await accounts.keys_of(tx, account.id)}
@@ -153,9 +158,13 @@ class Accounts:
             await accounts.remove_key(tx, key.fingerprint)
             await self._tell_vms(tx, caller.account, act)
         self._journal.wake()
+        self.ended(key)
+        return key
+
+    def ended(self, key: SshKey) -> None:
+        """Tell those who asked that a key is gone; its removal has committed."""
         for tell in self._ends:
             tell(key)
-        return key
 
     async def rename_key(self, caller: Caller, which: str, name: str) -> SshKey:
         """Call a key something else; returns it as it was.

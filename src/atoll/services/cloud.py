@@ -25,6 +25,7 @@ from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
 from atoll.services.granting import Granting
+from atoll.services.handover import Handover
 from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
@@ -39,6 +40,9 @@ from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
 from atoll.services.sharing import Sharing
+from atoll.services.team_grants import TeamGrants
+from atoll.services.team_invitations import TeamInvitations
+from atoll.services.teams import Teams
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.usage import Usage
@@ -130,9 +134,44 @@ class Cloud:
             now=now,
         )
         self.defaults = Defaults(store=store)
-        self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        team_grants = TeamGrants(facts=self.facts, journal=self.journal)
+        self.teams = Teams(
+            store=store,
+            journal=self.journal,
+            team_grants=team_grants,
+            changes=self.changes,
+            now=now,
+        )
+        self.team_invitations = TeamInvitations(
+            store=store,
+            journal=self.journal,
+            team_grants=team_grants,
+            changes=self.changes,
+            now=now,
+        )
+        self.accounts = Accounts(
+            store=store,
+            facts=self.facts,
+            journal=self.journal,
+            arrivals=(self.team_invitations.take_up,),
+            now=now,
+        )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.handover = Handover(
+            store=store,
+            facts=self.facts,
+            locks=locks,
+            journal=self.journal,
+            access=self.access,
+            accounts=self.accounts,
+            tokens=self.tokens,
+            events=self.events,
+            team_grants=team_grants,
+            changes=self.changes,
+            max_vms=config.vms.max_vms,
+            now=now,
+        )
         self.history = History(store=store, now=now)
         self.usage = Usage(store=store, access=self.access, now=now)
         self.sampler = Sampler(store=store, engine=engine, facts=self.facts, now=now)

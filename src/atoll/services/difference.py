@@ -13,18 +13,17 @@ from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
 from atoll.services.sharing_steps import Given, given_by, sharing_steps
 from atoll.services.step import Step
+from atoll.services.team_steps import TEAM_TABLES, TeamsPicture, team_steps, teams_picture
 from atoll.store import accounts, defaults, operations, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
 from atoll.store.sessions import TokenRow
 
-# What `Picture` shows, and what changes only to be tidied on the way.
-TABLES = frozenset(
-    {
-        *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
-        *("defaults", "grants", "links", "access_requests"),
-    }
-)
+# What `Picture` shows, what changes only to be tidied on the way, and the trace of it all.
+TABLES = TEAM_TABLES | {
+    *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
+    *("defaults", "grants", "links", "access_requests", "events"),
+}
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
     OpKind.PAUSE: "pause",
@@ -48,6 +47,8 @@ class Picture:
     codes: frozenset[str]
     defaults: Mapping[str, str]
     given: Given
+    teams: TeamsPicture
+    emails: Mapping[str, str]  # of the owners of `vms`, by account
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -55,9 +56,11 @@ async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Pictur
     a dry run that concerns each of 500 VMs looks 500 times.
     """
     marks = [await vms.marks(tx, account) for tx in (before, after)]
+    owners = [await vms.owners(tx) for tx in (before, after)]
     unfinished = [await operations.unfinished(tx) for tx in (before, after)]
     touched = {vm for vm, _ in marks[0].items() ^ marks[1].items()}
     touched |= {op.vm for op in unfinished[1] if op not in unfinished[0]}
+    touched |= {vm for vm, owner in owners[0].items() if owners[1].get(vm, owner) != owner}
     first, second = [
         await _picture(tx, account, touched, marked, ops)
         for tx, marked, ops in zip((before, after), marks, unfinished, strict=True)
@@ -72,15 +75,19 @@ async def _picture(
     marked: Mapping[str, tuple[str, int]],
     unfinished: Iterable[Operation],
 ) -> Picture:
+    shown = await vms.some(tx, touched)
+    emails = await accounts.emails(tx, {account, *(vm.owner for vm in shown)})
     return Picture(
         labels={vm: label for vm, (label, _) in marked.items()},
-        vms={vm.id: replace(vm, generation=0) for vm in await vms.some(tx, touched)},
+        vms={vm.id: replace(vm, generation=0) for vm in shown},
         keys={key.fingerprint: key for key in await accounts.keys_of(tx, account)},
         tokens={token.hash: token for token in await sessions.tokens_of(tx, account)},
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
         given=await given_by(tx, account),
+        teams=await teams_picture(tx, account, emails.get(account, "")),
+        emails=emails,
     )
 
 
@@ -88,6 +95,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
     """The steps from one to the other: what the store says, then what VMs and engine are told."""
     started = [op for key, op in after.operations.items() if key not in before.operations]
     return (
+        *(Step(do, about) for do, about in team_steps(before.teams, after.teams)),
         *_vm_steps(before, after, started),
         *_key_steps(before, after),
         *_token_steps(before, after),
@@ -108,6 +116,9 @@ def _vm_steps(before: Picture, after: Picture, started: list[Operation]) -> list
         elif old.phase is Phase.TRASHED and vm.phase is Phase.LIVE:
             about: dict[str, Json] = {"vm_name": vm.name, "former_name": old.former_name}
             steps.append(Step("restore", about | {"status": vm.wanted.value}))
+        elif old.owner != vm.owner:
+            heir = {"vm_name": vm.name, "owner": after.emails[vm.owner]}
+            steps.append(Step("transfer", heir))
         else:
             steps.extend(_changed(old, vm))
     return steps
@@ -154,10 +165,11 @@ def _settings(vm: VmRecord) -> dict[str, Json]:
 def _operation_steps(before: Picture, after: Picture, started: list[Operation]) -> list[Step]:
     """What the engine would be asked for, but for what is said already of new and restored VMs."""
     steps = []
-    for op in sorted(started, key=lambda op: after.labels[op.vm]):
+    labels = {**before.labels, **after.labels}  # one that is given away is in the former alone
+    for op in sorted(started, key=lambda op: labels[op.vm]):
         old = before.vms.get(op.vm)
         if op.kind in _DONE and old is not None and old.phase is not Phase.TRASHED:
-            about: dict[str, Json] = {"vm_name": after.labels[op.vm]}
+            about: dict[str, Json] = {"vm_name": labels[op.vm]}
             if op.kind is OpKind.RESIZE:
                 about |= _new_sizes(old, op)
             steps.append(Step(_DONE[op.kind], about))

@@ -36,7 +36,7 @@ from atoll.rpc.messages import (
 )
 from atoll.services.facts import ON, Engine
 from atoll.services.keys import Keys
-from atoll.store import accounts, grants, vms
+from atoll.store import accounts, grants, teams, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
@@ -233,12 +233,20 @@ async def _entering_keys(tx: Tx, vm: VmRecord) -> list[SshKey]:
     """
     owned = await accounts.keys_of(tx, vm.owner)
     keys = [key for key in owned if key.scope.covers(vm.id, vm.tags) and key.user is None]
-    people = await grants.receivers(tx)
-    for grant in await grants.of_vm(tx, vm.id):
-        account = people.get(grant.who) if grant.kind is Who.PERSON else None
-        if grant.level is Level.ROOT and account is not None:
-            keys += [key for key in await accounts.keys_of(tx, account) if key.scope.is_whole]
+    for account in sorted(await _entering(tx, vm) - {vm.owner}):
+        keys += [key for key in await accounts.keys_of(tx, account) if key.scope.is_whole]
     return keys
+
+
+async def _entering(tx: Tx, vm: VmRecord) -> set[str]:
+    """Accounts of the people and teams that a VM is shared with at level root."""
+    roots = [grant for grant in await grants.of_vm(tx, vm.id) if grant.level is Level.ROOT]
+    people = await grants.receivers(tx) if roots else {}
+    found = {people[grant.who] for grant in roots if grant.who in people}
+    for grant in roots:
+        if grant.kind is Who.TEAM:
+            found |= {member.account for member in await teams.members(tx, grant.who)}
+    return found
 
 
 def setup_payload(setup: Setup) -> dict[str, Json]:

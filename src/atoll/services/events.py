@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from atoll.domain.account import Account, Caller
+from atoll.domain.operation import Json
 from atoll.domain.vm import VmRecord
 from atoll.services.changes import Changes
 from atoll.store import events, vms
@@ -30,6 +31,7 @@ class Unasked(StrEnum):
     LOST = "lost"  # the engine does not have it
     STARTED = "started"  # it should run, and did not when the engine appeared
     PURGED = "purged"  # its time in the trash is over
+    RECEIVED = "received"  # somebody handed it over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,28 @@ class Events:
             detail={"problem": problem} if problem else {},
         )
         await events.add(tx, event)
+
+    async def handed_over(
+        self, tx: Tx, vm: VmRecord, now: VmRecord, caller: Caller, *, act: str
+    ) -> None:
+        """Note for the old owner who gave a VM away, and for the new one that it is theirs.
+
+        `changes.bump` is the caller's, once `tx` has committed.
+        """
+        detail: dict[str, Json] = {"act": act}
+        if caller.account.id == vm.owner:
+            detail |= {"source": caller.source, "by": caller.credential}
+        given = Happened(
+            at=self._now(),
+            account=vm.owner,
+            vm=vm.label,
+            vm_id=vm.id,
+            kind="transfer",
+            door=caller.door.value if caller.account.id == vm.owner else "",
+            detail=detail,
+        )
+        await events.add(tx, given)
+        await self.notice(tx, now, Unasked.RECEIVED)
 
     async def latest(
         self, account: Account, *, limit: int, about: About | None = None

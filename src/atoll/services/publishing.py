@@ -11,7 +11,7 @@ from atoll.domain.sharing import Grant, Level, Opening, openings
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import VmState
 from atoll.services.facts import Facts
-from atoll.store import grants, vms
+from atoll.store import grants, teams, vms
 from atoll.store.engine import Store, Tx
 
 
@@ -60,11 +60,12 @@ async def _opened(
     tx: Tx, records: tuple[VmRecord, ...], given: dict[str, tuple[Grant, ...]]
 ) -> list[tuple[VmRecord, frozenset[Opening]]]:
     accounts = await grants.receivers(tx)
+    members = await teams.everybody(tx)
     return [
         (
             vm,
             openings(
-                given.get(vm.id, ()), owner=vm.owner, port=vm.port, accounts=accounts, teams={}
+                given.get(vm.id, ()), owner=vm.owner, port=vm.port, accounts=accounts, teams=members
             ),
         )
         for vm in records

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from atoll.base import ids, log
@@ -21,7 +21,7 @@ from atoll.domain.vm import VmRecord
 from atoll.services.access import Access, find
 from atoll.services.changes import Changes
 from atoll.services.granting import Granting
-from atoll.store import grants, vms
+from atoll.store import grants, teams, vms
 from atoll.store.engine import Store
 from atoll.store.grants import Asking
 
@@ -39,6 +39,7 @@ class Shared:
     links: tuple[Link, ...]
     asking: tuple[Asking, ...]
     addresses: frozenset[str]  # of people that have an account
+    teams: Mapping[str, str]  # names of those it is shared with, by id
 
 
 class Sharing:
@@ -70,13 +71,16 @@ class Sharing:
                 links=await grants.links_of(tx, vm.id),
                 asking=await grants.asking(tx, vm.label),
                 addresses=frozenset(await grants.receivers(tx)),
+                teams=await teams.names(tx, {one.who for one in given if one.kind is Who.TEAM}),
             )
 
     async def with_me(self, account: Account) -> tuple[tuple[VmRecord, Account, Grant], ...]:
         """VMs of others that are shared with an account: each with its owner, by name."""
         now = self._now()
         async with self._store.read() as tx:
-            given = [g for g in await grants.to(tx, email=account.email) if not g.is_over(now)]
+            mine = [team.id for team, _ in await teams.of(tx, account.id)]
+            given = await grants.to(tx, email=account.email, teams=mine)
+            given = tuple(grant for grant in given if not grant.is_over(now))
             found = {vm.id: vm for vm in await vms.some(tx, {grant.vm for grant in given})}
             owners = await grants.people(tx, {vm.owner for vm in found.values()})
         listed = [
@@ -94,11 +98,14 @@ class Sharing:
         who: str,
         place: Place,
         *,
+        called: str = "",
         level: Level = Level.WEB,
         until: float | None = None,
         act: str,
     ) -> Grant:
         """Let a person, a team or everybody open a place of the caller's VM.
+
+        `called` is what a message calls the receiver, if not `who`.
 
         Raises NotFound, Conflict for the owner, or Exhausted.
         """
@@ -120,8 +127,8 @@ class Sharing:
             )
             if level is Level.WEB and _has_root(await grants.of_vm(tx, vm.id), grant):
                 raise Conflict(
-                    f"{who} has root access to {vm.title}, which is more",
-                    hint=f"To take that away: share remove {name} {who} --root",
+                    f"{called or who} has root access to {vm.title}, which is more",
+                    hint=f"To take that away: share remove {name} {called or who} --root",
                 )
             await self._granting.put(tx, vm, grant, act=act)
         self._granting.changed(grant)
@@ -155,7 +162,9 @@ class Sharing:
         self._granting.changed(*taken)
         return taken
 
-    async def lower(self, caller: Caller, name: str, kind: Who, who: str, *, act: str) -> Grant:
+    async def lower(
+        self, caller: Caller, name: str, kind: Who, who: str, *, called: str = "", act: str
+    ) -> Grant:
         """Make a grant of level `root` one of level `web`. Raises NotFound when there is none."""
         async with self._store.begin() as tx:
             vm = await find(tx, caller, name)
@@ -165,7 +174,7 @@ class Sharing:
             )
             if root is None:
                 raise NotFound(
-                    f"{who[:60]} has no root access to {vm.title}",
+                    f"{(called or who)[:60]} has no root access to {vm.title}",
                     hint=f"Try: share show {name}",
                 )
             await self._granting.remove(tx, vm, (root,), act=act)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atoll.domain.operation import Json
 from atoll.domain.sharing import DEFAULT_PORT, WHOLE, Grant, Level, Link
 from atoll.services.step import Step
-from atoll.store import grants, vms
+from atoll.store import grants, teams, vms
 from atoll.store.engine import Tx
 from atoll.store.grants import Request
 
@@ -21,7 +21,7 @@ class Given:
     links: Mapping[str, Link]
     received: Mapping[str, Grant]
     asked: Mapping[str, Request]
-    labels: Mapping[str, str]  # of the VMs these are about
+    labels: Mapping[str, str]  # of the VMs these are about, and of teams
 
 
 async def given_by(tx: Tx, account: str) -> Given:
@@ -35,7 +35,9 @@ async def given_by(tx: Tx, account: str) -> Given:
         links={link.id: link for link in await grants.links_of_vms(tx, owned)},
         received={grant.id: grant for grant in received},
         asked={one.vm_name: one for one in await grants.asked_by(tx, account)},
-        labels={vm: label for vm, (label, _) in owned.items()} | {vm.id: vm.label for vm in others},
+        labels={vm: label for vm, (label, _) in owned.items()}
+        | {vm.id: vm.label for vm in others}
+        | await teams.names(tx, {one.who for given in found.values() for one in given}),
     )
 
 
@@ -59,7 +61,8 @@ def sharing_steps(before: Given, after: Given) -> list[Step]:
 
 
 def _about_grant(grant: Grant, labels: Mapping[str, str]) -> dict[str, Json]:
-    about: dict[str, Json] = {**_about(grant, labels), "to": grant.who or "everybody"}
+    who = labels.get(grant.who, grant.who) or "everybody"
+    about: dict[str, Json] = {**_about(grant, labels), "to": who}
     return about | ({"level": grant.level.value} if grant.level is Level.ROOT else {})
 
 

@@ -127,9 +127,13 @@ class Tokens:
             if found is None:
                 return False
             await rows.remove_token(tx, account=account.id, label=label)
-        for tell in self._ends:
-            tell(fingerprint(found.hash))
+        self.ended(found)
         return True
+
+    def ended(self, token: rows.TokenRow) -> None:
+        """Tell those who asked that a token is gone; its removal has committed."""
+        for tell in self._ends:
+            tell(fingerprint(token.hash))
 
     async def rename(self, account: Account, old: str, new: str) -> bool:
         """Give a token another label; False when the account has none of this one.

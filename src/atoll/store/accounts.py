@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -47,6 +48,12 @@ async def by_email(tx: Tx, email: str) -> Account | None:
     """The account with this address (kept in lower case)."""
     row = (await tx.execute(select(accounts).where(accounts.c.email == email))).one_or_none()
     return _account(row) if row else None
+
+
+async def emails(tx: Tx, ids: Collection[str]) -> dict[str, str]:
+    """The addresses of some accounts."""
+    query = select(accounts.c.id, accounts.c.email).where(accounts.c.id.in_(ids))
+    return {row.id: row.email for row in await tx.execute(query)}
 
 
 async def first_admin(tx: Tx) -> Account | None:

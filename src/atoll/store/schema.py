@@ -284,3 +284,34 @@ audit = Table(  # append-only: triggers of its migration refuse anything but the
     Index(None, "owner", "vm_id", "seq"),
     Index(None, "owner", "vm", "seq"),
 )
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team", ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
+    # No cascade: an account that goes must first leave, or its teams may be left without an owner.
+    Column("account", ForeignKey("accounts.id"), primary_key=True, index=True),
+    Column("role", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    CheckConstraint("role IN ('owner', 'admin', 'member')", name="role"),
+)
+
+team_invitations = Table(
+    "team_invitations",
+    metadata,
+    Column("team", ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
+    Column("email", Text, primary_key=True, index=True),  # lower case; of an account or not
+    Column("role", Text, nullable=False),
+    Column("invited_by", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    CheckConstraint("role IN ('owner', 'admin', 'member')", name="role"),
+)

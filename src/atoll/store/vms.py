@@ -81,6 +81,12 @@ async def marks(tx: Tx, owner: str) -> dict[str, tuple[str, int]]:
     return {vm: (name, generation) for vm, name, generation in await tx.execute(query)}
 
 
+async def owners(tx: Tx) -> dict[str, str]:
+    """Whose each VM is, the trash included."""
+    rows = await tx.execute(select(vms.c.id, vms.c.owner))
+    return {row.id: row.owner for row in rows}
+
+
 async def trash_over(tx: Tx, *, now: float) -> tuple[VmRecord, ...]:
     """VMs whose time in the trash is over."""
     return await _where(tx, (vms.c.phase == Phase.TRASHED) & (vms.c.trash_until <= now))

@@ -16,6 +16,7 @@ class Shared:
     """What `share show` said, with forms."""
 
     people: tuple[Entry, ...]
+    teams: tuple[Entry, ...]
     links: tuple[Entry, ...]
     public: tuple[Entry, ...]
     asking: tuple[Entry, ...]
@@ -30,6 +31,10 @@ class Shared:
             people=tuple(
                 (user, forms.act("share remove", vm=vm, who=user["email"], **_place(user)))
                 for user in share["users"]
+            ),
+            teams=tuple(
+                (team, forms.act("share remove", vm=vm, who=team["team_name"], **_place(team)))
+                for team in share["teams"]
             ),
             links=tuple(
                 (link, forms.act("share remove-link", vm=vm, link=link["id"]))
