@@ -52,7 +52,7 @@ class Seen:
             is_strict
             and len(lengths) + len(codings) <= 1
             and all(length.isdigit() for length in lengths)
-            and all(coding == b"chunked" for coding in codings)
+            and all(coding.lower() == b"chunked" for coding in codings)
         )
 
 
@@ -184,17 +184,23 @@ class Wire:
             self.writer.write(data)
             await self.writer.drain()
 
-    async def answer(self, *, has_body: bool = True) -> Got | None:
-        """The next answer, 100 Continue passed over; None when the connection ended instead."""
-        async with asyncio.timeout(ANSWER_S):
-            try:
-                head = await self.reader.readuntil(b"\r\n\r\n")
-                status, headers = _head(head)
-                if status < 200 and status != 101:
-                    return await self.answer(has_body=has_body)
+    async def answer(self, *, has_body: bool = True, seconds: float | None = None) -> Got | None:
+        """The next answer, 100 Continue passed over; None when the connection ended instead.
+
+        With `seconds` also None when there is none by then; without, that is a TimeoutError.
+        """
+        try:
+            async with asyncio.timeout(seconds or ANSWER_S):
+                status, headers = 100, dict[bytes, bytes]()
+                while status < 200 and status != 101:
+                    status, headers = _head(await self.reader.readuntil(b"\r\n\r\n"))
                 body = await self._body(headers) if has_body and status != 101 else b""
-            except (asyncio.IncompleteReadError, OSError):
-                return None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        except TimeoutError:
+            if seconds is None:
+                raise
+            return None
         return Got(status, headers, body)
 
     async def _body(self, headers: dict[bytes, bytes]) -> bytes:
@@ -238,3 +244,15 @@ async def said(edge: Edge, name: str, *lines: str, target: str = "/", body: str 
         head = [f"{method} {target} HTTP/1.1", f"Host: {edge.host(name)}", *lines, "", body]
         await wire.send("\r\n".join(head).encode("latin-1"))
         return await wire.answer()
+
+
+async def nothing_is_left_over(edge: Edge, open_vm: Recorder) -> None:
+    """What the VM got has one reading, and whoever comes next gets their own answers."""
+    assert not open_vm.unread
+    assert all(request.is_plain for request in open_vm.seen), open_vm.raw
+    assert not any(b"smuggled" in request.target for request in open_vm.seen)
+    for number in range(3):
+        got = await said(edge, "open", target=f"/innocent-{number}")
+        assert got is not None
+        assert got.status == 200
+        assert got.body == f"open /innocent-{number}".encode()
