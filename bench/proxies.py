@@ -22,6 +22,7 @@ from joserfc.jwk import OctKey
 
 from atoll.config import Config
 from atoll.domain.account import Published
+from atoll.domain.sharing import EVERY_PORT, Opening
 from atoll.domain.web import TOKEN_COOKIE
 from atoll.doors.edge import decide, haproxy
 from atoll.doors.edge.certs import Authority
@@ -172,8 +173,7 @@ def _vm(name: str) -> Published:
         vm_name=name,
         address=UPSTREAM,
         port=UPSTREAM_PORT,
-        is_public=False,
-        accounts=frozenset({ACCOUNT}),
+        openings=frozenset({Opening(account=ACCOUNT, port=EVERY_PORT)}),
     )
 
 

@@ -160,7 +160,7 @@ class TestForms:
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://other.atoll.localhost",
                                         "https://web.atoll.localhost.evil", "", "file://"])  # fmt: skip
-    @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c", "x"])
+    @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "x"])
     async def test_another_pages_socket_is_refused(
         self, edge: Edge, ann: Account, web: Recorder, origin: str, upgrade: str
     ) -> None:

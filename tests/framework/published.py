@@ -1,27 +1,39 @@
-"""VMs that a test puts before the edge."""
+"""VMs as the edge is told of them, in the few words most tests need."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from atoll.domain.account import Account, Published
+from atoll.domain.sharing import EVERY_PORT, EVERYBODY, Opening
 
 
-def private(name: str, address: str | None, *accounts: Account, port: int = 8000) -> Published:
+def openings(
+    accounts: Collection[str] = (), *, is_public: bool = False, port: int = 8000
+) -> frozenset[Opening]:
+    """These accounts may open everything; with `is_public` everybody the VM's own port."""
+    owned = {Opening(account=account, port=EVERY_PORT) for account in accounts}
+    return frozenset(owned | ({Opening(account=EVERYBODY, port=port)} if is_public else set()))
+
+
+def published(
+    name: str,
+    address: str | None,
+    accounts: Collection[str] = (),
+    *,
+    is_public: bool = False,
+    port: int = 8000,
+) -> Published:
+    """A VM."""
+    opened = openings(accounts, is_public=is_public, port=port)
+    return Published(vm_name=name, address=address, port=port, openings=opened)
+
+
+def private(name: str, address: str | None, *accounts: Account) -> Published:
     """Only these accounts may open it."""
-    return Published(
-        vm_name=name,
-        address=address,
-        port=port,
-        is_public=False,
-        accounts=frozenset(account.id for account in accounts),
-    )
+    return published(name, address, [account.id for account in accounts])
 
 
-def public(name: str, address: str | None, owner: Account, port: int = 8000) -> Published:
-    """Everybody may open its default port."""
-    return Published(
-        vm_name=name,
-        address=address,
-        port=port,
-        is_public=True,
-        accounts=frozenset({owner.id}),
-    )
+def public(name: str, address: str | None, owner: Account) -> Published:
+    """Everybody may open its own port."""
+    return published(name, address, [owner.id], is_public=True)
