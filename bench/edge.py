@@ -1,210 +1,155 @@
-"""Authenticated HTTPS through the edge against plain HAProxy to the same upstream, one thread each.
+"""Authenticated HTTPS through the edge beside plain HAProxy, Caddy and nginx, to the same upstream.
 
-    .venv/bin/python bench/edge.py [seconds] > edge.json
+    python bench/edge.py [seconds] > edge.json
 
-Needs haproxy and wrk. The upstream is a second HAProxy that answers by itself. The two are measured
-in turns and the medians compared: by requests per second, and by the CPU time HAProxy spends on a
-request, which does not depend on what else the machine's cores do. Goal: 0.55 or more.
+Needs haproxy, nginx, caddy, wrk, h2load. Caddy asks an authority that says yes by `forward_auth`,
+nginx by `auth_request`, as an identity-aware proxy does. All have one thread and are
+measured in turns, and the medians compared: requests per second; the CPU time of the proxy for a
+request, which does not depend on what else the machine's cores do; latency at a rate that none finds
+hard, beside the upstream asked directly; memory for idle connections.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import platform
 import re
-import resource
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
-from joserfc import jwt
-from joserfc.jwk import OctKey
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from atoll.config import Config
-from atoll.domain.account import Published
-from atoll.domain.sharing import EVERY_PORT, Opening
-from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.edge import decide, haproxy
-from atoll.doors.edge.certs import Authority
-from atoll.doors.edge.files import Files
+from bench.proxies import HOST, UPSTREAM, UPSTREAM_PORT, Proxy, cookie, running  # noqa: E402
 
-ROUNDS, CONNECTIONS, GOAL = 5, 32, 0.55
-KEY = "5e" * 32
-HOST = "web.atoll.localhost"
-EDGE_PORT, PLAIN_PORT, UPSTREAM_PORT, UPSTREAM = 18443, 18444, 18000, "127.0.1.1"
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+ROUNDS, CONNECTIONS, GOAL = 5, 32, 0.6
+CLIENTS, RATE_EACH, WARM_UP_S = (
+    8,
+    50,
+    1,
+)  # 400 requests a second in all: a tenth of what the slowest does
+IDLE = 2_000  # each measured, then told per 10,000: the client has a limit of descriptors, too
 
 
 def main(seconds: int) -> None:
     """Measure and print JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        processes = [
-            _start(root / "upstream.cfg", _upstream()),
-            _start(root / "edge.cfg", _edge(root)),
-            _start(root / "plain.cfg", _plain(root)),
-        ]
-        try:
-            _wait_for_ports()
-            edge, plain = processes[1].pid, processes[2].pid
-            rounds = [
-                (_measure(edge, EDGE_PORT, seconds), _measure(plain, PLAIN_PORT, seconds))
-                for _ in range(ROUNDS)
-            ]
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait()
-    print(json.dumps(_report(rounds, seconds), indent=1))
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as proxies:
+        flood: dict[str, list[tuple[float, float]]] = {name: [] for name in proxies}
+        waits: dict[str, list[float]] = {name: [] for name in ("direct", *proxies)}
+        for number in range(ROUNDS):
+            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
+            for name, proxy in proxies.items():
+                flood[name].append(_flood(proxy, seconds))
+            direct = f"http://{UPSTREAM}:{UPSTREAM_PORT}/"
+            for name, url in {"direct": direct, **{n: p.url for n, p in proxies.items()}}.items():
+                waits[name] += _waits(url, seconds, Path(folder) / "waits")
+        idle = {name: _idle_kib(proxy) for name, proxy in proxies.items()}
+    print(json.dumps(_report(flood, waits, idle, seconds), indent=1))
 
 
 def _report(
-    rounds: list[tuple[tuple[float, float], tuple[float, float]]], seconds: int
-) -> dict[str, object]:
-    rate = [statistics.median(side[i][0] for side in rounds) for i in (0, 1)]
-    cpu = [statistics.median(side[i][1] for side in rounds) for i in (0, 1)]
+    flood: dict[str, list[tuple[float, float]]],
+    waits: dict[str, list[float]],
+    idle: dict[str, float],
+    seconds: int,
+) -> dict[str, Any]:
+    rate = {name: statistics.median(one[0] for one in all_) for name, all_ in flood.items()}
+    cpu = {name: statistics.median(one[1] for one in all_) for name, all_ in flood.items()}
     version = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout
     return {
-        "what": "HTTPS, authenticated, against plain HAProxy",
+        "what": "HTTPS, authenticated, beside plain HAProxy, Caddy forward_auth, nginx auth_request",
         "goal": GOAL,
-        "ratio_requests": round(rate[0] / rate[1], 3),
-        "ratio_cpu": round(cpu[1] / cpu[0], 3),
-        "edge_requests_per_second": round(rate[0]),
-        "plain_requests_per_second": round(rate[1]),
-        "edge_cpu_us_per_request": round(cpu[0], 2),
-        "plain_cpu_us_per_request": round(cpu[1], 2),
-        "rounds": len(rounds),
+        "ratio_requests": {name: round(rate[name] / rate["plain"], 3) for name in rate},
+        "ratio_cpu": {name: round(cpu["plain"] / cpu[name], 3) for name in cpu},
+        "requests_per_second": {name: round(rate[name]) for name in rate},
+        "cpu_us_per_request": {name: round(cpu[name], 2) for name in cpu},
+        "latency_us": {
+            name: {
+                "p50": round(_percentile(all_, 50)),
+                "p99": round(_percentile(all_, 99)),
+                "count": len(all_),
+            }
+            for name, all_ in waits.items()
+        },
+        "idle_mib_per_10000": {name: round(kib * 10_000 / 1024, 1) for name, kib in idle.items()},
+        "idle_measured": IDLE,
+        "rounds": ROUNDS,
         "seconds_each": seconds,
         "connections": CONNECTIONS,
+        "latency_at_per_second": CLIENTS * RATE_EACH,
         "host": {
             "cpus": os.cpu_count(),
             "machine": platform.machine(),
             "kernel": platform.release(),
             "haproxy": version.split()[2],
+            "caddy": _said("caddy", "version").split()[0],
+            "nginx": _said("nginx", "-v").rpartition("/")[2],
         },
-    }
-
-
-def _upstream() -> str:
-    return f"""\
-global
-    nbthread 1
-defaults
-    mode http
-    timeout client 60s
-    timeout server 60s
-    timeout connect 5s
-frontend upstream
-    bind {UPSTREAM}:{UPSTREAM_PORT}
-    http-request return status 200 content-type text/plain string "hello from a VM"
-"""
-
-
-def _plain(root: Path) -> str:
-    return f"""\
-global
-    nbthread 1
-defaults
-    mode http
-    timeout client 60s
-    timeout server 60s
-    timeout connect 5s
-frontend plain
-    bind 127.0.0.1:{PLAIN_PORT} ssl crt {Files(root / "run" / "edge").certificate} alpn h2,http/1.1
-    default_backend vm
-backend vm
-    http-reuse safe
-    server vm {UPSTREAM}:{UPSTREAM_PORT}
-"""
-
-
-def _edge(root: Path) -> str:
-    """The real rules and their files; only thread count, ports and limits are the bench's."""
-    config = Config.model_validate({"paths": {"run": root / "run"}})
-    files = Files(config.edge_run)
-    for folder in (files.pages, files.maps, files.certificate.parent, files.socket.parent):
-        folder.mkdir(parents=True)
-    leaf = Authority(root, config.https.domain).leaf(files.certificate, now=dt.datetime.now(dt.UTC))
-    files.certificate.write_bytes(leaf or b"")
-    names = ["web", *(f"vm-{n}-x" for n in range(500))]
-    vms = [
-        Published(
-            vm_name=name, address=UPSTREAM, port=UPSTREAM_PORT,
-            openings=frozenset({Opening(account="acct-000000000001", port=EVERY_PORT)}),
-        )
-        for name in names
-    ]  # fmt: skip
-    maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"))
-    for table, entries in maps.tables().items():
-        files.map(table).write_text("".join(f"{k} {v}\n" for k, v in entries.items()))
-    rendered = haproxy.render(
-        config,
-        session_key=KEY,
-        limits=haproxy.Limits(requests_per_10s=100_000_000),
-        binds=haproxy.Binds(secure=f"127.0.0.1:{EDGE_PORT}", plain="127.0.0.1:18445"),
-    )
-    for name, text in rendered.items():
-        (files.root / name).write_text(text)
-    return rendered["haproxy.cfg"].replace("global\n", "global\n    nbthread 1\n", 1)
-
-
-def _start(path: Path, text: str) -> subprocess.Popen[bytes]:
-    path.write_text(text)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20_000)), hard))
-    return subprocess.Popen(["haproxy", "-db", "-f", str(path)], stderr=subprocess.DEVNULL)
-
-
-def _wait_for_ports() -> None:
-    deadline = time.monotonic() + 10
-    while subprocess.run(_curl(EDGE_PORT), capture_output=True, check=False).stdout != b"200":
-        if time.monotonic() > deadline:
-            raise SystemExit("the edge does not answer 200")
-        time.sleep(0.1)
-
-
-def _curl(port: int) -> list[str]:
-    return [
-        "curl", "-sko", "/dev/null", "-w", "%{http_code}", "-H", f"Host: {HOST}",
-        "-H", f"Cookie: {_cookie()}", f"https://127.0.0.1:{port}/",
-    ]  # fmt: skip
-
-
-def _cookie() -> str:
-    claims = {
-        "aud": HOST, "sub": "acct-000000000001", "email": "ann@example.com", "sid": "5e" * 16,
-        "iat": int(time.time()), "exp": int(time.time()) + 3600,
     }  # fmt: skip
-    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(KEY.encode()))
-    return f"{TOKEN_COOKIE}={token}; theme=dark"
 
 
-def _measure(pid: int, port: int, seconds: int) -> tuple[float, float]:
+def _flood(proxy: Proxy, seconds: int) -> tuple[float, float]:
     """Requests per second, and microseconds of CPU per request."""
-    before = _cpu_s(pid)
-    out = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", f"Host: {HOST}",
-         "-H", f"Cookie: {_cookie()}", f"https://127.0.0.1:{port}/"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    if "Non-2xx" in out:
-        raise SystemExit(f"port {port} refused requests:\n{out}")
+    before = proxy.cpu_s()
+    out = _said(
+        "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", f"Cookie: {cookie()}", proxy.url
+    )
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise SystemExit(f"{proxy.name} refused requests:\n{out}")
     count = re.search(r"(\d+) requests in", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
     assert count is not None
     assert rate is not None
-    return float(rate[1]), (_cpu_s(pid) - before) / int(count[1]) * 1e6
+    return float(rate[1]), (proxy.cpu_s() - before) / int(count[1]) * 1e6
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+def _waits(url: str, seconds: int, log: Path) -> list[float]:
+    """How long each answer took, in microseconds, at a fixed moderate rate."""
+    log.unlink(missing_ok=True)
+    out = _said(
+        "h2load", "--h1", "-t1", f"-c{CLIENTS}", f"--rps={RATE_EACH}", f"-D{seconds}",
+        f"--warm-up-time={WARM_UP_S}", f"--log-file={log}", "-H", f"Cookie: {cookie()}", url,
+    )  # fmt: skip
+    rows = [line.split() for line in log.read_text().splitlines()]
+    if not rows or any(status != "200" for _, status, _ in rows):
+        raise SystemExit(f"{url} refused requests:\n{out}")
+    return [float(microseconds) for _, _, microseconds in rows]
+
+
+def _idle_kib(proxy: Proxy) -> float:
+    """Memory that one more connection takes which has asked once and is silent now."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    request = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie()}\r\n\r\n".encode()
+    before, held = proxy.memory_kib(), []
+    try:
+        for _ in range(IDLE):
+            plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+            held.append(context.wrap_socket(plain, server_hostname=HOST))
+            held[-1].sendall(request)
+            if not held[-1].recv(4096).startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"{proxy.name} refused connection {len(held)}")
+        return (proxy.memory_kib() - before) / IDLE
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def _said(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
 
 
 if __name__ == "__main__":

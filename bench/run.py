@@ -121,19 +121,52 @@ def _script(
 
 def _edge() -> list[Row]:
     said = _script("edge.py", "2")
-    ratio = said["ratio_cpu"]
+    rate, cpu, waits = said["ratio_requests"], said["ratio_cpu"], said["latency_us"]
+    others = max(rate["caddy"], rate["nginx"])
+    runs = f"{said['rounds']} of {said['seconds_each']} s each, in turns"
+    idle, host = said["idle_mib_per_10000"], said["host"]
     return [
         Row(
             what="HTTPS, authenticated, beside plain HAProxy to the same upstream, one thread each",
-            goal="≥ 0.55",
-            measured=f"{said['ratio_requests']:.2f} by requests, {ratio:.2f} by CPU per request",
-            met=min(said["ratio_requests"], ratio) >= said["goal"],
-            runs=f"{said['rounds']} of {said['seconds_each']} s each, in turns",
-            remarks=f"{said['edge_cpu_us_per_request']:.0f} µs of CPU per request, plain "
-            f"{said['plain_cpu_us_per_request']:.0f} µs; HAProxy {said['host']['haproxy']}",
+            goal="≥ 0.6, ahead of Caddy's forward_auth and nginx's auth_request to a no-op",
+            measured=f"{rate['atoll']:.2f} by requests, {cpu['atoll']:.2f} by CPU per request; "
+            f"Caddy {rate['caddy']:.2f}, nginx {rate['nginx']:.2f} by requests",
+            met=rate["atoll"] >= said["goal"] and rate["atoll"] > others,
+            runs=runs,
+            remarks="µs of the proxy's CPU per request: "
+            + ", ".join(f"{name} {us:.0f}" for name, us in said["cpu_us_per_request"].items())
+            + f". HAProxy {host['haproxy']}, Caddy {host['caddy']}, nginx {host['nginx']}",
             raw=said,
-        )
+        ),
+        Row(
+            what=f"the same at {said['latency_at_per_second']} requests per second: p50 and p99 that "
+            "the proxy adds to the upstream asked directly, beside plain HAProxy's",
+            goal="–",
+            measured=f"{_added(waits, 'atoll', 'p50') / _added(waits, 'plain', 'p50'):.2f}, "
+            f"{_added(waits, 'atoll', 'p99') / _added(waits, 'plain', 'p99'):.2f}",
+            met=None,
+            runs=runs,
+            remarks="added, ms: "
+            + ", ".join(
+                f"{name} {_added(waits, name, 'p50') / 1000:.2f} and "
+                f"{_added(waits, name, 'p99') / 1000:.2f}"
+                for name in rate
+            ),
+        ),
+        Row(
+            what="memory for 10,000 idle TLS connections, beside plain HAProxy",
+            goal="–",
+            measured=f"{idle['atoll'] / idle['plain']:.2f} ({idle['atoll']:.0f} MiB)",
+            met=None,
+            runs=f"{said['idle_measured']} connections",
+            remarks=", ".join(f"{name} {mib:.0f} MiB" for name, mib in idle.items())
+            + "; the process alone, without the kernel's sockets",
+        ),
     ]
+
+
+def _added(waits: dict[str, dict[str, float]], name: str, percentile: str) -> float:
+    return max(waits[name][percentile] - waits["direct"][percentile], 1.0)
 
 
 def _gateway() -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from atoll.domain.account import Published
+from atoll.domain.account import Account, Published
 from atoll.domain.sharing import EVERY_PORT, EVERYBODY, Opening
 
 
@@ -27,3 +27,13 @@ def published(
     """A VM."""
     opened = openings(accounts, is_public=is_public, port=port)
     return Published(vm_name=name, address=address, port=port, openings=opened)
+
+
+def private(name: str, address: str | None, *accounts: Account) -> Published:
+    """Only these accounts may open it."""
+    return published(name, address, [account.id for account in accounts])
+
+
+def public(name: str, address: str | None, owner: Account) -> Published:
+    """Everybody may open its own port."""
+    return published(name, address, [owner.id], is_public=True)

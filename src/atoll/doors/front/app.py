@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -102,6 +103,8 @@ class Hosts:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            scope = {**scope, "headers": _with_plain_cookies(scope["headers"])}
         if scope["type"] == "websocket":
             await self._socket(scope, receive, send)
             return
@@ -133,4 +136,19 @@ class Hosts:
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
 
 
+def _with_plain_cookies(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without cookies that hold anything but printable ASCII.
+
+    Starlette strips each name by Python's idea of a blank, so it would read `\\xa0__Host-x` as
+    `__Host-x`: a name that browsers let every page of a VM set for the whole domain.
+    """
+    plain = []
+    for name, value in headers:
+        if name == b"cookie" and not _PLAIN.fullmatch(value):
+            value = b";".join(pair for pair in value.split(b";") if _PLAIN.fullmatch(pair))
+        plain.append((name, value))
+    return plain
+
+
+_PLAIN = re.compile(rb"[ -~]*")
 _elsewhere = JSONResponse({"code": "not-found", "error": "not served here"}, status_code=421)
