@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 from atoll.base.errors import AtollError
 from atoll.config import Config
-from atoll.doctor import machine, running
+from atoll.doctor import machine, mail, running
 from atoll.doctor.finding import Finding, missing, ok
 
 
@@ -25,4 +26,5 @@ async def examine(
         first,
         *await machine.examine(config, is_running=is_running),
         *await running.examine(config, processes),
+        await asyncio.to_thread(mail.examine, config),
     ]

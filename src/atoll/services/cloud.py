@@ -26,9 +26,15 @@ from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
+from atoll.services.mail import Mail
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
-from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
+from atoll.services.rehearsal import (
+    RehearsalEngine,
+    RehearsalJournal,
+    RehearsalMail,
+    RehearsalStore,
+)
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
@@ -54,6 +60,7 @@ class Cloud:
         facts: Facts | None = None,
         locks: VmLocks | None = None,
         journal: type[Journal] = Journal,
+        mail: type[Mail] = Mail,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -61,6 +68,7 @@ class Cloud:
         self.changes = Changes(also=self.news)  # of what the edge shows
         self.facts = facts or Facts(engine=engine, changes=self.changes)
         self.now = now
+        self.mail = mail(config, now=now)
         self._store = store
         self._engine = engine
         self._locks = locks = locks or VmLocks()
@@ -135,6 +143,7 @@ class Cloud:
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.mail.run())
 
     @property
     def store(self) -> Store:
@@ -152,6 +161,7 @@ class Cloud:
             facts=self.facts,
             locks=self._locks,
             journal=RehearsalJournal,
+            mail=RehearsalMail,
         )
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
