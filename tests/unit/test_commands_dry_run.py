@@ -22,7 +22,8 @@ from atoll.domain.account import Scope
 from atoll.domain.operation import OpKind
 from atoll.rpc.messages import GIB, Outcome, Pause, Restart, Stop, VmState
 from atoll.services.rehearsal import QUESTIONS, RehearsalEngine, RehearsalStore, Rehearsed
-from atoll.store import operations, vms
+from atoll.store import operations, passkeys, sessions, vms
+from atoll.store.passkeys import Passkey
 from atoll.store.schema import accounts, metadata, ssh_keys
 from atoll.store.schema import vms as vms_table
 from fakes.engine import FakeEngine
@@ -105,6 +106,18 @@ WORKS: dict[str, dict[str, str]] = {
     "defaults delete": {
         "defaults delete atoll new.setup-script": "would remove the default new.setup-script"
     },
+    "passkey rm": {"passkey rm phone": "would remove passkey phone"},
+    "session rm": {
+        "session rm aaaa": "would sign browser aaaaaaaaaaaa out",
+        "session rm --all": "would sign browser aaaaaaaaaaaa out\nwould sign browser bbbbbbbbbbbb out",
+        "session rm --others": "would sign browser aaaaaaaaaaaa out\n"
+        "would sign browser bbbbbbbbbbbb out",
+    },
+    "invite": {
+        "invite Eve@example.com --message hi": "would invite eve@example.com by mail",
+        "invite dan@example.com --message again": "would invite dan@example.com by mail",
+    },
+    "invite rm": {"invite rm dan@example.com": "would take the invitation of dan@example.com back"},
 }
 
 FAILS = {
@@ -151,6 +164,10 @@ FAILS = {
         "defaults write atoll new.setup-script -",
     ),
     "defaults delete": ("defaults delete atoll nope", "defaults delete nope new.setup-script"),
+    "passkey rm": ("passkey rm nope",),
+    "session rm": ("session rm nope", "session rm", "session rm aaaa --all", "session rm aaa"),
+    "invite": ("invite bob@example.com", "invite nope", f"invite e@x --message {'x' * 2001}"),
+    "invite rm": ("invite rm eve@example.com", "invite rm nope"),
 }
 OF_ITS_OWN = {"ssh-key shorten"}  # its argument has to be signed; the test is below
 
@@ -166,10 +183,27 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         await made.run("ssh-key generate-api-key --label robot")
         await made.run("defaults write atoll new.setup-script true")
         await made.run("new --name hers", made.bob)
+        await made.run("invite dan@example.com")
+        await _signed_in(made, "a" * 64, "b" * 64)
+        async with made.store.begin() as tx:
+            phone = Passkey(
+                id="x", account=made.ann.account.id, name="phone", public_key=b"",
+                sign_count=0, created_at=0.0,
+            )  # fmt: skip
+            await passkeys.add(tx, phone)
         engine._put(_id(made, "off"), state=VmState.STOPPED, address=None, pid=None)
         await made.cloud.journal.resume()  # VMs are told of the key
         engine.asked.clear()
         yield made
+
+
+async def _signed_in(cloud: Control, *hashes: str) -> None:
+    end, account = cloud.clock() + 3600, cloud.ann.account.id
+    async with cloud.store.begin() as tx:
+        for hash_ in hashes:
+            await sessions.add_session(
+                tx, hash_=hash_, account=account, now=0.0, expires_at=end, user_agent=""
+            )
 
 
 def _id(cloud: Control, name: str) -> str:

@@ -24,6 +24,8 @@ def test_the_verbs_of_the_language() -> None:
         "share show", "share port", "share set-public", "share set-private",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
+        "passkey ls", "passkey rm", "session ls", "session rm",
+        "invite", "invite ls", "invite rm", "people", "mail",
         "whoami", "browser", "defaults read", "defaults write", "defaults delete",
         "billing usage", "help", "doc", "exit",
     ]  # fmt: skip

@@ -36,6 +36,10 @@ _TEXT = {
     "sign-in-link": "make a sign-in link",
     "set-default": "set the default {key}",
     "remove-default": "remove the default {key}",
+    "end-session": "sign browser {id} out",
+    "remove-passkey": "remove passkey {name}",
+    "invite": "invite {email} by mail",
+    "uninvite": "take the invitation of {email} back",
 }
 
 

@@ -13,6 +13,7 @@ from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.vm import Phase
+from atoll.domain.web import MAILED_PATH, Names
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
@@ -23,10 +24,13 @@ from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
 from atoll.services.history import History
+from atoll.services.joining import Joining
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
 from atoll.services.mail import Mail
+from atoll.services.mailed_links import MailedLinks
+from atoll.services.passkeys import Passkeys
 from atoll.services.power import Power
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import (
@@ -122,6 +126,22 @@ class Cloud:
         )
         self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
+        self.joining = Joining(
+            store=store, changes=self.changes, domains=config.accounts.domains, now=now
+        )
+        https = config.https
+        names = Names(
+            domain=https.domain, public_port=https.public_port or https.port, vm_ports=None
+        )
+        self.passkeys = Passkeys(store=store, names=names, now=now)
+        self.mailed_links = MailedLinks(
+            store=store,
+            joining=self.joining,
+            mail=self.mail,
+            base=names.url(https.domain, MAILED_PATH),
+            domain=https.domain,
+            now=now,
+        )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.history = History(store=store, now=now)
@@ -144,6 +164,7 @@ class Cloud:
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
             group.create_task(self.mail.run())
+            group.create_task(self.mailed_links.run())
 
     @property
     def store(self) -> Store:

@@ -11,14 +11,26 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
-from atoll.store import accounts, defaults, operations, sessions, vms
+from atoll.store import accounts, defaults, operations, passkeys, people, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
+from atoll.store.people import Invitation
 from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, and what changes only to be tidied on the way.
 TABLES = frozenset(
-    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions", "defaults"}
+    {
+        "vms",
+        "tags",
+        "ssh_keys",
+        "api_tokens",
+        "operations",
+        "login_codes",
+        "sessions",
+        "defaults",
+        "invitations",
+        "passkeys",
+    }
 )
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -54,6 +66,9 @@ class Picture:
     operations: Mapping[str, Operation]
     codes: frozenset[str]
     defaults: Mapping[str, str]
+    ended: frozenset[str]  # hashes of sessions
+    passkeys: frozenset[str]  # their names
+    invitations: Mapping[str, Invitation]  # of everybody: only admins change them
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -86,6 +101,9 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
+        ended=await sessions.revoked_of(tx, account),
+        passkeys=frozenset(key.name for key in await passkeys.of(tx, account)),
+        invitations={each.email: each for each in await people.invited(tx)},
     )
 
 
@@ -98,6 +116,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_token_steps(before, after),
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
         *_default_steps(before.defaults, after.defaults),
+        *_people_steps(before, after),
         *_operation_steps(before, after, started),
     )
 
@@ -227,6 +246,16 @@ def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
     if isinstance(one, SshKey) and one.user is not None:
         limits["ssh_user"] = one.user
     return limits
+
+
+def _people_steps(before: Picture, after: Picture) -> list[Step]:
+    was, now = before.invitations, after.invitations
+    return [
+        *(Step("end-session", {"id": hash_[:12]}) for hash_ in sorted(after.ended - before.ended)),
+        *(Step("remove-passkey", {"name": name}) for name in before.passkeys - after.passkeys),
+        *(Step("invite", {"email": email}) for email in now if now[email] != was.get(email)),
+        *(Step("uninvite", {"email": email}) for email in was if email not in now),
+    ]
 
 
 def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[Step]:

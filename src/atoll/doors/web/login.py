@@ -1,6 +1,7 @@
 """Signing in: a one-time link makes a session here, a handoff carries it to a VM's own host.
 
     ssh … browser      ->  /login/<code>            session cookie on the cloud's host
+                           (by mail: doors.web.mailed; by passkey: doors.web.passkeys)
     VM page, no token  ->  /login?to=<VM page>      is it ours, may they? one-time handoff code
                        ->  <VM host>/__atoll/auth   token cookie on that host, back to the page
 
@@ -30,24 +31,21 @@ from atoll.domain.web import (
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning, set_cookie
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading, Visitors
 from atoll.services.sessions import Session
 
-_TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
 _TO_S = 900
 _TO_BYTES = 2_000
+_HOW = "link"
 
 
-class SigningIn(Reading, Protocol):
+class SigningIn(Reading, Beginning, Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def redeem(self, code: str) -> Account:
         """The account of a login code, once; Denied otherwise."""
-        ...
-
-    async def new_session(self, account_id: str, *, user_agent: str = "") -> str:
-        """A new session's id."""
         ...
 
     async def revoke(self, session_id: str) -> None:
@@ -87,7 +85,7 @@ class Login:
         ssh: str,
         visitors: Visitors,
         pages: Pages,
-        session_seconds: float,
+        arriving: Arriving,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
     ) -> None:
@@ -95,7 +93,7 @@ class Login:
         self._ssh = ssh
         self._visitors = visitors
         self._pages = pages
-        self._session_s = int(session_seconds)
+        self._arriving = arriving
         self._sessions = sessions
         self._published = published
 
@@ -134,14 +132,7 @@ class Login:
             return self._pages.message(
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
-        agent = request.headers.get("user-agent", "")
-        session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        target = self._names.target(request.cookies.get(_TO_COOKIE, ""))
-        onward = f"/login?to={_url(target.authority, target.path)}" if target else "/"
-        response = RedirectResponse(onward, status_code=303)
-        _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
-        _set_cookie(response, _TO_COOKIE, "", 0)
-        return response
+        return await self._arriving.signed_in(request, account, how=_HOW)
 
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the VM page in `to`, with a code for that host."""
@@ -154,9 +145,9 @@ class Login:
             )  # fmt: skip
         session = await self._visitors.session(request)
         if session is None:
-            response = self._sign_in_first(request)
+            response = self._pages.sign_in(request)
             if target and len(to) <= _TO_BYTES:
-                _set_cookie(response, _TO_COOKIE, to, _TO_S)
+                set_cookie(response, TO_COOKIE, to, _TO_S)
             return response
         if target is None:
             return RedirectResponse("/", status_code=303)
@@ -187,7 +178,7 @@ class Login:
         token = self._sessions.mint(
             host=host, account=session.account, session_id=session.id, until=session.expires_at
         )
-        _set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
+        set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
         return response
 
     async def vm_logout(self, request: Request) -> Response:
@@ -198,7 +189,7 @@ class Login:
         if key is not None:
             await self._sessions.revoke_key(key)
         response = RedirectResponse(self._names.url(self._names.domain), status_code=303)
-        _set_cookie(response, TOKEN_COOKIE, "", 0)
+        set_cookie(response, TOKEN_COOKIE, "", 0)
         return response
 
     async def logout(self, request: Request) -> Response:
@@ -206,7 +197,7 @@ class Login:
         check_origin(request, self._names.domain)
         await self._sessions.revoke(request.cookies.get(SESSION_COOKIE, ""))
         response = RedirectResponse("/", status_code=303)
-        _set_cookie(response, SESSION_COOKIE, "", 0)
+        set_cookie(response, SESSION_COOKIE, "", 0)
         return response
 
     async def _may_open(self, account: Account, vm_name: str) -> bool:
@@ -214,19 +205,3 @@ class Login:
             vm.vm_name == vm_name and (vm.is_public or account.id in vm.accounts)
             for vm in await self._published()
         )
-
-    def _sign_in_first(self, request: Request) -> Response:
-        return self._pages.message(
-            request, "Sign in", "This page is private. Type this where your SSH key is, and open the"
-            " link it prints.", hint=f"{self._ssh} browser", status=401,
-        )  # fmt: skip
-
-
-def _url(authority: str, path: str) -> str:
-    return quote(f"https://{authority}{path}", safe="")
-
-
-def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
-    response.set_cookie(
-        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
-    )
