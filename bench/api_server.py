@@ -26,9 +26,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
 from atoll.base import ids, log  # noqa: E402
 from atoll.base.aio import TaskGroup  # noqa: E402
+from atoll.base.limits import Limits  # noqa: E402
 from atoll.domain.vm import Phase, VmRecord  # noqa: E402
 from atoll.domain.web import SESSION_COOKIE  # noqa: E402
-from atoll.doors.api.limits import Limits  # noqa: E402
 from atoll.doors.front.serve import serve  # noqa: E402
 from atoll.rpc.messages import GIB, Spec, Vm, VmState  # noqa: E402
 from atoll.services.sessions import Sessions  # noqa: E402

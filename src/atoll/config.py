@@ -10,9 +10,15 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from atoll.base.errors import Invalid
 
@@ -21,6 +27,7 @@ DEFAULT_PATH = Path("/etc/atoll/atoll.toml")
 _LIST = "all settings: ATOLL_CONFIG=/dev/null atoll config show"
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?$")]
+Sender = Annotated[str, StringConstraints(pattern=r"^([a-z0-9._+-]{1,64}@[a-z0-9.-]{1,190})?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -169,6 +176,39 @@ class Control(Section):
     )
 
 
+class Mail(Section):
+    """How mail leaves: invitations and sign-in links."""
+
+    host: str = Field(
+        "",
+        description="SMTP server; empty: mail stays on this machine, where admins read it at /mail",
+    )
+    port: Port = Field(587, description="of that server")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="starttls or tls, its certificate is checked; none where the server is this machine",
+    )
+    user: str = Field("", description="whom to log in as; empty: nobody")
+    password_file: Path | Literal[""] = Field(
+        "", description="file with that user's password, readable by `control.user`"
+    )
+    ca_file: Path | Literal[""] = Field(
+        "",
+        description="certificates (PEM) to trust in place of the system's, for a server of yours",
+    )
+    sender: Sender = Field(
+        "", description="address mail comes from; empty: atoll@ and the cloud's domain"
+    )
+
+
+class Accounts(Section):
+    """Who may have an account besides those that are invited."""
+
+    domains: tuple[Domain, ...] = Field(
+        (), description="e-mail domains whose addresses may join by themselves, as example.com"
+    )
+
+
 class Config(Section):
     """Everything that can be set."""
 
@@ -179,6 +219,8 @@ class Config(Section):
     ssh: Ssh = Ssh()
     https: Https = Https()
     control: Control = Control()
+    mail: Mail = Mail()
+    accounts: Accounts = Accounts()
 
     @property
     def pool(self) -> Path:
@@ -189,6 +231,16 @@ class Config(Section):
     def control_state(self) -> Path:
         """The store and the keys of control; owned by `control.user`."""
         return self.paths.state / "control"
+
+    @property
+    def mail_folder(self) -> Path:
+        """Mail that stays here: all of it without an SMTP server, else what could not be sent."""
+        return self.control_state / "mail"
+
+    @property
+    def mail_sender(self) -> str:
+        """Whom mail comes from."""
+        return self.mail.sender or f"atoll@{self.https.domain}"
 
     @property
     def engine_socket(self) -> Path:

@@ -113,6 +113,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         library=library,
         language=language,
         sessions=sessions,
+        mailed_links=cloud.mailed_links,
+        passkeys=cloud.passkeys,
         published=cloud.published,
         changes=cloud.news,
         terminals=terminals,

@@ -17,7 +17,8 @@ from atoll.domain.account import Account, Scope
 from atoll.domain.audit import Act, Entry, Head, Record, linked
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.sharing import Grant, Level, Link, Who
-from atoll.domain.team import Invitation, Role, Team
+from atoll.domain.team import Invitation as TeamInvitation
+from atoll.domain.team import Role, Team
 from atoll.domain.usage import Growth, Range, Sizes, Use
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store import (
@@ -29,6 +30,8 @@ from atoll.store import (
     grants,
     history,
     operations,
+    passkeys,
+    people,
     samples,
     schema,
     sessions,
@@ -41,6 +44,8 @@ from atoll.store.audit import Meant, Which
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
 from atoll.store.grants import Asking, Request
+from atoll.store.passkeys import Passkey
+from atoll.store.people import Invitation, Mailed
 from atoll.store.sessions import TokenRow
 from atoll.store.teams import Member
 from atoll.store.written import tables_written
@@ -569,6 +574,87 @@ class StoreContract:
                 query = text(f"SELECT count(*) FROM {table}")
                 assert (await tx.execute(query)).scalar_one() == 0
 
+    async def test_an_invitation_is_one_per_address_and_has_its_time(self, store: Store) -> None:
+        first = Invitation(
+            email="eve@example.com", invited_by=ANN.id, message="", created_at=1.0, expires_at=10.0
+        )
+        again = replace(first, message="come", expires_at=20.0)
+        async with filled(store) as tx:
+            await people.put_invitation(tx, first)
+            await people.put_invitation(tx, again)
+        async with store.begin() as tx:
+            assert await people.invited(tx) == (again,)
+            assert await people.invitation(tx, first.email, now=19.0) == again
+            assert await people.invitation(tx, first.email, now=20.0) is None
+            assert await people.drop_invitation(tx, first.email)
+            assert not await people.drop_invitation(tx, first.email)
+
+    async def test_a_mailed_link_is_one_per_browser_and_used_once(self, store: Store) -> None:
+        first = Mailed(
+            hash="h1", short_hash="s", browser="b1", email="eve@example.com", expires_at=10.0
+        )
+        second, other = replace(first, hash="h2"), replace(first, hash="h3", browser="b2")
+        async with filled(store) as tx:
+            for mailed in (first, second, other):
+                await people.put_mailed(tx, mailed, now=1.0)
+        async with store.begin() as tx:
+            assert await people.mailed(tx, hash_="h1", now=1.0) is None
+            assert await people.mailed(tx, hash_="h2", now=1.0) == second
+            assert await people.mailed(tx, browser="b2", now=1.0) == other
+            assert await people.mailed(tx, browser="b2", now=10.0) is None
+
+        async def use() -> bool:
+            async with store.begin() as tx:
+                return await people.use_mailed(tx, "h2")
+
+        assert sorted(await together(*(use() for _ in range(4)))) == [False, False, False, True]
+        async with store.begin() as tx:
+            await people.put_mailed(tx, replace(first, expires_at=30.0), now=10.0)
+            rows = (await tx.execute(text("SELECT hash FROM mailed_codes"))).scalars().all()
+            assert rows == ["h1"], "what is over goes"
+
+    async def test_a_passkey_counts_up_and_goes_with_its_account(self, store: Store) -> None:
+        key = Passkey(
+            id="x", account=BOB.id, name="phone", public_key=bytes(range(256)),
+            sign_count=2**32 - 2, created_at=1.0,
+        )  # fmt: skip
+        async with filled(store) as tx:
+            await passkeys.add(tx, key)
+        async with store.begin() as tx:
+            assert await passkeys.find(tx, "x") == (BOB, key)
+            assert await passkeys.of(tx, BOB.id) == (key,)
+            assert await passkeys.find(tx, "y") is None
+            assert await passkeys.used(tx, key, sign_count=2**32 - 1, now=5.0)
+            assert not await passkeys.used(tx, key, sign_count=2**32 - 1, now=6.0)
+            used = replace(key, sign_count=2**32 - 1, last_used_at=5.0)
+            assert await passkeys.of(tx, BOB.id) == (used,)
+        async with store.begin() as tx:
+            await tx.execute(delete(schema.accounts).where(schema.accounts.c.id == BOB.id))
+            assert await passkeys.find(tx, "x") is None
+
+    async def test_sessions_are_listed_while_they_live_and_end_by_name(self, store: Store) -> None:
+        async with filled(store) as tx:
+            for hash_, now, end in (("a", 1.0, 9.0), ("b", 2.0, 90.0), ("c", 3.0, 90.0)):
+                await sessions.add_session(
+                    tx, hash_=hash_, account=ANN.id, now=now, expires_at=end, user_agent="x",
+                    source="192.0.2.1", how="mail",
+                )  # fmt: skip
+        async with store.begin() as tx:
+            await sessions.session_seen(tx, "b", now=5.0, source="192.0.2.2")
+            live = await sessions.sessions_of(tx, ANN.id, now=10.0)
+            assert [(row.hash, row.last_seen_at, row.source) for row in live] == [
+                ("b", 5.0, "192.0.2.2"),
+                ("c", 3.0, "192.0.2.1"),
+            ]
+            assert await sessions.sessions_of(tx, BOB.id, now=10.0) == ()
+            await sessions.revoke_some(tx, ["b"], now=10.0)
+            assert await sessions.revoked_of(tx, ANN.id) == {"b"}
+            assert [row.hash for row in await sessions.sessions_of(tx, ANN.id, now=10.0)] == ["c"]
+            seen = {each.email: each.last_seen_at for each in await people.everybody(tx)}
+            assert seen == {ANN.email: 5.0, BOB.email: None}
+            (own,) = await people.everybody(tx, account=BOB.id)
+            assert own.email == BOB.email
+
     async def test_a_writer_and_what_it_has_not_committed_are_told_apart(
         self, store: Store
     ) -> None:
@@ -864,7 +950,7 @@ class StoreContract:
             assert isinstance(caught.value.__cause__, IntegrityError)
 
     async def test_invitations_to_teams(self, store: Store) -> None:
-        first = Invitation(team=DESIGN.id, email="x@y", role=Role.MEMBER, invited_by=ANN.id,
+        first = TeamInvitation(team=DESIGN.id, email="x@y", role=Role.MEMBER, invited_by=ANN.id,
                            created_at=1.0, expires_at=5.0)  # fmt: skip
         again = replace(first, role=Role.ADMIN, created_at=2.0, expires_at=6.0)
         other = replace(first, team=OPS.id, invited_by=BOB.id, created_at=3.0)

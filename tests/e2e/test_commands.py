@@ -547,6 +547,27 @@ def _wrong(done: Finished) -> list[str]:
     return [f"{what}: {text[:300]!r}" for what in found]
 
 
+async def test_people_invitations_mail_and_sessions(atoll: Atoll) -> None:
+    invited = await asked(atoll, "invite eve@example.com --message 'come and see'")
+    assert invited["email"] == "eve@example.com"
+    listed = await asked(atoll, "invite ls")
+    assert [one["email"] for one in listed["invitations"]] == ["eve@example.com"]
+    await asked(atoll, "invite rm eve@example.com")
+    assert (await asked(atoll, "people"))["people"][0]["admin"] is True
+
+    async def mailed() -> bool | None:
+        return bool((await asked(atoll, "mail"))["letters"]) or None
+
+    await poll(mailed, seconds=20, what="the invitation, in the Maildir")
+    assert "come and see" in await told(atoll, "mail")
+    assert (await asked(atoll, "passkey ls"))["passkeys"] == []
+    _used.add("passkey rm")  # one is made by a browser only: tests/engine/test_web_sign_in.py
+    none = await atoll.ssh("passkey rm phone", check=False)
+    assert (none.code, b"not found" in none.err) == (66, True)
+    await asked(atoll, "session rm --all")
+    assert (await asked(atoll, "session ls"))["sessions"] == []
+
+
 async def test_every_verb_was_run(atoll: Atoll, vm: str) -> None:
     """The last of the module: help and this file name the same verbs."""
     commands = json.loads((await atoll.ssh("help", "--json")).out)["commands"]

@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 BOTH = [("desktop", "light"), ("phone", "dark")]  # colours do not depend on the width
 NAME = "a-name-as-long-as-a-person-would-think-of-for-a-vm"
 PAGES = ("/", f"/vm/{NAME}", "/vm/idle", f"/vm/{NAME}/now", f"/vm/{NAME}/charts", f"/vm/{NAME}/events",
-         f"/vm/{NAME}/log", "/keys", "/usage", "/run", "/docs", "/docs/new", "/run/new", "/run/tag",
-         "/run/ssh-key-add")  # fmt: skip
+         f"/vm/{NAME}/log", "/keys", "/people", "/login/sent", "/usage", "/run", "/docs", "/docs/new",
+         "/run/new", "/run/tag", "/run/ssh-key-add")  # fmt: skip
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")

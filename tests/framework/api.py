@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from atoll.doors.api.limits import Limits
+from atoll.base.limits import Limits
 from atoll.doors.api.run import VmRunner
 from atoll.services.sessions import Sessions
 from framework.cloud import Control
@@ -67,6 +67,7 @@ async def door(
         published=cloud.published,
         changes=cloud.news,
         ca=folder / "ca.pem",
+        ways=cloud,
         runner=runner,
         limits=limits,
     )

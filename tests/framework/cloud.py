@@ -102,7 +102,9 @@ async def control(
     client = EngineClient(socket=engine.path)
     keys = Keys(folder / "keys", now=clock)
     seen: Engine = wrap(client) if wrap else client
-    cloud = Cloud(config=config or Config(), store=store, engine=seen, keys=keys, now=clock)
+    cloud = Cloud(
+        config=_inside(config or Config(), folder), store=store, engine=seen, keys=keys, now=clock
+    )
     sessions = Sessions(
         store=store, changes=cloud.changes, key=keys.session_key, session_seconds=3600, now=clock
     )
@@ -133,6 +135,11 @@ async def control(
     finally:
         await client.close()
         await store.close()
+
+
+def _inside(config: Config, folder: Path) -> Config:
+    """What it keeps besides the store is in the folder too."""
+    return config.model_copy(update={"paths": config.paths.model_copy(update={"state": folder})})
 
 
 async def migrated() -> Path:

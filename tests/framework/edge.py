@@ -38,7 +38,7 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
-from framework.front import http
+from framework.front import http, ways_upon
 
 READY_S = 20.0
 _START = (
@@ -193,6 +193,7 @@ class Edge:
             published=self.cloud.published,
             changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
+            ways=ways_upon(store, config),
         )
         self.haproxy: asyncio.subprocess.Process | None = None
 

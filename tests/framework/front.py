@@ -7,20 +7,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 
 from atoll.base.aio import TaskGroup
 from atoll.base.errors import Unavailable
+from atoll.base.limits import Limits
 from atoll.commands.addresses import Addresses
 from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.domain.account import Caller, Published, Route
+from atoll.domain.web import MAILED_PATH
 from atoll.doors.api.app import Api
 from atoll.doors.api.exec import Callers
-from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 from atoll.doors.front.app import Front
@@ -30,7 +31,12 @@ from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
 from atoll.doors.web.witness import Recording
 from atoll.services.changes import Changes
+from atoll.services.joining import Joining
+from atoll.services.mail import Mail
+from atoll.services.mailed_links import MailedLinks
+from atoll.services.passkeys import Passkeys
 from atoll.services.sessions import Sessions
+from atoll.store.engine import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,39 @@ class Http:
             task = group.create_task(self.web.run())
             yield
             task.cancel()
+
+
+class Ways(Protocol):
+    """Ways to sign in; atoll.services.cloud.Cloud has them."""
+
+    @property
+    def mailed_links(self) -> MailedLinks:
+        """By mail."""
+
+    @property
+    def passkeys(self) -> Passkeys:
+        """By passkey."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWays:
+    """Ways upon a store alone; nobody answers what is asked for by mail."""
+
+    mailed_links: MailedLinks
+    passkeys: Passkeys
+
+
+def ways_upon(store: Store, config: Config) -> Ways:
+    """For a test without a control."""
+    names, changes = Addresses(config).names, Changes()
+    links = MailedLinks(
+        store=store,
+        joining=Joining(store=store, changes=changes),
+        mail=Mail(config),
+        base=names.url(names.domain, MAILED_PATH),
+        domain=names.domain,
+    )
+    return StoreWays(links, Passkeys(store=store, names=names))
 
 
 class NoShells:
@@ -95,6 +134,7 @@ def http(
     published: Callable[[], Awaitable[tuple[Published, ...]]],
     changes: Changes,
     ca: Path,
+    ways: Ways,
     runner: VmRunner | None = None,
     limits: Limits | None = None,
     shells: Shells | None = None,
@@ -126,6 +166,8 @@ def http(
         library=library,
         language=language,
         sessions=sessions,
+        mailed_links=ways.mailed_links,
+        passkeys=ways.passkeys,
         published=published,
         changes=changes,
         terminals=terminals,

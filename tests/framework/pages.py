@@ -98,6 +98,7 @@ class Cloud:
             published=cloud.published,
             changes=cloud.news,
             ca=self.authority,
+            ways=cloud,
         )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from queue import Queue
 
 from atoll.base.aio import TaskGroup
+from atoll.base.limits import Limits
 from atoll.domain.account import Route
-from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
 from atoll.doors.front.serve import serve
 from fakes.engine import FakeEngine

@@ -223,7 +223,7 @@ async def house(
         built = http(
             config=cloud.config, language=made.language, sessions=sessions, callers=cloud.tokens,
             answers=cloud.answers, published=cloud.published, changes=cloud.news,
-            ca=folder / "ca.pem",
+            ca=folder / "ca.pem", ways=cloud,
             shells=shells or Shells(opener=vm, language=made.language, history=cloud.history),
         )  # fmt: skip
         terminals = built.terminals

@@ -93,3 +93,14 @@ async def front(
     finally:
         server.close()
         made.cut()
+
+
+def own_certificate(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
+    """The CA to trust, and what a server shows, for `host`."""
+    now = dt.datetime.now(dt.UTC)
+    ca = new_ca(host, now=now)
+    (folder / "own-ca.pem").write_bytes(ca.certificate_pem())
+    (folder / "own.pem").write_bytes(new_leaf(ca, host, now=now).pem())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem")
+    return folder / "own-ca.pem", context

@@ -23,6 +23,7 @@ from atoll.base.errors import (
     NotFound,
     Unavailable,
 )
+from atoll.base.limits import Limits
 from atoll.commands.registry import UnknownCommand
 from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Door, Route
@@ -30,7 +31,6 @@ from atoll.doors.api import exec as door
 from atoll.doors.api import run
 from atoll.doors.api.body import BODY_BYTES
 from atoll.doors.api.exec import Exec
-from atoll.doors.api.limits import Limits
 from atoll.doors.api.run import Item
 from atoll.services.answers import Answer, Claim
 

@@ -19,7 +19,7 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
-from framework.front import Heard, http
+from framework.front import Heard, http, ways_upon
 from framework.published import published
 
 DOMAIN = "atoll.localhost"
@@ -59,7 +59,7 @@ class House:
             config=Config(), language=NoLanguage(), sessions=self.sessions,
             callers=Tokens(store=store, domain=DOMAIN), changes=Changes(),
             answers=Answers(store=store, key=bytes(32)), published=self.published,
-            ca=folder / "ca.pem", audit=self.heard,
+            ca=folder / "ca.pem", audit=self.heard, ways=ways_upon(store, Config()),
         )  # fmt: skip
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=built.app), base_url=f"https://{DOMAIN}:8443"

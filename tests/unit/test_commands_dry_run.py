@@ -23,7 +23,8 @@ from atoll.domain.operation import OpKind
 from atoll.domain.team import INVITED_S, Invitation, Role, Team
 from atoll.rpc.messages import GIB, Outcome, Pause, Restart, Stop, VmState
 from atoll.services.rehearsal import QUESTIONS, RehearsalEngine, RehearsalStore, Rehearsed
-from atoll.store import operations, teams, vms
+from atoll.store import operations, passkeys, sessions, teams, vms
+from atoll.store.passkeys import Passkey
 from atoll.store.schema import accounts, metadata, ssh_keys
 from atoll.store.schema import vms as vms_table
 from fakes.engine import FakeEngine
@@ -155,6 +156,18 @@ WORKS: dict[str, dict[str, str]] = {
         " admin",
         "team role bob@example.com member --team crew": "nothing would change",
     },
+    "passkey rm": {"passkey rm phone": "would remove passkey phone"},
+    "session rm": {
+        "session rm aaaa": "would sign browser aaaaaaaaaaaa out",
+        "session rm --all": "would sign browser aaaaaaaaaaaa out\nwould sign browser bbbbbbbbbbbb out",
+        "session rm --others": "would sign browser aaaaaaaaaaaa out\n"
+        "would sign browser bbbbbbbbbbbb out",
+    },
+    "invite": {
+        "invite Eve@example.com --message hi": "would invite eve@example.com by mail",
+        "invite dan@example.com --message again": "would invite dan@example.com by mail",
+    },
+    "invite rm": {"invite rm dan@example.com": "would take the invitation of dan@example.com back"},
 }
 
 FAILS = {
@@ -227,6 +240,10 @@ FAILS = {
         "team role ann@example.com member --team crew",
         "team role ann@example.com owner --team club",
     ),
+    "passkey rm": ("passkey rm nope",),
+    "session rm": ("session rm nope", "session rm", "session rm aaaa --all", "session rm aaa"),
+    "invite": ("invite bob@example.com", "invite nope", f"invite e@x --message {'x' * 2001}"),
+    "invite rm": ("invite rm eve@example.com", "invite rm nope"),
 }
 # Their arguments have to be signed, or made; their tests are below.
 OF_ITS_OWN = {"ssh-key shorten", "share accept", "share remove-link"}
@@ -250,6 +267,14 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         await made.run("defaults write atoll new.setup-script true")
         await made.run("new --name hers", made.bob)
         await _teams(made)
+        await made.run("invite dan@example.com")
+        await _signed_in(made, "a" * 64, "b" * 64)
+        async with made.store.begin() as tx:
+            phone = Passkey(
+                id="x", account=made.ann.account.id, name="phone", public_key=b"",
+                sign_count=0, created_at=0.0,
+            )  # fmt: skip
+            await passkeys.add(tx, phone)
         engine._put(_id(made, "off"), state=VmState.STOPPED, address=None, pid=None)
         await made.cloud.journal.resume()  # VMs are told of the key
         engine.asked.clear()
@@ -277,6 +302,15 @@ async def _teams(cloud: Control) -> None:
                 expires_at=START + INVITED_S,
             )  # fmt: skip
             await teams.invite(tx, invitation)
+
+
+async def _signed_in(cloud: Control, *hashes: str) -> None:
+    end, account = cloud.clock() + 3600, cloud.ann.account.id
+    async with cloud.store.begin() as tx:
+        for hash_ in hashes:
+            await sessions.add_session(
+                tx, hash_=hash_, account=account, now=0.0, expires_at=end, user_agent=""
+            )
 
 
 def _id(cloud: Control, name: str) -> str:

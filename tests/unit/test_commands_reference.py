@@ -28,6 +28,8 @@ def test_the_verbs_of_the_language() -> None:
         "team disable", "team add", "team remove", "team role", "team usage",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
+        "passkey ls", "passkey rm", "session ls", "session rm",
+        "invite", "invite ls", "invite rm", "people", "mail",
         "whoami", "browser", "defaults read", "defaults write", "defaults delete",
         "billing usage", "help", "doc", "exit",
     ]  # fmt: skip

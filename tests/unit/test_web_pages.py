@@ -26,10 +26,16 @@ from framework.api import Door, door
 from framework.cloud import Control, control
 from framework.forms import PageForm, forms, scripts
 
-SIGNED_IN = ("/", "/vm/web", "/vm/web/now", "/vm/web/log", "/keys", "/usage", "/run", "/run/new",
-             "/docs", "/docs/new")  # fmt: skip
-# Not lines: a session's end, a terminal, and what the list is asked for, which changes nothing.
-OWN = {"/logout": set(), "/terminal": {"kind", "vm"}, "/": {"match"}}
+SIGNED_IN = ("/", "/vm/web", "/vm/web/now", "/vm/web/log", "/keys", "/people", "/mail", "/usage", "/run",
+             "/run/new", "/docs", "/docs/new")  # fmt: skip
+# Not lines: a session's end, a terminal, what only a browser can make, and what the list is asked for,
+# which changes nothing.
+OWN = {
+    "/logout": set(),
+    "/terminal": {"kind", "vm"},
+    "/": {"match"},
+    "/passkeys": {"credential", "name"},
+}
 PAGE_BYTES = 150_000
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from atoll.commands.addresses import Addresses
 from atoll.commands.registry import Registry
 from atoll.domain.account import Caller
 from atoll.services.cloud import Cloud
+from atoll.services.sessions import Browser
 from atoll.store.engine import Store
 
 
@@ -23,6 +24,14 @@ class Sessions(Protocol):
 
     async def login_code(self, account_id: str, *, seconds: float = 600.0) -> str:
         """A one-time code that signs a browser in."""
+        ...
+
+    async def of(self, account_id: str) -> tuple[Browser, ...]:
+        """Where an account is signed in, the one seen last first."""
+        ...
+
+    async def end(self, account_id: str, keys: Collection[str]) -> None:
+        """Sign these of an account's browsers out."""
         ...
 
 

@@ -53,6 +53,10 @@ _TEXT = {
     "remove-link": "end a share link to {what}",
     "receive": "let you open {what}",
     "ask": "ask for {vm_name}",
+    "end-session": "sign browser {id} out",
+    "remove-passkey": "remove passkey {name}",
+    "invite-person": "invite {email} by mail",
+    "uninvite-person": "take the invitation of {email} back",
 }
 
 

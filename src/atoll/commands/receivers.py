@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from atoll.base.errors import NotFound
 from atoll.commands.context import Context
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.sharing import Who
 from atoll.domain.team import ONLY
 

@@ -15,7 +15,7 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag, who
 from atoll.commands.render import instant
 from atoll.commands.reply import Reply
 from atoll.commands.view import share_word
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.sharing import DEFAULT_PORT, WHOLE, Link, Who
 from atoll.domain.vm import VmRecord
 

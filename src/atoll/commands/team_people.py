@@ -11,7 +11,7 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag, one
 from atoll.commands.render import instant
 from atoll.commands.reply import Reply
 from atoll.commands.team import TEAM
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.team import ROLE_WORDS, Role
 
 VERBS = Registry()

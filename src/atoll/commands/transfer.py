@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument
 from atoll.commands.reply import Reply
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 
 VERBS = Registry()
 

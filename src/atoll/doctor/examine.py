@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 from atoll.base.errors import AtollError
 from atoll.config import Config
-from atoll.doctor import control, machine, running
+from atoll.doctor import control, machine, mail, running
 from atoll.doctor.finding import Finding, missing, ok
 from atoll.doors.local import socket_path
 
@@ -27,4 +28,5 @@ async def examine(
         *await machine.examine(config, is_running=is_running),
         *await running.examine(config, processes),
         *await control.examine(socket_path(config.paths.run)),
+        await asyncio.to_thread(mail.examine, config),
     ]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller, Door
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.operation import OpKind
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal

@@ -13,6 +13,7 @@ from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.audit import Act
+from atoll.domain.web import MAILED_PATH, Names
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
@@ -27,15 +28,24 @@ from atoll.services.facts import Engine, Facts
 from atoll.services.granting import Granting
 from atoll.services.handover import Handover
 from atoll.services.history import History
+from atoll.services.joining import Joining
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.links import Links
 from atoll.services.locks import VmLocks
+from atoll.services.mail import Mail
+from atoll.services.mailed_links import MailedLinks
+from atoll.services.passkeys import Passkeys
 from atoll.services.power import Power
 from atoll.services.publishing import Publishing
 from atoll.services.reconcile import Reconciler
 from atoll.services.records import Records
-from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
+from atoll.services.rehearsal import (
+    RehearsalEngine,
+    RehearsalJournal,
+    RehearsalMail,
+    RehearsalStore,
+)
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
@@ -65,6 +75,7 @@ class Cloud:
         facts: Facts | None = None,
         locks: VmLocks | None = None,
         journal: type[Journal] = Journal,
+        mail: type[Mail] = Mail,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -72,6 +83,7 @@ class Cloud:
         self.changes = Changes(also=self.news)  # of what the edge shows
         self.facts = facts or Facts(engine=engine, changes=self.changes)
         self.now = now
+        self.mail = mail(config, now=now)
         self._store = store
         self._engine = engine
         self._locks = locks = locks or VmLocks()
@@ -156,6 +168,27 @@ class Cloud:
             arrivals=(self.team_invitations.take_up,),
             now=now,
         )
+        self.joining = Joining(
+            store=store,
+            changes=self.changes,
+            domains=config.accounts.domains,
+            waited_for=(self.sharing.is_awaited, self.team_invitations.waits_for),
+            arrivals=(self.team_invitations.take_up,),
+            now=now,
+        )
+        https = config.https
+        names = Names(
+            domain=https.domain, public_port=https.public_port or https.port, vm_ports=None
+        )
+        self.passkeys = Passkeys(store=store, names=names, now=now)
+        self.mailed_links = MailedLinks(
+            store=store,
+            joining=self.joining,
+            mail=self.mail,
+            base=names.url(https.domain, MAILED_PATH),
+            domain=https.domain,
+            now=now,
+        )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.handover = Handover(
@@ -194,6 +227,8 @@ class Cloud:
             group.create_task(self.sharing.run())
             group.create_task(self.withdrawal.run())
             group.create_task(self.audit.run())
+            group.create_task(self.mail.run())
+            group.create_task(self.mailed_links.run())
 
     @property
     def store(self) -> Store:
@@ -211,6 +246,7 @@ class Cloud:
             facts=self.facts,
             locks=self._locks,
             journal=RehearsalJournal,
+            mail=RehearsalMail,
         )
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:

@@ -14,15 +14,16 @@ from atoll.domain.vm import Phase, VmRecord
 from atoll.services.sharing_steps import Given, given_by, sharing_steps
 from atoll.services.step import Step
 from atoll.services.team_steps import TEAM_TABLES, TeamsPicture, team_steps, teams_picture
-from atoll.store import accounts, defaults, operations, sessions, vms
+from atoll.store import accounts, defaults, operations, passkeys, people, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
+from atoll.store.people import Invitation
 from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, what changes only to be tidied on the way, and the trace of it all.
 TABLES = TEAM_TABLES | {
     *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
-    *("defaults", "grants", "links", "access_requests", "events"),
+    *("defaults", "grants", "links", "access_requests", "events", "invitations", "passkeys"),
 }
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -49,6 +50,9 @@ class Picture:
     given: Given
     teams: TeamsPicture
     emails: Mapping[str, str]  # of the owners of `vms`, by account
+    ended: frozenset[str]  # hashes of sessions
+    passkeys: frozenset[str]  # their names
+    invitations: Mapping[str, Invitation]  # of everybody: only admins change them
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -88,6 +92,9 @@ async def _picture(
         given=await given_by(tx, account),
         teams=await teams_picture(tx, account, emails.get(account, "")),
         emails=emails,
+        ended=await sessions.revoked_of(tx, account),
+        passkeys=frozenset(key.name for key in await passkeys.of(tx, account)),
+        invitations={each.email: each for each in await people.invited(tx)},
     )
 
 
@@ -102,6 +109,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
         *_default_steps(before.defaults, after.defaults),
         *sharing_steps(before.given, after.given),
+        *_people_steps(before, after),
         *_operation_steps(before, after, started),
     )
 
@@ -234,6 +242,16 @@ def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
     if isinstance(one, SshKey) and one.user is not None:
         limits["ssh_user"] = one.user
     return limits
+
+
+def _people_steps(before: Picture, after: Picture) -> list[Step]:
+    was, now = before.invitations, after.invitations
+    return [
+        *(Step("end-session", {"id": hash_[:12]}) for hash_ in sorted(after.ended - before.ended)),
+        *(Step("remove-passkey", {"name": name}) for name in before.passkeys - after.passkeys),
+        *(Step("invite-person", {"email": email}) for email in now if now[email] != was.get(email)),
+        *(Step("uninvite-person", {"email": email}) for email in was if email not in now),
+    ]
 
 
 def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[Step]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from atoll.base.errors import AtollError, Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.operation import Operation, OpKind
 from atoll.domain.sharing import Level
 from atoll.domain.team import Team, without

@@ -20,6 +20,7 @@ from atoll.rpc.messages import Console, Event, GetVm, ListVms, Message, NodeInfo
 from atoll.services.difference import TABLES, difference, pictures
 from atoll.services.facts import Engine
 from atoll.services.journal import Journal
+from atoll.services.mail import Mail
 from atoll.services.step import Step
 from atoll.store import operations
 from atoll.store.engine import Store, Tx
@@ -113,6 +114,14 @@ class RehearsalEngine:
     def events(self) -> AsyncIterator[Event]:
         """As the real one."""
         return self._engine.events()
+
+
+class RehearsalMail(Mail):
+    """Mail follows what is written down, so a dry run never comes to it."""
+
+    async def send(self, *, to: str, subject: str, text: str) -> None:
+        """A defect."""
+        raise Internal("a dry run was about to send mail")
 
 
 class RehearsalJournal(Journal):

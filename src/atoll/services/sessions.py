@@ -15,7 +15,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -23,7 +23,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from atoll.base.errors import Denied, Exhausted
+from atoll.base import log
+from atoll.base.errors import Denied, Exhausted, Unavailable
 from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
@@ -32,10 +33,13 @@ from atoll.store.engine import Store
 
 CODE_S = 600.0
 HANDOFF_S = 60.0
+SEEN_EVERY_S = 600.0
 _HANDOFFS = 10_000
 _HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
+
+_log = log.get("sessions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,20 @@ class Session:
     key: str
     account: Account
     expires_at: float
+    last_seen_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Browser:
+    """A live session as its account sees it; `key` names it and opens nothing."""
+
+    key: str
+    created_at: float
+    expires_at: float
+    last_seen_at: float | None
+    user_agent: str
+    source: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +121,10 @@ class Sessions:
 
     # -- browser sessions --------------------------------------------------------------------
 
-    async def new_session(self, account_id: str, *, user_agent: str = "") -> str:
-        """Sign a browser in; returns the id its cookie carries."""
+    async def new_session(
+        self, account_id: str, *, user_agent: str = "", source: str = "", how: str = ""
+    ) -> str:
+        """Sign a browser in; returns the id its cookie carries. `how`: link, mail, passkey, …"""
         session_id, now = secrets.token_urlsafe(32), self._now()
         async with self._store.begin() as tx:
             await rows.add_session(
@@ -114,6 +134,8 @@ class Sessions:
                 now=now,
                 expires_at=now + self._session_s,
                 user_agent=user_agent[:200],
+                source=source[:64],
+                how=how[:64],
             )
         return session_id
 
@@ -126,8 +148,39 @@ class Sessions:
         if row is None or row.revoked_at is not None or row.expires_at <= self._now():
             return None
         return Session(
-            id=session_id, key=_key(row.hash), account=row.account, expires_at=row.expires_at
+            id=session_id,
+            key=_key(row.hash),
+            account=row.account,
+            expires_at=row.expires_at,
+            last_seen_at=row.last_seen_at,
         )
+
+    async def seen(self, session: Session, *, source: str) -> None:
+        """Note that its browser was here; not more exactly than SEEN_EVERY_S: not a write per request."""
+        now = self._now()
+        if session.last_seen_at is not None and abs(now - session.last_seen_at) < SEEN_EVERY_S:
+            return
+        try:
+            async with self._store.begin() as tx:
+                await rows.session_seen(tx, _hash(session.id), now=now, source=source[:64])
+        except (Exhausted, Unavailable) as error:  # a full disk keeps nobody out
+            _log.warning("session's use not noted", reason=error.message)
+
+    async def of(self, account_id: str) -> tuple[Browser, ...]:
+        """Where an account is signed in, the one seen last first."""
+        async with self._store.read() as tx:
+            found = await rows.sessions_of(tx, account_id, now=self._now())
+        return tuple(_browser(row) for row in found)
+
+    async def end(self, account_id: str, keys: Collection[str]) -> None:
+        """Sign these of an account's browsers out, at once."""
+        now = self._now()
+        async with self._store.begin() as tx:
+            found = await rows.sessions_of(tx, account_id, now=now)
+            await rows.revoke_some(
+                tx, [row.hash for row in found if _key(row.hash) in keys], now=now
+            )
+        self._changes.bump()
 
     async def account_for_session(self, session_id: str) -> Account | None:
         """Who is signed in with this session id."""
@@ -215,6 +268,18 @@ class Sessions:
         if found is None or found.host != host or found.expires_at <= self._now():
             return None
         return await self.session(found.session_id)
+
+
+def _browser(row: rows.SessionRow) -> Browser:
+    return Browser(
+        key=_key(row.hash),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_seen_at=row.last_seen_at,
+        user_agent=row.user_agent,
+        source=row.source or "",
+        how=row.how or "",
+    )
 
 
 def _hash(secret: str) -> str:

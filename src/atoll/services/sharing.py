@@ -22,7 +22,7 @@ from atoll.services.access import Access, find
 from atoll.services.changes import Changes
 from atoll.services.granting import Granting
 from atoll.store import grants, teams, vms
-from atoll.store.engine import Store
+from atoll.store.engine import Store, Tx
 from atoll.store.grants import Asking
 
 LOOK_S = 60.0  # a clock that jumps is noticed after this
@@ -89,6 +89,10 @@ class Sharing:
             if found[g.vm].name is not None and found[g.vm].owner != account.id
         ]
         return tuple(sorted(listed, key=lambda one: (one[0].label, one[2].port, one[2].path)))
+
+    async def is_awaited(self, tx: Tx, email: str) -> bool:
+        """Whether something that has not ended is shared with this address."""
+        return await grants.is_awaited(tx, email, now=self._now())
 
     async def give(
         self,

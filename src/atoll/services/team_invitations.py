@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from atoll.base.errors import AtollError, Conflict, Exhausted, Invalid, NotFound
 from atoll.domain import team as rules
 from atoll.domain.account import Account, Caller
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.team import Act, Invitation, Role, Team
 from atoll.services.changes import Changes
 from atoll.services.journal import Journal

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from atoll.base.errors import Invalid, NotFound
 from atoll.domain.account import Caller
-from atoll.domain.address import check_email
+from atoll.domain.email import check_email
 from atoll.domain.team import Act, Invitation, Members, Role, Team, may
 from atoll.store import teams
 from atoll.store.engine import Tx

@@ -180,6 +180,9 @@ sessions = Table(
     Column("expires_at", Double, nullable=False, index=True),
     Column("revoked_at", Double),
     Column("user_agent", Text, nullable=False),
+    Column("source", Text),  # the address it was last seen at; NULL: not known
+    Column("how", Text),  # it signed in: link, mail, passkey, …
+    Column("last_seen_at", Double),
 )
 
 api_tokens = Table(
@@ -314,4 +317,37 @@ team_invitations = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     CheckConstraint("role IN ('owner', 'admin', 'member')", name="role"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("email", Text, primary_key=True),
+    Column("invited_by", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+mailed_codes = Table(  # a row is a mail on its way; using it deletes it
+    "mailed_codes",
+    metadata,
+    Column("hash", Text, primary_key=True),  # of the link's secret
+    Column("short_hash", Text, nullable=False),  # of the browser's secret and the code to type
+    Column("browser", Text, nullable=False, unique=True),  # hash of the secret in its cookie
+    Column("email", Text, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the credential's, in base64url
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", BigInteger, nullable=False),  # 32 bits without a sign
+    Column("created_at", Double, nullable=False),
+    Column("last_used_at", Double),
+    UniqueConstraint("account", "name"),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, delete, func, insert, or_, select, update
 
 from atoll.domain.account import Account, Scope
 from atoll.store.engine import Tx
@@ -20,6 +21,10 @@ class SessionRow:
     created_at: float
     expires_at: float
     revoked_at: float | None
+    user_agent: str
+    source: str | None = None
+    how: str | None = None
+    last_seen_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,15 @@ async def codes_of(tx: Tx, account: str) -> frozenset[str]:
 
 
 async def add_session(
-    tx: Tx, *, hash_: str, account: str, now: float, expires_at: float, user_agent: str
+    tx: Tx,
+    *,
+    hash_: str,
+    account: str,
+    now: float,
+    expires_at: float,
+    user_agent: str,
+    source: str | None = None,
+    how: str | None = None,
 ) -> None:
     """Store a new session."""
     await tx.execute(
@@ -84,6 +97,9 @@ async def add_session(
             created_at=now,
             expires_at=expires_at,
             user_agent=user_agent,
+            source=source,
+            how=how,
+            last_seen_at=now,
         )
     )
 
@@ -92,16 +108,37 @@ async def session(tx: Tx, hash_: str) -> SessionRow | None:
     """The session with this hash, revoked or not."""
     query = select(accounts, sessions).join_from(sessions, accounts)
     row = (await tx.execute(query.where(sessions.c.hash == hash_))).one_or_none()
-    if row is None:
-        return None
-    found = row._mapping
-    return SessionRow(
-        hash=hash_,
-        account=_account(row),
-        created_at=found[sessions.c.created_at],
-        expires_at=found[sessions.c.expires_at],
-        revoked_at=found[sessions.c.revoked_at],
+    return _session(row) if row else None
+
+
+async def sessions_of(tx: Tx, account: str, *, now: float) -> tuple[SessionRow, ...]:
+    """The live sessions of an account, the one seen last first."""
+    query = (
+        select(accounts, sessions)
+        .join_from(sessions, accounts)
+        .where(sessions.c.account == account)
+        .where(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
     )
+    latest = func.coalesce(sessions.c.last_seen_at, sessions.c.created_at)
+    rows = await tx.execute(query.order_by(latest.desc(), sessions.c.hash))
+    return tuple(_session(row) for row in rows)
+
+
+async def revoked_of(tx: Tx, account: str) -> frozenset[str]:
+    """Hashes of an account's revoked sessions."""
+    query = select(sessions.c.hash).where(sessions.c.account == account)
+    return frozenset((await tx.execute(query.where(sessions.c.revoked_at.is_not(None)))).scalars())
+
+
+async def session_seen(tx: Tx, hash_: str, *, now: float, source: str) -> None:
+    """Note when and where a session was last seen."""
+    seen = {"last_seen_at": now, "source": source}
+    await tx.execute(update(sessions).where(sessions.c.hash == hash_).values(seen))
+
+
+async def revoke_some(tx: Tx, hashes: Collection[str], *, now: float) -> None:
+    """Revoke these sessions."""
+    await tx.execute(update(sessions).where(sessions.c.hash.in_(hashes)).values(revoked_at=now))
 
 
 async def account_of(tx: Tx, prefix: str) -> Account | None:
@@ -180,6 +217,21 @@ def _account(row: Row[tuple[object, ...]]) -> Account:
     found = row._mapping
     return Account(
         id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]
+    )
+
+
+def _session(row: Row[tuple[object, ...]]) -> SessionRow:
+    found = row._mapping
+    return SessionRow(
+        hash=found[sessions.c.hash],
+        account=_account(row),
+        created_at=found[sessions.c.created_at],
+        expires_at=found[sessions.c.expires_at],
+        revoked_at=found[sessions.c.revoked_at],
+        user_agent=found[sessions.c.user_agent],
+        source=found[sessions.c.source],
+        how=found[sessions.c.how],
+        last_seen_at=found[sessions.c.last_seen_at],
     )
 
 

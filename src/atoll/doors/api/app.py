@@ -7,11 +7,11 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute
 
+from atoll.base.limits import Limits
 from atoll.commands.library import Library
 from atoll.doors.api.docs import Docs
 from atoll.doors.api.endpoints import endpoints
 from atoll.doors.api.exec import Callers, Exec, Executing
-from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 

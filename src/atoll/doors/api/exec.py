@@ -26,12 +26,12 @@ from atoll.base.errors import (
     Invalid,
     Unavailable,
 )
+from atoll.base.limits import Limits
 from atoll.base.timeout import timeout
 from atoll.commands.parse import split
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller, Route
 from atoll.doors.api.body import read_line
-from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import HEADER, Keeping, key_of, once
 from atoll.doors.api.run import Lines, VmRunner, collect, left, output_lines, reply_lines
 from atoll.doors.api.running import Entered, Running, ended

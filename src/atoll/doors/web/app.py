@@ -16,6 +16,7 @@ from atoll.commands.registry import Registry
 from atoll.domain.account import Published
 from atoll.domain.web import Names
 from atoll.doors.web.acts import Acts, Executing
+from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.books import Books
 from atoll.doors.web.choices import Choosing, Completing
@@ -26,7 +27,10 @@ from atoll.doors.web.listing import Listing
 from atoll.doors.web.live import Live, Waiting
 from atoll.doors.web.login import Login, SigningIn
 from atoll.doors.web.machine import MachinePage
+from atoll.doors.web.mailed import MailedPages, Mailing
 from atoll.doors.web.pages import Pages
+from atoll.doors.web.passkeys import Keeping, PasskeyPages
+from atoll.doors.web.people import PeoplePages
 from atoll.doors.web.received import Received
 from atoll.doors.web.running import Running
 from atoll.doors.web.terminal.pages import TerminalPages
@@ -55,6 +59,8 @@ class Web:
         library: Library,
         language: Language,
         sessions: SigningIn,
+        mailed_links: Mailing,
+        passkeys: Keeping,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         changes: Waiting,
         terminals: Terminals,
@@ -71,22 +77,42 @@ class Web:
             forms=Forms(registry),
             pages=self._pages,
         )
+        witness = Witness(audit)
+        arriving = Arriving(
+            names=names, sessions=sessions, session_seconds=session_seconds, witness=witness
+        )
+        self._mailed = MailedPages(
+            domain=names.domain,
+            links=mailed_links,
+            visitors=view.visitors,
+            pages=self._pages,
+            arriving=arriving,
+            witness=witness,
+        )
+        self._passkeys = PasskeyPages(
+            domain=names.domain,
+            passkeys=passkeys,
+            visitors=view.visitors,
+            arriving=arriving,
+            witness=witness,
+        )
         self._login = Login(
             names=names,
             ssh=ssh,
             visitors=view.visitors,
             pages=self._pages,
             forms=view.forms,
-            session_seconds=session_seconds,
+            arriving=arriving,
             sessions=sessions,
             published=published,
-            witness=Witness(audit),
+            witness=witness,
         )
         self._live = Live(visitors=view.visitors, changes=changes)
         self._parts = (
             Listing(view, live=self._live),
             MachinePage(view, names=names, live=self._live),
             Credentials(view),
+            PeoplePages(view),
             UsagePage(view),
             Running(view, host=names.domain, acts=self._acts),
             Books(view, library=library),
@@ -104,6 +130,8 @@ class Web:
     def cloud_routes(self) -> Sequence[BaseRoute]:
         """For the cloud's own host."""
         return (
+            *self._mailed.routes(),
+            *self._passkeys.routes(),
             *self._login.cloud_routes(),
             *(route for part in self._parts for route in part.routes()),
             *self._assets.routes(),

@@ -1,4 +1,4 @@
-"""The page of what lets somebody in: SSH keys and API tokens."""
+"""The page of what lets somebody in: SSH keys, API tokens, passkeys, browsers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Credentials:
         """The list, and forms to add."""
         caller = await self._view.visitors.caller(request)
         listed = await self._view.lines.data(caller, "ssh-key", "list")
+        passkeys = (await self._view.lines.data(caller, "passkey", "ls"))["passkeys"]
+        sessions = (await self._view.lines.data(caller, "session", "ls"))["sessions"]
         vms = ("", *await self._view.choices.names(caller, Source.VM))
         return self._view.pages.page(
             request,
@@ -37,6 +39,14 @@ class Credentials:
                 (token, self._view.forms.act("ssh-key remove", key=token["label"]))
                 for token in listed["api_keys"]
             ],
+            passkeys=[
+                (each, self._view.forms.act("passkey rm", passkey=each["name"]))
+                for each in passkeys
+            ],
+            sessions=[
+                (each, self._view.forms.act("session rm", id=each["id"])) for each in sessions
+            ],
+            others=self._view.forms.act("session rm", others="true"),
             add=self._view.forms.form(
                 "ssh-key add", ("key", "name", "vm", "tag"), {}, choices={"vm": vms}
             ),

@@ -1,6 +1,7 @@
 """Signing in: a one-time link makes a session here, a handoff carries it to a VM's own host.
 
     ssh … browser      ->  /login/<code>            session cookie on the cloud's host
+                           (by mail: doors.web.mailed; by passkey: doors.web.passkeys)
     VM page, no token  ->  /login?to=<VM page>      is it ours, may they? one-time handoff code
                        ->  <VM host>/__atoll/auth   token cookie on that host, back to the page
 
@@ -33,26 +34,23 @@ from atoll.domain.web import (
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning, set_cookie
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
-from atoll.doors.web.visitor import Reading, Visitors
+from atoll.doors.web.visitor import Visitors
 from atoll.doors.web.witness import Witness
 from atoll.services.sessions import Session
 
-_TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
 _TO_S = 900
 _TO_BYTES = 2_000
+_HOW = "link"
 
 
-class SigningIn(Reading, Protocol):
+class SigningIn(Beginning, Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def redeem(self, code: str) -> Account:
         """The account of a login code, once; Denied otherwise."""
-        ...
-
-    async def new_session(self, account_id: str, *, user_agent: str = "") -> str:
-        """A new session's id."""
         ...
 
     async def revoke(self, session_id: str) -> None:
@@ -97,7 +95,7 @@ class Login:
         visitors: Visitors,
         pages: Pages,
         forms: Forms,
-        session_seconds: float,
+        arriving: Arriving,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         witness: Witness,
@@ -109,7 +107,7 @@ class Login:
         self._pages = pages
         self._forms = forms
         self._now = now
-        self._session_s = int(session_seconds)
+        self._arriving = arriving
         self._sessions = sessions
         self._published = published
         self._witness = witness
@@ -150,21 +148,7 @@ class Login:
             return self._pages.message(
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
-        agent = request.headers.get("user-agent", "")
-        session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        await self._witness.signed_in(request, await self._sessions.session(session_id))
-        response = RedirectResponse(self._onward(request), status_code=303)
-        _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
-        _set_cookie(response, _TO_COOKIE, "", 0)
-        return response
-
-    def _onward(self, request: Request) -> str:
-        """Where somebody was going who had to sign in first."""
-        to = request.cookies.get(_TO_COOKIE, "")
-        target = self._names.target(to)
-        if target is not None:
-            return f"/login?to={_url(target.authority, target.path)}"
-        return self._names.page(to) or "/"
+        return await self._arriving.signed_in(request, account, how=_HOW)
 
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
@@ -177,9 +161,9 @@ class Login:
             )  # fmt: skip
         session = await self._visitors.session(request)
         if session is None:
-            response = self._sign_in_first(request)
+            response = self._pages.sign_in(request)
             if to and len(to) <= _TO_BYTES:
-                _set_cookie(response, _TO_COOKIE, to, _TO_S)
+                set_cookie(response, TO_COOKIE, to, _TO_S)
             return response
         if target is None:
             return RedirectResponse(page or "/", status_code=303)
@@ -215,7 +199,7 @@ class Login:
         token = self._sessions.mint(
             host=host, account=session.account, session_id=session.id, until=session.expires_at
         )
-        _set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
+        set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
         return response
 
     async def vm_logout(self, request: Request) -> Response:
@@ -228,7 +212,7 @@ class Login:
             await self._sessions.revoke_key(key)
             await self._witness.signed_out(request, account, key)
         response = RedirectResponse(self._names.url(self._names.domain), status_code=303)
-        _set_cookie(response, TOKEN_COOKIE, "", 0)
+        set_cookie(response, TOKEN_COOKIE, "", 0)
         return response
 
     async def logout(self, request: Request) -> Response:
@@ -239,7 +223,7 @@ class Login:
         if session is not None:
             await self._witness.signed_out(request, session.account, session.key)
         response = RedirectResponse("/", status_code=303)
-        _set_cookie(response, SESSION_COOKIE, "", 0)
+        set_cookie(response, SESSION_COOKIE, "", 0)
         return response
 
     async def _may_open(self, account: Account, target: Target) -> bool:
@@ -249,19 +233,3 @@ class Login:
                 port = target.port or vm.port
                 return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
         return False
-
-    def _sign_in_first(self, request: Request) -> Response:
-        return self._pages.message(
-            request, "Sign in", "This page is private. Type this where your SSH key is, and open the"
-            " link it prints.", hint=f"{self._ssh} browser", status=401,
-        )  # fmt: skip
-
-
-def _url(authority: str, path: str) -> str:
-    return quote(f"https://{authority}{path}", safe="")
-
-
-def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
-    response.set_cookie(
-        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
-    )

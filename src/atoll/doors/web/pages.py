@@ -74,6 +74,10 @@ class Pages:
         values = {"title": title, "text": text, "hint": hint, "email": None}
         return self.page(request, "message.html", status=status, **values)
 
+    def sign_in(self, request: Request) -> HTMLResponse:
+        """Whoever is not signed in sees this in place of every page."""
+        return self.page(request, "sign-in.html", status=401, email=None)
+
     def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
         """An error as people see it; None for programs."""
         if is_part(request):
@@ -85,10 +89,7 @@ class Pages:
         if "text/html" not in request.headers.get("accept", ""):
             return None
         if isinstance(error, SignInFirst):
-            return self.message(
-                request, "Sign in", "Type this where your SSH key is, and open the link it prints.",
-                hint=error.hint, status=status,
-            )  # fmt: skip
+            return self.sign_in(request)
         return self.message(
             request, "That did not work", error.message, hint=error.hint, status=status
         )

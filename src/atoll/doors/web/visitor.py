@@ -48,6 +48,10 @@ class Reading(Protocol):
         """The live session with this id."""
         ...
 
+    async def seen(self, session: Session, *, source: str) -> None:
+        """Note that its browser was here."""
+        ...
+
 
 class Visitors:
     """Knows callers by their cookie; `ssh` is the command that reaches the lobby."""
@@ -58,7 +62,10 @@ class Visitors:
 
     async def session(self, request: HTTPConnection) -> Session | None:
         """The session of this browser."""
-        return await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+        session = await self._sessions.session(request.cookies.get(SESSION_COOKIE, ""))
+        if session is not None:
+            await self._sessions.seen(session, source=source_of(request))
+        return session
 
     async def caller(self, request: HTTPConnection) -> Caller:
         """Who acts; raises SignInFirst."""

@@ -10,7 +10,7 @@ _KEYS = 10_000  # the longest unused are forgotten, which only ever helps them
 
 
 class Limits:
-    """`burst` calls at once, refilled at `per_second`."""
+    """`burst` calls at once, refilled at `per_second`. A clock that is set back takes nothing away."""
 
     def __init__(
         self, *, per_second: float = 20.0, burst: float = 100.0, monotonic: Callable[[], float]
@@ -24,7 +24,7 @@ class Limits:
         """Take one call of `key`: 0 when it may go on, else whole seconds until it may again."""
         now = self._monotonic()
         left, at = self._buckets.pop(key, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._per_second)
+        left = min(self._burst, left + max(0.0, now - at) * self._per_second)
         may = left >= 1.0
         self._buckets[key] = (left - 1.0 if may else left, now)
         while len(self._buckets) > _KEYS:

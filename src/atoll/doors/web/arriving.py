@@ -1,0 +1,68 @@
+"""A browser that has just signed in: its session, its cookies, and on to where the person was going."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from atoll.domain.account import Account
+from atoll.domain.web import SESSION_COOKIE, Names
+from atoll.doors.front.hosts import source_of
+from atoll.doors.web.visitor import Reading
+from atoll.doors.web.witness import Witness
+
+TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
+
+
+class Beginning(Reading, Protocol):
+    """What is needed of atoll.services.sessions.Sessions."""
+
+    async def new_session(
+        self, account_id: str, *, user_agent: str = "", source: str = "", how: str = ""
+    ) -> str:
+        """A new session's id."""
+        ...
+
+
+class Arriving:
+    """Begins sessions."""
+
+    def __init__(
+        self, *, names: Names, sessions: Beginning, session_seconds: float, witness: Witness
+    ) -> None:
+        self._names = names
+        self._sessions = sessions
+        self._witness = witness
+        self._session_s = int(session_seconds)
+
+    async def signed_in(self, request: Request, account: Account, *, how: str) -> Response:
+        """A new session of `account` in this browser, then on to where the person was going."""
+        session_id = await self._sessions.new_session(
+            account.id,
+            user_agent=request.headers.get("user-agent", ""),
+            source=source_of(request),
+            how=how,
+        )
+        await self._witness.signed_in(request, await self._sessions.session(session_id))
+        response = RedirectResponse(self._onward(request), status_code=303)
+        set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
+        set_cookie(response, TO_COOKIE, "", 0)
+        return response
+
+    def _onward(self, request: Request) -> str:
+        """Where somebody was going who had to sign in first."""
+        to = request.cookies.get(TO_COOKIE, "")
+        target = self._names.target(to)
+        if target is not None:
+            return "/login?to=" + quote(f"https://{target.authority}{target.path}", safe="")
+        return self._names.page(to) or "/"
+
+
+def set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
+    """A cookie of this host alone, that no script reads."""
+    response.set_cookie(
+        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
+    )
