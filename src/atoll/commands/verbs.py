@@ -5,6 +5,7 @@ from __future__ import annotations
 from atoll.commands import (
     account,
     defaults,
+    domain,
     events,
     help,
     key,
@@ -29,6 +30,7 @@ REGISTRY = Registry.of(
     resize.VERBS,
     events.VERBS,
     share.VERBS,
+    domain.VERBS,
     key.VERBS,
     token.VERBS,
     account.VERBS,

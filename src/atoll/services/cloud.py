@@ -17,8 +17,12 @@ from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
+from atoll.services.certificates import report
+from atoll.services.certificates.shelf import Shelf
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
+from atoll.services.dns.lookup import Lookup
+from atoll.services.domains import Domains
 from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
@@ -113,6 +117,15 @@ class Cloud:
             now=now,
         )
         self.defaults = Defaults(store=store)
+        self.shelf = Shelf(config.certificates)
+        self.domains = Domains(
+            own=config.https.domain,
+            store=store,
+            access=self.access,
+            lookup=Lookup(config.domains.resolvers),
+            changes=self.changes,
+            now=now,
+        )
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
@@ -135,6 +148,7 @@ class Cloud:
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.domains.run())
 
     @property
     def store(self) -> Store:
@@ -153,6 +167,10 @@ class Cloud:
             locks=self._locks,
             journal=RehearsalJournal,
         )
+
+    def certificate_problem(self, host: str) -> str:
+        """What is wrong with a custom domain's certificate; empty: nothing."""
+        return report.problem(self.config, self.shelf, host, now=self.now())
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this public key; None: nobody has added it."""

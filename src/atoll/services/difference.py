@@ -11,14 +11,24 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
-from atoll.store import accounts, defaults, operations, sessions, vms
+from atoll.store import accounts, defaults, domains, operations, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
 from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, and what changes only to be tidied on the way.
 TABLES = frozenset(
-    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions", "defaults"}
+    {
+        "vms",
+        "tags",
+        "ssh_keys",
+        "api_tokens",
+        "operations",
+        "login_codes",
+        "sessions",
+        "defaults",
+        "domains",
+    }
 )
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -54,6 +64,7 @@ class Picture:
     operations: Mapping[str, Operation]
     codes: frozenset[str]
     defaults: Mapping[str, str]
+    domains: Mapping[str, str]  # to the VM's id
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -86,6 +97,7 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
+        domains={row.domain: row.vm for row in await domains.of_vms(tx, marked.keys())},
     )
 
 
@@ -98,6 +110,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_token_steps(before, after),
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
         *_default_steps(before.defaults, after.defaults),
+        *_domain_steps(before, after),
         *_operation_steps(before, after, started),
     )
 
@@ -233,4 +246,16 @@ def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[
     changed = [key for key, value in after.items() if before.get(key) != value]
     return [Step("set-default", {"key": key}) for key in changed] + [
         Step("remove-default", {"key": key}) for key in before if key not in after
+    ]
+
+
+def _domain_steps(before: Picture, after: Picture) -> list[Step]:
+    def step(do: str, domain: str, vm: str) -> Step:
+        return Step(do, {"vm_name": after.labels.get(vm) or before.labels[vm], "domain": domain})
+
+    added = after.domains.items() - before.domains.items()
+    removed = before.domains.items() - after.domains.items()
+    return [
+        *(step("add-domain", *one) for one in sorted(added)),
+        *(step("remove-domain", *one) for one in sorted(removed)),
     ]
