@@ -200,7 +200,7 @@ async def test_with_an_acme_server_it_is_asked_for(tmp_path: Path, zone: Zone) -
     config = Config(
         domains=Domains(resolvers=(zone.address,)),
         acme=Acme(directory="https://acme.example.net/"),
-        paths={"state": tmp_path},  # type: ignore[arg-type]
+        paths={"state": tmp_path},
     )
     zone.put(SHOP, "A", OURS)
     engine = FakeEngine(tmp_path / "engine.sock")

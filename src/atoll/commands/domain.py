@@ -74,7 +74,8 @@ async def add(ctx: Context, args: Add) -> Reply:
     examples=("domain ls", "domain ls web"),
     result={
         "domains": "one entry per name: `domain`, `vm_name`, `wildcard`, `status` (`active` or"
-        " `pending`), `url`, `created_at`, `checked_at`, with a problem `error`, `expected` and `next_check_at`,"
+        " `pending`), `url`, `created_at`, `checked_at`, with a problem `error`,"
+        " `expected` and `next_check_at`,"
         " without a certificate `certificate`, else `certificate_until`"
     },
 )
