@@ -30,9 +30,10 @@ from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.sharing import EVERY_PORT, Opening
 from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.edge import decide, haproxy
+from atoll.doors.edge import decide, haproxy, name_maps
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.files import Files
+from atoll.doors.edge.tls.serving import crt_list
 
 ROUNDS, CONNECTIONS, GOAL = 5, 32, 0.55
 KEY = "5e" * 32
@@ -132,6 +133,9 @@ def _edge(root: Path) -> str:
         folder.mkdir(parents=True)
     leaf = Authority(root, config.https.domain).leaf(files.certificate, now=dt.datetime.now(dt.UTC))
     files.certificate.write_bytes(leaf or b"")
+    files.crt_list.write_text(crt_list(files.certificates, config.https.domain, {}))
+    for name in (name_maps.DOMAINS, name_maps.PROOFS):
+        files.map(name).write_text("")
     names = ["web", *(f"vm-{n}-x" for n in range(500))]
     vms = [
         Published(

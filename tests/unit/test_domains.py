@@ -9,6 +9,7 @@ import pytest
 
 from atoll.base.errors import Conflict, Invalid, NotFound
 from atoll.config import Acme, Config, Domains
+from atoll.services.dns.lookup import Lookup
 from atoll.services.domains import FIRST_S, GOOD_S, LONGEST_S
 from fakes.engine import FakeEngine
 from framework.cloud import Control, control
@@ -113,7 +114,7 @@ async def test_one_that_leads_elsewhere_later_stays_and_says_so(cloud: Control, 
 
 async def test_a_silent_dns_is_a_problem_not_a_failure(cloud: Control, zone: Zone) -> None:
     zone.is_silent = True
-    cloud.cloud.domains._lookup._seconds = 0.2  # type: ignore[attr-defined]
+    cloud.cloud.domains._lookup = Lookup((zone.address,), seconds=0.2)
     reply = await cloud.run(f"domain add web {SHOP}")
     assert reply.data["error"].startswith(f"DNS does not answer for {SHOP}")
 

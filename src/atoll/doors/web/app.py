@@ -15,6 +15,7 @@ from atoll.commands.library import Library
 from atoll.commands.registry import Registry
 from atoll.domain.account import Published
 from atoll.domain.web import Names
+from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.web.acts import Acts, Executing
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.books import Books
@@ -57,6 +58,7 @@ class Web:
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         changes: Waiting,
         terminals: Terminals,
+        custom: Custom = no_custom,
     ) -> None:
         self._assets = assets
         self._terminals = terminals
@@ -78,6 +80,7 @@ class Web:
             session_seconds=session_seconds,
             sessions=sessions,
             published=published,
+            custom=custom,
         )
         self._live = Live(visitors=view.visitors, changes=changes)
         self._parts = (

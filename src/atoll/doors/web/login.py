@@ -24,6 +24,7 @@ from atoll.domain.account import Account, Published
 from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
+    FORM_TARGET,
     HOST_HEADER,
     SESSION_COOKIE,
     TOKEN_COOKIE,
@@ -32,6 +33,7 @@ from atoll.domain.web import (
     Target,
     own_path,
 )
+from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.front.hosts import check_origin
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
@@ -95,6 +97,7 @@ class Login:
         session_seconds: float,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
+        custom: Custom = no_custom,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
@@ -106,6 +109,7 @@ class Login:
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
+        self._custom = custom
 
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
@@ -131,6 +135,7 @@ class Login:
         action = f"/login/{quote(request.path_params['code'], safe='')}"
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
+        await self._let_forms_lead(request)
         return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
 
     async def redeem(self, request: Request) -> Response:
@@ -144,15 +149,25 @@ class Login:
             )
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        response = RedirectResponse(self._onward(request), status_code=303)
+        response = RedirectResponse(await self._onward(request), status_code=303)
         _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         _set_cookie(response, _TO_COOKIE, "", 0)
         return response
 
-    def _onward(self, request: Request) -> str:
+    async def _let_forms_lead(self, request: Request) -> None:
+        """A form's redirects count as its action, and the way may end at a custom domain."""
+        target = await self._target(request.cookies.get(_TO_COOKIE, ""))
+        if target is not None:
+            request.scope[FORM_TARGET] = target.authority
+
+    async def _target(self, to: str) -> Target | None:
+        """The VM page in a `to`: on a host of ours, or on a custom domain exactly as it is registered."""
+        return self._names.target(to, await self._custom()) if to else None
+
+    async def _onward(self, request: Request) -> str:
         """Where somebody was going who had to sign in first."""
         to = request.cookies.get(_TO_COOKIE, "")
-        target = self._names.target(to)
+        target = await self._target(to)
         if target is not None:
             return f"/login?to={_url(target.authority, target.path)}"
         return self._names.page(to) or "/"
@@ -160,7 +175,7 @@ class Login:
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
         to = request.query_params.get("to", "")
-        target, page = self._names.target(to), self._names.page(to)
+        target, page = await self._target(to), self._names.page(to)
         if to and target is None and page is None:
             return self._pages.message(
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",

@@ -32,9 +32,12 @@ from atoll.services.certificates.refusal import Answered, Refused, said
 
 R = TypeVar("R")
 REQUEST_S = 15  # one request; the library has no shorter deadline of its own
-ORDER_S = 120.0  # until the server has looked, and again until it has signed
 HIDE_S = 15.0
 _AGENT = "atoll (acme)"
+_HINTS = {
+    Proof.HTTP: "Port 80 of {host} must reach this machine from outside",
+    Proof.DNS: "The world must see what acme.dns_server is told of {host}",
+}
 _log = log.get("certificates")
 
 
@@ -42,13 +45,22 @@ class Issuer:
     """An account at one server; made there, or found again, at the first use."""
 
     def __init__(
-        self, *, settings: Acme, key_path: Path, provers: Provers, every_s: float = 1.0
+        self,
+        *,
+        settings: Acme,
+        key_path: Path,
+        provers: Provers,
+        every_s: float = 1.0,
+        patience_s: float = 120.0,
     ) -> None:
-        """`key_path`: the account's key, made when there is none. `every_s`: between two looks."""
+        """`key_path`: the account's key, made when there is none. `every_s`: between two looks at the
+        order; `patience_s`: until the server must have looked, and again until it must have signed.
+        """
         self._settings = settings
         self._key_path = key_path
         self._provers = provers
         self._every_s = every_s
+        self._patience_s = patience_s
         self._client: client.ClientV2 | None = None
         self._answered = Answered()
 
@@ -71,7 +83,7 @@ class Issuer:
         order = await self._call(acme.new_order, csr)
         async with self._proven(order, self._provers[wanted.proof], wanted.proof):
             for authorization in order.authorizations:
-                await self._authorized(authorization)
+                await self._authorized(authorization, wanted.proof)
         return key + (await self._signed(order)).encode()
 
     async def renewal(self, pem: bytes) -> float | None:
@@ -118,26 +130,32 @@ class Issuer:
                 except (AtollError, TimeoutError) as error:  # harmless: it proves nothing any more
                     _log.warning("proof not hidden", host=one[0], reason=str(error))
 
-    async def _authorized(self, authorization: messages.AuthorizationResource) -> None:
+    async def _authorized(
+        self, authorization: messages.AuthorizationResource, proof: Proof
+    ) -> None:
+        """Wait for the server's verdict. One that goes on looking says why it is not content yet."""
         host = authorization.body.identifier.value
+        why = ""
 
-        async def looked_at() -> messages.Authorization | None:
-            updated, _ = await self._call(self._acme.poll, authorization)
-            undecided = (messages.STATUS_PENDING, messages.STATUS_PROCESSING)
-            return updated.body if updated.body.status not in undecided else None
-
-        body = await poll(
-            looked_at,
-            seconds=ORDER_S,
-            what=f"the ACME server looking at {host}",
-            every=self._every_s,
-        )
-        if body.status != messages.STATUS_VALID:
+        async def looked_at() -> bool | None:
+            nonlocal why
+            body = (await self._call(self._acme.poll, authorization))[0].body
             reasons = [said(one.error) for one in body.challenges if one.error is not None]
             why = "; ".join(reasons) or str(body.status)
+            if body.status in (messages.STATUS_PENDING, messages.STATUS_PROCESSING):
+                return None
+            return bool(body.status == messages.STATUS_VALID)
+
+        is_believed = False
+        with contextlib.suppress(TimeoutError):
+            async with timeout(self._patience_s):
+                while (verdict := await looked_at()) is None:
+                    await asyncio.sleep(self._every_s)
+                is_believed = verdict
+        if not is_believed:
             raise Refused(
                 f"the ACME server does not believe that {host} is ours: {why}",
-                hint=f"Port 80 of {host} must reach this machine from outside",
+                hint=_HINTS[proof].format(host=host),
             )
 
     async def _signed(self, order: messages.OrderResource) -> str:
@@ -152,7 +170,7 @@ class Issuer:
             return None
 
         return await poll(
-            done, seconds=ORDER_S, what="the ACME server signing", every=self._every_s
+            done, seconds=self._patience_s, what="the ACME server signing", every=self._every_s
         )
 
     async def _call(self, job: Callable[..., R], *arguments: Any) -> R:
