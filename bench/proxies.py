@@ -24,9 +24,10 @@ from atoll.config import Config
 from atoll.domain.account import Published
 from atoll.domain.sharing import EVERY_PORT, Opening
 from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.edge import decide, haproxy
+from atoll.doors.edge import decide, haproxy, name_maps
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.files import Files
+from atoll.doors.edge.tls.serving import crt_list
 
 KEY = "5e" * 32
 HOST = "web.atoll.localhost"  # resolves to loopback everywhere, so clients name it in TLS, too
@@ -153,6 +154,9 @@ def _edge(root: Path) -> str:
         folder.mkdir(parents=True)
     leaf = Authority(root, config.https.domain).leaf(files.certificate, now=dt.datetime.now(dt.UTC))
     files.certificate.write_bytes(leaf or b"")
+    files.crt_list.write_text(crt_list(files.certificates, config.https.domain, {}))
+    for name in (name_maps.DOMAINS, name_maps.PROOFS):
+        files.map(name).write_text("")
     vms = [_vm(name) for name in ("web", *(f"vm-{n}-x" for n in range(500)))]
     maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"))
     for table, entries in maps.tables().items():

@@ -163,6 +163,41 @@ class Https(Section):
     session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
 
 
+class Acme(Section):
+    """Certificates from an ACME server, such as Let's Encrypt."""
+
+    directory: str = Field(
+        "",
+        description="URL of the server's directory; empty: certificates of Atoll's own CA. Let's"
+        " Encrypt: https://acme-v02.api.letsencrypt.org/directory",
+    )
+    agree: bool = Field(
+        False, description="true: you agree to the server's terms, without which it gives nothing"
+    )
+    email: str = Field("", description="address the server may write to; empty: none is given")
+    ca_file: str = Field(
+        "", description="PEM file of the CA to trust for a private server; empty: the system's"
+    )
+    dns_server: str = Field(
+        "",
+        description="IP address (`:port`) of the domain's primary DNS server, which takes updates by"
+        " RFC 2136: one wildcard certificate then serves every VM; empty: one certificate per VM",
+    )
+    dns_key_file: str = Field(
+        "", description="file with the TSIG key for these updates: hmac-sha256:NAME:SECRET"
+    )
+
+
+class Domains(Section):
+    """Names of their own for VMs."""
+
+    resolvers: tuple[str, ...] = Field(
+        (),
+        description="IP addresses (`:port`) of the DNS servers asked where such a name leads; empty:"
+        " those of /etc/resolv.conf",
+    )
+
+
 class Control(Section):
     """The part without privileges."""
 
@@ -218,6 +253,8 @@ class Config(Section):
     engine: Engine = Engine()
     ssh: Ssh = Ssh()
     https: Https = Https()
+    acme: Acme = Acme()
+    domains: Domains = Domains()
     control: Control = Control()
     mail: Mail = Mail()
     accounts: Accounts = Accounts()
@@ -241,6 +278,11 @@ class Config(Section):
     def mail_sender(self) -> str:
         """Whom mail comes from."""
         return self.mail.sender or f"atoll@{self.https.domain}"
+
+    @property
+    def certificates(self) -> Path:
+        """Certificates from an ACME server, with their keys."""
+        return self.control_state / "certificates"
 
     @property
     def engine_socket(self) -> Path:

@@ -28,6 +28,8 @@ from atoll.doors.web.assets import Assets
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
+from atoll.services.certificates.assembly import certificates
+from atoll.services.certificates.proofs import HttpProofs
 from atoll.services.cloud import Cloud
 from atoll.services.keys import Keys
 from atoll.services.sessions import Sessions
@@ -74,6 +76,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
+    proofs = HttpProofs(changes=cloud.changes, shown=lambda version: edge.shown(version))
     edge = EdgeSync(
         config=config,
         keys=folder,
@@ -81,6 +84,9 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         sessions=sessions,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
+        keeping=cloud.shelf if config.acme.directory else None,
+        naming=cloud.domains,
+        proofs=lambda: proofs.answers,
     )
     terminals = Terminals(
         shells=Shells(opener=ssh, language=language, history=cloud.history),
@@ -119,12 +125,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         changes=cloud.news,
         terminals=terminals,
         audit=cloud.audit,
+        custom=cloud.domains.served,
     )
     front = Front(
         names=names,
         cloud=(*api.routes(), *web.cloud_routes()),
         vm=web.vm_routes(),
         refuse=web.refuse,
+        custom=cloud.domains.served,
     )
     cloud.accounts.when_key_ends(lambda key: api.end(key.fingerprint))
     cloud.tokens.when_token_ends(api.end)
@@ -141,6 +149,11 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         async with TaskGroup() as group:
             group.create_task(cloud.run(), name="cloud")
             group.create_task(_edge(edge), name="edge")
+            if config.acme.directory:
+                job = certificates(
+                    config, keys=folder, cloud=cloud, proofs=proofs, changes=cloud.changes
+                )
+                group.create_task(job, name="certificates")
             group.create_task(serve(front.app(), port=config.control.api_port), name="http")
             group.create_task(web.run(), name="web")
             group.create_task(ssh.run(), name="ssh")

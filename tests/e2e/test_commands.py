@@ -230,6 +230,16 @@ async def test_a_team_and_a_vm_that_changes_hands(atoll: Atoll, vm: str) -> None
     assert (await asked(atoll, "team disable --yes"))["team_name"] == "gang"
 
 
+async def test_domains(atoll: Atoll, vm: str) -> None:
+    added = await asked(atoll, f"domain add {vm} Shop.localhost")
+    assert (added["domain"], added["vm_name"]) == ("shop.localhost", vm)
+    assert ("error" in added) == ("expected" in added)  # as the machine's DNS says
+    (entry,) = (await asked(atoll, f"domain ls {vm}"))["domains"]
+    assert entry["certificate"].startswith("none: acme.directory is not set")
+    assert "shop.localhost" in await told(atoll, "domain ls")
+    assert "any more" in await told(atoll, f"domain rm {vm} shop.localhost")
+
+
 async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:
     await inside(atoll, "echo pearl > /dev/shm/kept")
     copied = await asked(atoll, f"cp {vm} shop-next --copy-tags=false")

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.edge.runtime import Runtime
 from atoll.doors.front.serve import serve
 from atoll.services.answers import Answers
+from atoll.services.certificates.shelf import Shelf
 from atoll.services.changes import Changes
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
@@ -182,6 +183,9 @@ class Edge:
             store=store, changes=self.cloud.changes, key=key, session_seconds=3600
         )
         self.tokens = Tokens(store=store, domain=config.https.domain)
+        self.shelf = Shelf(config.certificates)
+        self.proofs: Callable[[], Mapping[str, str]] = dict
+        self.domains: dict[str, str] = {}  # custom domain -> VM name
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
         self.http = http(
@@ -205,7 +209,14 @@ class Edge:
             cloud=self.cloud,
             sessions=self.sessions,
             changes=self.cloud.changes,
+            keeping=self.shelf,
+            naming=self,
+            proofs=lambda: self.proofs(),
         )
+
+    async def served(self) -> dict[str, str]:
+        """Custom domains, as the edge asks for them."""
+        return dict(self.domains)
 
     @property
     def port(self) -> int:
@@ -318,8 +329,8 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_edge() -> AsyncIterator[Edge]:
-    """HAProxy, control's API and the loop between them, on free ports."""
+async def running_edge(*, https: Mapping[str, object] | None = None) -> AsyncIterator[Edge]:
+    """HAProxy, control's API and the loop between them, on free ports; `https`: other settings."""
     # Not pytest's tmp_path: HAProxy runs as its own user and must get there.
     folder = Path(tempfile.mkdtemp(prefix="atoll-edge-"))
     folder.chmod(0o755)
@@ -330,7 +341,7 @@ async def running_edge() -> AsyncIterator[Edge]:
             "network": {"instance": "edgetest", "block": "127.0.1.0/24"},
             "https": {
                 "port": secure, "http_port": free_port(),
-                "vm_port_first": 23000, "vm_port_last": 23999,
+                "vm_port_first": 23000, "vm_port_last": 23999, **(https or {}),
             },
             "control": {"api_port": free_port(), "user": "nobody"},
         }

@@ -6,6 +6,7 @@ import asyncio
 import random
 import shlex
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import AtollError, Conflict, Denied, Internal, Invalid
 from atoll.commands.dry_run import told
 from atoll.commands.verbs import REGISTRY
-from atoll.config import Config, Vms
+from atoll.config import Config, Domains, Vms
 from atoll.domain.account import Scope
 from atoll.domain.operation import OpKind
 from atoll.domain.team import INVITED_S, Invitation, Role, Team
@@ -29,6 +30,7 @@ from atoll.store.schema import accounts, metadata, ssh_keys
 from atoll.store.schema import vms as vms_table
 from fakes.engine import FakeEngine
 from framework.cloud import ANN, START, Control, control
+from framework.dns_server import dns_server
 from framework.signing import SshKeyFile
 
 CI_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD ci"
@@ -97,6 +99,12 @@ WORKS: dict[str, dict[str, str]] = {
         "share add-link web --port 3000": "would make a share link to web, port 3000"
     },
     "share ask": {"share ask hers": "would ask for hers", "share ask nope": "would ask for nope"},
+    "domain add": {
+        "domain add web Shop.example.com": "would let shop.example.com lead to web",
+    },
+    "domain rm": {
+        "domain rm db old.example.com": "would let old.example.com lead to db no more",
+    },
     "ssh-key add": {
         f"ssh-key add --vm db {shlex.quote(NEW_KEY)}": "would add key two"
         " SHA256:jqTwFh61Y1MLJjLtv0lYtsGgPQzJn6bnHtEZuvyxlZs for db only\n"
@@ -202,6 +210,14 @@ FAILS = {
     "share add-link": ("share add-link nope", "share add-link web --for x"),
     "share ask": ("share ask UP",),
     "share set-private": ("share set-private hers",),
+    "domain add": (
+        "domain add nope a.example.com",
+        "domain add web x.atoll.localhost",
+        "domain add web old.example.com",
+        "domain add web 192.0.2.1",
+        "domain add web example.com --wildcard",
+    ),
+    "domain rm": ("domain rm web old.example.com", "domain rm nope old.example.com"),
     "ssh-key add": (f"ssh-key add '{ANN}'", "ssh-key add x", f"ssh-key add --vm nope '{NEW_KEY}'"),
     "ssh-key remove": ("ssh-key remove nope",),
     "ssh-key generate-api-key": (
@@ -249,10 +265,19 @@ FAILS = {
 OF_ITS_OWN = {"ssh-key shorten", "share accept", "share remove-link"}
 
 
+@asynccontextmanager
+async def _control(folder: Path, engine: FakeEngine) -> AsyncIterator[Control]:
+    """With a DNS server that knows no name."""
+    async with dns_server() as zone:
+        config = Config(domains=Domains(resolvers=(zone.address,)))
+        async with control(folder, engine, config=config) as made:
+            yield made
+
+
 @pytest.fixture
 async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
     engine = FakeEngine(tmp_path / "engine.sock")
-    async with engine.serving(), control(tmp_path / "control", engine) as made:
+    async with engine.serving(), _control(tmp_path / "control", engine) as made:
         for name in ("web --tag prod", "db", "off", "open", "old"):
             await made.run(f"new --name {name}")
         for line in (
@@ -264,6 +289,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         ):
             await made.run(line)
         await made.run("ssh-key generate-api-key --label robot")
+        await made.run("domain add db old.example.com")
         await made.run("defaults write atoll new.setup-script true")
         await made.run("new --name hers", made.bob)
         await _teams(made)

@@ -26,6 +26,7 @@ def test_the_verbs_of_the_language() -> None:
         "share ask",
         "transfer", "team new", "team ls", "team members", "team join", "team leave", "team rename",
         "team disable", "team add", "team remove", "team role", "team usage",
+            "domain add", "domain ls", "domain rm",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
         "passkey ls", "passkey rm", "session ls", "session rm",

@@ -50,6 +50,10 @@ class Addresses:
         """`https://web.atoll.localhost:8443/`."""
         return f"https://{name}.{self.config.https.domain}{self._port}/"
 
+    def domain_url(self, domain: str) -> str:
+        """`https://www.example.com/`: a name of one's own."""
+        return f"https://{domain}{self._port}/"
+
     def login_url(self, code: str) -> str:
         """Where a one-time code signs a browser in."""
         return self.cloud_url(f"login/{code}")

@@ -46,6 +46,8 @@ _TEXT = {
     "rename-token": "rename API token {label} to {new_label}",
     "sign-in-link": "make a sign-in link",
     "set-default": "set the default {key}",
+    "add-domain": "let {domain} lead to {vm_name}",
+    "remove-domain": "let {domain} lead to {vm_name} no more",
     "remove-default": "remove the default {key}",
     "grant": "let {to} open {what}",
     "withdraw": "take {what} from {to}",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy checks
@@ -15,6 +17,9 @@ HOST_HEADER = "x-atoll-host"  # set by HAProxy for control: the host a request c
 USER_HEADER = "x-atoll-user-id"  # set by HAProxy for VMs: who is signed in
 EMAIL_HEADER = "x-atoll-email"
 
+FORM_TARGET = (
+    "atoll.form-target"  # in the scope of a request: a custom domain its forms may lead to
+)
 STYLE_NONCE = "atoll.style-nonce"  # in the scope of a request whose page makes style elements
 # WebSockets of control; every other path takes requests only.
 SOCKET_PATH = re.compile(r"/terminal/[A-Za-z0-9_-]{22}/socket")
@@ -75,17 +80,17 @@ class Names:
         path = url.removeprefix(start)
         return path if path != url and own_path(path) == path else None
 
-    def target(self, url: str) -> Target | None:
+    def target(self, url: str, custom: Mapping[str, str] = MappingProxyType({})) -> Target | None:
         """The VM page a URL names; None unless it is spelled exactly as one of ours.
 
         No user name, no other scheme, no port of something else, no backslash or blank: what this
-        accepts every browser reads as the same host.
+        accepts every browser reads as the same host. `custom` are domains that stand for a VM, by name.
         """
         match = re.fullmatch(r"https://([a-z0-9.-]{1,253})(?::([1-9][0-9]{1,4}))?(/.*)?", url)
         if match is None:
             return None
         host, port, path = match[1], int(match[2] or 443), match[3] or "/"
-        vm_name = self.vm_of(host)
+        vm_name = self.vm_of(host) or custom.get(host)
         if vm_name is None or not self._is_ours(port):
             return None
         authority = host if match[2] is None else f"{host}:{port}"
@@ -94,7 +99,7 @@ class Names:
             host=host,
             authority=authority,
             path=own_path(path),
-            port=self._asked(host, port),
+            port=self._asked("" if host in custom else host, port),
         )
 
     def _asked(self, host: str, port: int) -> int | None:

@@ -20,8 +20,12 @@ from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
 from atoll.services.asking import Asking
 from atoll.services.audit import Audit
+from atoll.services.certificates import report
+from atoll.services.certificates.shelf import Shelf
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
+from atoll.services.dns.lookup import Lookup
+from atoll.services.domains import Domains
 from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
@@ -189,6 +193,15 @@ class Cloud:
             domain=https.domain,
             now=now,
         )
+        self.shelf = Shelf(config.certificates)
+        self.domains = Domains(
+            own=config.https.domain,
+            store=store,
+            access=self.access,
+            lookup=Lookup(config.domains.resolvers),
+            changes=self.changes,
+            now=now,
+        )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
         self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
         self.handover = Handover(
@@ -224,6 +237,7 @@ class Cloud:
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.domains.run())
             group.create_task(self.sharing.run())
             group.create_task(self.withdrawal.run())
             group.create_task(self.audit.run())
@@ -248,6 +262,10 @@ class Cloud:
             journal=RehearsalJournal,
             mail=RehearsalMail,
         )
+
+    def certificate_problem(self, host: str) -> str:
+        """What is wrong with a custom domain's certificate; empty: nothing."""
+        return report.problem(self.config, self.shelf, host, now=self.now())
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this public key; None: nobody has added it."""

@@ -14,7 +14,7 @@ from atoll.domain.vm import Phase, VmRecord
 from atoll.services.sharing_steps import Given, given_by, sharing_steps
 from atoll.services.step import Step
 from atoll.services.team_steps import TEAM_TABLES, TeamsPicture, team_steps, teams_picture
-from atoll.store import accounts, defaults, operations, passkeys, people, sessions, vms
+from atoll.store import accounts, defaults, domains, operations, passkeys, people, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
 from atoll.store.people import Invitation
@@ -24,6 +24,7 @@ from atoll.store.sessions import TokenRow
 TABLES = TEAM_TABLES | {
     *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
     *("defaults", "grants", "links", "access_requests", "events", "invitations", "passkeys"),
+    "domains",
 }
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -53,6 +54,7 @@ class Picture:
     ended: frozenset[str]  # hashes of sessions
     passkeys: frozenset[str]  # their names
     invitations: Mapping[str, Invitation]  # of everybody: only admins change them
+    domains: Mapping[str, str]  # to the VM's id
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -95,6 +97,7 @@ async def _picture(
         ended=await sessions.revoked_of(tx, account),
         passkeys=frozenset(key.name for key in await passkeys.of(tx, account)),
         invitations={each.email: each for each in await people.invited(tx)},
+        domains={row.domain: row.vm for row in await domains.of_vms(tx, marked.keys())},
     )
 
 
@@ -110,6 +113,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_default_steps(before.defaults, after.defaults),
         *sharing_steps(before.given, after.given),
         *_people_steps(before, after),
+        *_domain_steps(before, after),
         *_operation_steps(before, after, started),
     )
 
@@ -258,4 +262,16 @@ def _default_steps(before: Mapping[str, str], after: Mapping[str, str]) -> list[
     changed = [key for key, value in after.items() if before.get(key) != value]
     return [Step("set-default", {"key": key}) for key in changed] + [
         Step("remove-default", {"key": key}) for key in before if key not in after
+    ]
+
+
+def _domain_steps(before: Picture, after: Picture) -> list[Step]:
+    def step(do: str, domain: str, vm: str) -> Step:
+        return Step(do, {"vm_name": after.labels.get(vm) or before.labels[vm], "domain": domain})
+
+    added = after.domains.items() - before.domains.items()
+    removed = before.domains.items() - after.domains.items()
+    return [
+        *(step("add-domain", *one) for one in sorted(added)),
+        *(step("remove-domain", *one) for one in sorted(removed)),
     ]

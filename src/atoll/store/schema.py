@@ -351,3 +351,17 @@ passkeys = Table(
     Column("last_used_at", Double),
     UniqueConstraint("account", "name"),
 )
+
+domains = Table(  # names of their own for VMs
+    "domains",
+    metadata,
+    Column("domain", Text, primary_key=True),  # lower case, A-labels
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("problem", Text, nullable=False),  # what DNS said wrong at the last check; "": nothing
+    Column("expected", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("checked_at", Double, nullable=False),
+    Column("failures", Integer, nullable=False),  # checks that failed since the last good one
+    Column("next_check_at", Double, nullable=False, index=True),
+    Column("proven_at", Double),  # when DNS first led here; NULL: not served yet
+)

@@ -49,6 +49,16 @@ class Files:
         return self.root / "certs" / "edge.pem"
 
     @property
+    def certificates(self) -> Path:
+        """Folder of the certificates and their list."""
+        return self.root / "certs"
+
+    @property
+    def crt_list(self) -> Path:
+        """Which certificates there are; the first answers whatever no other does."""
+        return self.certificates / "list"
+
+    @property
     def socket(self) -> Path:
         """HAProxy's runtime socket."""
         return self.root / "run" / "haproxy.sock"

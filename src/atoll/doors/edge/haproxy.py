@@ -17,7 +17,7 @@ from pathlib import Path
 from atoll.config import Config
 from atoll.domain.sharing import PLAIN_PATH
 from atoll.domain.web import DOOR_PATH, TOKEN_COOKIE, TOKEN_S
-from atoll.doors.edge import decide, pages
+from atoll.doors.edge import decide, name_maps, pages
 from atoll.doors.edge.files import Files
 
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg.in")
@@ -88,11 +88,12 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
     return {
         "api_port": str(config.control.api_port),
         "bind": binds.secure,
-        "certificate": str(files.certificate),
+        "crt_list": str(files.crt_list),
         "connections": str(limits.connections),
         "control_per_10s": str(limits.control_per_10s),
         "cookie": TOKEN_COOKIE,
         "domain": https.domain,
+        "domains": str(files.map(name_maps.DOMAINS)),
         "domain_pattern": https.domain.replace(".", "[.]"),
         "door": f"https://{https.domain}{public_suffix(config)}",
         "door_path": DOOR_PATH,
@@ -108,6 +109,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "main_ports": " ".join(str(port) for port in sorted(main_ports)),
         "plain_bind": binds.plain,
         "public_suffix": public_suffix(config),
+        "proofs": str(files.map(name_maps.PROOFS)),
         "requests_per_10s": str(limits.requests_per_10s),
         "revoked": str(files.map(decide.REVOKED)),
         "socket": str(files.socket),

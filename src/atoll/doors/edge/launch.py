@@ -18,7 +18,7 @@ from atoll.base.aio import poll
 from atoll.base.errors import Conflict, Unavailable
 from atoll.base.proc import run
 from atoll.config import Config
-from atoll.doors.edge import haproxy, vm_ports
+from atoll.doors.edge import haproxy, name_maps, vm_ports
 from atoll.doors.edge.files import EDGE_USER, TABLES, Files, install, make_folders
 
 CONTROL_S = 120.0  # how long control may take to write key, certificate and maps on a first start
@@ -33,7 +33,8 @@ async def prepare(config: Config, *, edge_user: str = EDGE_USER) -> None:
     files = Files(config.edge_run)
     make_folders(files, control_user=config.control.user, edge_user=edge_user)
     key_path = session_key_path(config)
-    needed = (key_path, files.certificate, *(files.map(table) for table in TABLES))
+    maps = (*TABLES, name_maps.DOMAINS, name_maps.PROOFS)
+    needed = (key_path, files.certificate, files.crt_list, *map(files.map, maps))
 
     async def written() -> bool | None:
         return all(path.exists() for path in needed) or None

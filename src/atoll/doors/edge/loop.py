@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -25,12 +24,15 @@ from atoll.doors.edge import decide
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.decide import Maps, Table
 from atoll.doors.edge.files import TABLES, Files, publish
+from atoll.doors.edge.name_maps import NameMaps, Naming
 from atoll.doors.edge.runtime import Runtime
+from atoll.doors.edge.tls.sync import Keeping, TlsSync
+from atoll.services.certificates.shelf import Shelf
 
 LOOK_S = 2.0  # how soon a HAProxy that restarted behind our back is noticed
 COMPARE_S = 60.0  # and how often one that did not is compared in full
 RETRY_S = 0.5
-CERTIFICATE_S = 3600.0
+SHOWN_S = 20.0
 FOLDERS_S = 60.0
 INFORMED_S = 10.0  # without its engine, control says the truth after this: no VM is reachable
 
@@ -64,7 +66,7 @@ class Versions(Protocol):
 
 
 class EdgeSync:
-    """Owns the map files, the certificate file and HAProxy's maps at run time.
+    """Owns the map files and HAProxy's maps at run time, with helpers for certificates and names.
 
     `is_informed` tells whether the addresses of VMs are known yet: right after control's start they
     are not, and the maps HAProxy has are better than maps without addresses.
@@ -79,6 +81,9 @@ class EdgeSync:
         sessions: Revoking,
         changes: Versions,
         is_informed: Callable[[], bool] = lambda: True,
+        keeping: Keeping | None = None,
+        naming: Naming | None = None,
+        proofs: Callable[[], Mapping[str, str]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -89,12 +94,23 @@ class EdgeSync:
         self._now = now
         self._files = Files(config.edge_run)
         self._runtime = Runtime(self._files.socket)
-        self._authority = Authority(keys, config.https.domain)
+        self._tls = TlsSync(
+            files=self._files,
+            runtime=self._runtime,
+            authority=Authority(keys, config.https.domain),
+            keeping=keeping or Shelf(config.certificates),
+            now=now,
+        )
+        self._names = NameMaps(
+            files=self._files,
+            runtime=self._runtime,
+            domain=config.https.domain,
+            naming=naming,
+            proofs=proofs,
+        )
         self._shown: Maps | None = None  # what HAProxy `_pid` has; None: unknown
         self._pid = 0
         self._compared_at = 0.0
-        self._certified_at = 0.0
-        self._certificate: str | None = None  # a PEM HAProxy has not been told yet
         self.pushed = 0  # version HAProxy has; tests and `doctor` read it
 
     async def prepare(self) -> None:
@@ -118,11 +134,19 @@ class EdgeSync:
         await poll(
             made, seconds=FOLDERS_S, what=f"`atoll serve edge` making folders in {self._files.root}"
         )
-        self._certify()
-        self._certificate = None  # HAProxy starts with it
+        self._tls.write(is_forced=True)
+        await self._names.write()
         for table in TABLES:
             if not self._files.map(table).exists():
                 publish(self._files.map(table), b"")  # nothing is open until `run` knows better
+
+    async def shown(self, version: int) -> None:
+        """Return when HAProxy has what a version of the changes stands for. Raises Unavailable."""
+
+        async def check() -> bool | None:
+            return self.pushed >= version or None
+
+        await poll(check, seconds=SHOWN_S, what="the edge being told")
 
     async def run(self) -> None:
         """Follow the changes for ever; `prepare` must have run."""
@@ -163,16 +187,18 @@ class EdgeSync:
         wanted = await self._wanted() if is_new or self._is_compare_due() else None
         if wanted is not None:
             self._write(wanted)
-        if abs(self._now() - self._certified_at) > CERTIFICATE_S:
-            self._certify()
+            await self._names.write()
+        self._tls.write()
         pid = await self._runtime.pid()
+        if pid != self._pid or self._shown is None:
+            self._names.forget()
+            self._tls.forget()
         if pid != self._pid or self._shown is None or self._is_compare_due():
             await self._compare(wanted or await self._wanted(), pid)
         elif wanted is not None:
             await self._change(self._shown, wanted)
-        if self._certificate is not None:
-            await self._runtime.certificate(self._files.certificate, self._certificate)
-            self._certificate = None
+        await self._names.tell()
+        await self._tls.tell()
         self.pushed = version
 
     async def _compare(self, wanted: Maps, pid: int) -> None:
@@ -228,15 +254,6 @@ class EdgeSync:
             text = "".join(f"{key} {value}\n" for key, value in sorted(entries.items())).encode()
             if not path.exists() or path.read_bytes() != text:
                 publish(path, text)
-
-    def _certify(self) -> None:
-        now = dt.datetime.fromtimestamp(self._now(), dt.UTC)
-        pem = self._authority.leaf(self._files.certificate, now=now)
-        if pem is not None:
-            publish(self._files.certificate, pem)
-            self._certificate = pem.decode()
-            _log.info("certificate made", path=str(self._files.certificate))
-        self._certified_at = self._now()
 
     def _is_compare_due(self) -> bool:
         return abs(self._now() - self._compared_at) > COMPARE_S

@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket: read and change maps, swap the certificate, end open streams.
+"""HAProxy's runtime socket: read and change maps, end open streams.
 
 One connection per request, as HAProxy likes it: it answers, then closes. Every answer is checked;
 what HAProxy refuses is an Unavailable with its words, and the caller then compares everything.
@@ -66,15 +66,6 @@ class Runtime:
         commands = [_command(path_of[change.table], change) for change in changes]
         for batch in _batches(commands):
             await self._quietly("; ".join(batch))
-
-    async def certificate(self, path: Path, pem: str) -> None:
-        """Show the certificate in `pem` from now on; HAProxy knows it by its file's `path`."""
-        said = await self.ask(f"set ssl cert {path} <<\n{pem.strip()}\n")
-        if "transaction" not in said.lower():
-            raise Unavailable(f"HAProxy refuses the certificate {path}: {said[:200]}")
-        said = await self.ask(f"commit ssl cert {path}")
-        if "Success" not in said:
-            raise Unavailable(f"HAProxy keeps the old certificate {path}: {said[-200:]}")
 
     async def end_streams(self, addresses: Iterable[str]) -> int:
         """End every open stream whose server is one of these addresses; returns how many."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -16,13 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Internal, Invalid, NotFound
-from atoll.domain.web import HOST_HEADER, SOCKET_PATH, STYLE_NONCE, Names
+from atoll.domain.web import FORM_TARGET, HOST_HEADER, SOCKET_PATH, STYLE_NONCE, Names
 
 # What people see of an error, with a status; None: they are a program, and get JSON.
 Refuse: TypeAlias = Callable[[Request, AtollError, int], Response | None]
 Handler: TypeAlias = Callable[[Request, Exception], Awaitable[Response]]
 
+# Domains that stand for a VM -> its name.
+Custom: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
+
 _log = log.get("front")
+
+
+async def no_custom() -> Mapping[str, str]:
+    """Of a cloud without custom domains."""
+    return {}
 
 
 class Front:
@@ -35,10 +43,13 @@ class Front:
         cloud: Sequence[BaseRoute],
         vm: Sequence[BaseRoute],
         refuse: Refuse,
+        custom: Custom = no_custom,
     ) -> None:
         """`cloud` is served on the cloud's own host, `vm` on every VM's."""
         self._refuse = refuse
-        self._hosts = Hosts(names=names, cloud=self._starlette(cloud), vm=self._starlette(vm))
+        self._hosts = Hosts(
+            names=names, cloud=self._starlette(cloud), vm=self._starlette(vm), custom=custom
+        )
 
     def app(self) -> ASGIApp:
         """To be served."""
@@ -87,19 +98,24 @@ class Hosts:
     host, where nothing depends on where it came from.
     """
 
-    def __init__(self, *, names: Names, cloud: ASGIApp, vm: ASGIApp) -> None:
+    def __init__(self, *, names: Names, cloud: ASGIApp, vm: ASGIApp, custom: Custom) -> None:
         self._names = names
         self._cloud = cloud
         self._vm = vm
+        self._custom = custom
 
-    def _policy(self, nonce: str) -> str:
-        """`nonce` is of a page whose script makes style elements: they carry it."""
+    def _policy(self, nonce: str, target: str) -> str:
+        """`nonce` is of a page whose script makes style elements: they carry it.
+
+        `target` is a custom domain to which a form of this page may lead.
+        """
+        custom = f" https://{target}" if target else ""
         named = f" 'nonce-{nonce}'" if nonce else ""
         return (
             f"default-src 'none'; style-src 'self'{named}; script-src 'self'; connect-src 'self';"
             " img-src 'self' data:; font-src 'self'; base-uri 'none';"
             # a form's redirect to a VM's host counts as its action
-            f" form-action 'self' https://*.{self._names.domain}:*; frame-ancestors 'none'"
+            f" form-action 'self' https://*.{self._names.domain}:*{custom}; frame-ancestors 'none'"
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +128,8 @@ class Hosts:
             return
         host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
         app = self._cloud if host == self._names.domain else self._vm
-        if app is self._vm and self._names.vm_of(host) is None:
+        is_vm = self._names.vm_of(host) is not None or app is self._cloud
+        if not is_vm and host not in await self._custom():
             await _elsewhere(scope, receive, send)
             return
 
@@ -121,7 +138,9 @@ class Hosts:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("cache-control", "no-store")
                 headers.setdefault("referrer-policy", "same-origin")
-                headers["content-security-policy"] = self._policy(scope.get(STYLE_NONCE, ""))
+                headers["content-security-policy"] = self._policy(
+                    scope.get(STYLE_NONCE, ""), scope.get(FORM_TARGET, "")
+                )
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
 

@@ -15,6 +15,7 @@ from atoll.commands.library import Library
 from atoll.commands.registry import Registry
 from atoll.domain.account import Published
 from atoll.domain.web import Names
+from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.web.acts import Acts, Executing
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.assets import Assets
@@ -65,6 +66,7 @@ class Web:
         changes: Waiting,
         terminals: Terminals,
         audit: Recording,
+        custom: Custom = no_custom,
     ) -> None:
         self._assets = assets
         self._terminals = terminals
@@ -79,7 +81,11 @@ class Web:
         )
         witness = Witness(audit)
         arriving = Arriving(
-            names=names, sessions=sessions, session_seconds=session_seconds, witness=witness
+            names=names,
+            sessions=sessions,
+            session_seconds=session_seconds,
+            witness=witness,
+            custom=custom,
         )
         self._mailed = MailedPages(
             domain=names.domain,

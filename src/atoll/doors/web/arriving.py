@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from atoll.domain.account import Account
-from atoll.domain.web import SESSION_COOKIE, Names
+from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
+from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.visitor import Reading
 from atoll.doors.web.witness import Witness
@@ -31,11 +32,18 @@ class Arriving:
     """Begins sessions."""
 
     def __init__(
-        self, *, names: Names, sessions: Beginning, session_seconds: float, witness: Witness
+        self,
+        *,
+        names: Names,
+        sessions: Beginning,
+        session_seconds: float,
+        witness: Witness,
+        custom: Custom = no_custom,
     ) -> None:
         self._names = names
         self._sessions = sessions
         self._witness = witness
+        self._custom = custom
         self._session_s = int(session_seconds)
 
     async def signed_in(self, request: Request, account: Account, *, how: str) -> Response:
@@ -47,15 +55,25 @@ class Arriving:
             how=how,
         )
         await self._witness.signed_in(request, await self._sessions.session(session_id))
-        response = RedirectResponse(self._onward(request), status_code=303)
+        response = RedirectResponse(await self._onward(request), status_code=303)
         set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         set_cookie(response, TO_COOKIE, "", 0)
         return response
 
-    def _onward(self, request: Request) -> str:
+    async def target(self, to: str) -> Target | None:
+        """The VM page in a `to`: on a host of ours, or on a custom domain exactly as it is registered."""
+        return self._names.target(to, await self._custom()) if to else None
+
+    async def let_forms_lead(self, request: Request) -> None:
+        """A form's redirects count as its action, and the way may end at a custom domain."""
+        target = await self.target(request.cookies.get(TO_COOKIE, ""))
+        if target is not None:
+            request.scope[FORM_TARGET] = target.authority
+
+    async def _onward(self, request: Request) -> str:
         """Where somebody was going who had to sign in first."""
         to = request.cookies.get(TO_COOKIE, "")
-        target = self._names.target(to)
+        target = await self.target(to)
         if target is not None:
             return "/login?to=" + quote(f"https://{target.authority}{target.path}", safe="")
         return self._names.page(to) or "/"

@@ -25,6 +25,7 @@ from atoll.domain.account import Account, Published
 from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
+    FORM_TARGET,
     HOST_HEADER,
     SESSION_COOKIE,
     TOKEN_COOKIE,
@@ -136,6 +137,7 @@ class Login:
         action = f"/login/{quote(request.path_params['code'], safe='')}"
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
+        await self._arriving.let_forms_lead(request)
         return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
 
     async def redeem(self, request: Request) -> Response:
@@ -153,7 +155,7 @@ class Login:
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
         to = request.query_params.get("to", "")
-        target, page = self._names.target(to), self._names.page(to)
+        target, page = await self._arriving.target(to), self._names.page(to)
         if to and target is None and page is None:
             return self._pages.message(
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",
@@ -161,6 +163,8 @@ class Login:
             )  # fmt: skip
         session = await self._visitors.session(request)
         if session is None:
+            if target is not None:
+                request.scope[FORM_TARGET] = target.authority  # where its forms lead in the end
             response = self._pages.sign_in(request)
             if to and len(to) <= _TO_BYTES:
                 set_cookie(response, TO_COOKIE, to, _TO_S)

@@ -86,6 +86,7 @@ class MailedPages:
 
     async def sent(self, request: Request) -> Response:
         """What to do now, and where to type the code."""
+        await self._arriving.let_forms_lead(request)
         return self._pages.page(request, "sent.html", email=None, problem="")
 
     async def look(self, request: Request) -> Response:
@@ -93,6 +94,7 @@ class MailedPages:
         action = f"{MAILED_PATH}{quote(request.path_params['code'], safe='')}"
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
+        await self._arriving.let_forms_lead(request)
         return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
 
     async def redeem(self, request: Request) -> Response:

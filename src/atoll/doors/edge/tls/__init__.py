@@ -1,0 +1,1 @@
+"""Which certificates HAProxy has: a list of files, changed while it runs."""

@@ -1,0 +1,1 @@
+"""Certificates from an ACME server: what is kept, how one is asked for, and when."""
