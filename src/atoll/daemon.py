@@ -26,11 +26,14 @@ from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
+from atoll.services.issuer import Issuer
 from atoll.services.keys import Keys
+from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
 from atoll.store.engine import Store
 
@@ -115,9 +118,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         changes=cloud.news,
         terminals=terminals,
     )
+    issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
+    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)
+    provider = Provider(
+        names=names, openid=openid, issuer=issuer, web=web, ssh=addresses.lobby_command
+    )
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes()),
         vm=web.vm_routes(),
         refuse=web.refuse,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from atoll.base.aio import TaskGroup
@@ -27,9 +28,12 @@ from atoll.doors.front.app import Front
 from atoll.doors.front.hosts import names_of
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
 from atoll.services.changes import Changes
+from atoll.services.issuer import Issuer
+from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
 
 
@@ -86,8 +90,10 @@ def http(
     runner: VmRunner | None = None,
     limits: Limits | None = None,
     shells: Shells | None = None,
+    openid: OpenId | None = None,
+    issuer: Issuer | None = None,
 ) -> Http:
-    """Build all of it; without `shells` no terminal opens."""
+    """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
     names, addresses = names_of(config), Addresses(config)
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
@@ -116,9 +122,15 @@ def http(
         changes=changes,
         terminals=terminals,
     )
+    more: list[BaseRoute] = []
+    if openid is not None and issuer is not None:
+        provider = Provider(
+            names=names, openid=openid, issuer=issuer, web=web, ssh=addresses.lobby_command
+        )
+        more += provider.routes()
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *more),
         vm=web.vm_routes(),
         refuse=web.refuse,
     )

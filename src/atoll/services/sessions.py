@@ -45,6 +45,7 @@ class Session:
     id: str
     key: str
     account: Account
+    created_at: float  # when its person signed in
     expires_at: float
 
 
@@ -126,7 +127,11 @@ class Sessions:
         if row is None or row.revoked_at is not None or row.expires_at <= self._now():
             return None
         return Session(
-            id=session_id, key=_key(row.hash), account=row.account, expires_at=row.expires_at
+            id=session_id,
+            key=_key(row.hash),
+            account=row.account,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
         )
 
     async def account_for_session(self, session_id: str) -> Account | None:

@@ -59,20 +59,21 @@ class Web:
     ) -> None:
         self._assets = assets
         self._terminals = terminals
-        self._pages = Pages(assets=assets, ssh=ssh)
+        self.pages = Pages(assets=assets, ssh=ssh)
         self._acts = Acts(language=language)
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),
             lines=Lines(language),
             choices=Choosing(language),
             forms=Forms(registry),
-            pages=self._pages,
+            pages=self.pages,
         )
-        self._login = Login(
+        self.visitors = view.visitors
+        self.login = Login(
             names=names,
             ssh=ssh,
             visitors=view.visitors,
-            pages=self._pages,
+            pages=self.pages,
             session_seconds=session_seconds,
             sessions=sessions,
             published=published,
@@ -98,15 +99,15 @@ class Web:
     def cloud_routes(self) -> Sequence[BaseRoute]:
         """For the cloud's own host."""
         return (
-            *self._login.cloud_routes(),
+            *self.login.cloud_routes(),
             *(route for part in self._parts for route in part.routes()),
             *self._assets.routes(),
         )
 
     def vm_routes(self) -> Sequence[BaseRoute]:
         """For every VM's host."""
-        return self._login.vm_routes()
+        return self.login.vm_routes()
 
     def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
         """An error as people see it; None for programs."""
-        return self._pages.refuse(request, error, status)
+        return self.pages.refuse(request, error, status)

@@ -30,13 +30,10 @@ from atoll.domain.web import (
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.onward import Onward, set_cookie
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading, Visitors
 from atoll.services.sessions import Session
-
-_TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
-_TO_S = 900
-_TO_BYTES = 2_000
 
 
 class SigningIn(Reading, Protocol):
@@ -98,6 +95,7 @@ class Login:
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
+        self._onward = Onward(names)
 
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
@@ -134,32 +132,31 @@ class Login:
             return self._pages.message(
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
+        return await self.enter(request, account)
+
+    async def enter(self, request: Request, account: Account) -> Response:
+        """Sign this browser in as whoever has proven to be `account`, and lead on."""
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        target = self._names.target(request.cookies.get(_TO_COOKIE, ""))
-        onward = f"/login?to={_url(target.authority, target.path)}" if target else "/"
-        response = RedirectResponse(onward, status_code=303)
-        _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
-        _set_cookie(response, _TO_COOKIE, "", 0)
+        response = RedirectResponse(self._onward.kept(request), status_code=303)
+        set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
+        self._onward.forget(response)
         return response
 
     async def login(self, request: Request) -> Response:
-        """Send a signed-in person on to the VM page in `to`, with a code for that host."""
+        """Send a signed-in person on: to a path of ours, or to a VM page with a code for its host."""
         to = request.query_params.get("to", "")
-        target = self._names.target(to)
-        if to and target is None:
+        if to and not self._onward.is_ours(to):
             return self._pages.message(
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",
                 status=400,
             )  # fmt: skip
         session = await self._visitors.session(request)
         if session is None:
-            response = self._sign_in_first(request)
-            if target and len(to) <= _TO_BYTES:
-                _set_cookie(response, _TO_COOKIE, to, _TO_S)
-            return response
+            return self.ask(request, to)
+        target = self._onward.target(to)
         if target is None:
-            return RedirectResponse("/", status_code=303)
+            return RedirectResponse(self._onward.path(to) or "/", status_code=303)
         if not await self._may_open(session.account, target.vm_name):
             return self._pages.message(
                 request,
@@ -187,7 +184,7 @@ class Login:
         token = self._sessions.mint(
             host=host, account=session.account, session_id=session.id, until=session.expires_at
         )
-        _set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
+        set_cookie(response, TOKEN_COOKIE, token, int(TOKEN_S))
         return response
 
     async def vm_logout(self, request: Request) -> Response:
@@ -198,7 +195,7 @@ class Login:
         if key is not None:
             await self._sessions.revoke_key(key)
         response = RedirectResponse(self._names.url(self._names.domain), status_code=303)
-        _set_cookie(response, TOKEN_COOKIE, "", 0)
+        set_cookie(response, TOKEN_COOKIE, "", 0)
         return response
 
     async def logout(self, request: Request) -> Response:
@@ -206,7 +203,7 @@ class Login:
         check_origin(request, self._names.domain)
         await self._sessions.revoke(request.cookies.get(SESSION_COOKIE, ""))
         response = RedirectResponse("/", status_code=303)
-        _set_cookie(response, SESSION_COOKIE, "", 0)
+        set_cookie(response, SESSION_COOKIE, "", 0)
         return response
 
     async def _may_open(self, account: Account, vm_name: str) -> bool:
@@ -215,18 +212,14 @@ class Login:
             for vm in await self._published()
         )
 
+    def ask(self, request: Request, to: str) -> Response:
+        """The page to sign in on, also for somebody who is; leads on to `to`."""
+        response = self._sign_in_first(request)
+        self._onward.keep(response, to)
+        return response
+
     def _sign_in_first(self, request: Request) -> Response:
         return self._pages.message(
             request, "Sign in", "This page is private. Type this where your SSH key is, and open the"
             " link it prints.", hint=f"{self._ssh} browser", status=401,
         )  # fmt: skip
-
-
-def _url(authority: str, path: str) -> str:
-    return quote(f"https://{authority}{path}", safe="")
-
-
-def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
-    response.set_cookie(
-        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
-    )
