@@ -10,6 +10,7 @@ import gc
 
 from atoll.base import log
 from atoll.base.aio import TaskGroup
+from atoll.base.fetch import Fetcher
 from atoll.commands.addresses import Addresses
 from atoll.commands.language import Language
 from atoll.commands.library import Library
@@ -26,11 +27,14 @@ from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.elsewhere import BACK, SignInElsewhere
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
+from atoll.services.elsewhere import Elsewhere
+from atoll.services.identities import Identities, Members
 from atoll.services.issuer import Issuer
 from atoll.services.keys import Keys
 from atoll.services.openid import OpenId
@@ -105,6 +109,15 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
     )
+    fetcher = Fetcher()
+    providers = [
+        Elsewhere(
+            settings=settings,
+            redirect_uri=names.url(names.domain, f"{BACK}{settings.name}"),
+            fetcher=fetcher,
+        )
+        for settings in config.oidc.providers
+    ]
     web = Web(
         names=names,
         assets=Assets(),
@@ -117,6 +130,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         published=cloud.published,
         changes=cloud.news,
         terminals=terminals,
+        elsewhere=[(provider.name, provider.label) for provider in providers],
+    )
+    elsewhere = SignInElsewhere(
+        host=names.domain,
+        providers=providers,
+        identities=Identities(store=store, joining=Members(store=store)),
+        pages=web.pages,
+        enter=web.login.enter,
     )
     issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
     openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)
@@ -125,7 +146,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     )
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes(), *elsewhere.routes()),
         vm=web.vm_routes(),
         refuse=web.refuse,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,13 @@ from atoll.doors.front.app import Front
 from atoll.doors.front.hosts import names_of
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.elsewhere import SignInElsewhere
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
 from atoll.services.changes import Changes
+from atoll.services.elsewhere import Elsewhere
+from atoll.services.identities import Identities
 from atoll.services.issuer import Issuer
 from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
@@ -92,6 +95,8 @@ def http(
     shells: Shells | None = None,
     openid: OpenId | None = None,
     issuer: Issuer | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
+    identities: Identities | None = None,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
     names, addresses = names_of(config), Addresses(config)
@@ -121,6 +126,7 @@ def http(
         published=published,
         changes=changes,
         terminals=terminals,
+        elsewhere=[(provider.name, provider.label) for provider in elsewhere],
     )
     more: list[BaseRoute] = []
     if openid is not None and issuer is not None:
@@ -128,6 +134,15 @@ def http(
             names=names, openid=openid, issuer=issuer, web=web, ssh=addresses.lobby_command
         )
         more += provider.routes()
+    if identities is not None:
+        door = SignInElsewhere(
+            host=names.domain,
+            providers=elsewhere,
+            identities=identities,
+            pages=web.pages,
+            enter=web.login.enter,
+        )
+        more += door.routes()
     front = Front(
         names=names,
         cloud=(*api.routes(), *web.cloud_routes(), *more),

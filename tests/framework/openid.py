@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import httpx
 import httpx2
 from starlette.types import ASGIApp
 
+from atoll.base.fetch import Fetcher
 from atoll.commands.reply import Reply
-from atoll.config import Config, Https
+from atoll.config import Config, Https, Provider
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.vm import Phase, VmRecord
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
 from atoll.doors.front.hosts import names_of
+from atoll.doors.web.elsewhere import BACK as BACK_FROM
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
+from atoll.services.elsewhere import Elsewhere
+from atoll.services.identities import Identities, Members
 from atoll.services.issuer import Issuer
 from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
@@ -213,8 +218,14 @@ def record(name: str, owner: Account) -> VmRecord:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, domain: str = DOMAIN, **more: Any) -> AsyncIterator[World]:
-    """Ann has `web` and `blog`, bob has `their`."""
+async def world(
+    folder: Path,
+    *,
+    domain: str = DOMAIN,
+    providers: Sequence[Provider] = (),
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[World]:
+    """Ann has `web` and `blog`, bob has `their`. `providers` are reached by `transport`."""
     folder.mkdir(exist_ok=True)
     store = Store(f"sqlite+aiosqlite:///{folder / 'atoll.db'}")
     await store.migrate()
@@ -235,6 +246,16 @@ async def world(folder: Path, *, domain: str = DOMAIN, **more: Any) -> AsyncIter
         return tuple(shown)
 
     openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=published, now=clock)
+    fetcher = Fetcher(transport=transport)
+    elsewhere = [
+        Elsewhere(
+            settings=settings,
+            redirect_uri=names.url(domain, f"{BACK_FROM}{settings.name}"),
+            fetcher=fetcher,
+            now=clock,
+        )
+        for settings in providers
+    ]
     (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     built = http(
         config=config,
@@ -247,7 +268,8 @@ async def world(folder: Path, *, domain: str = DOMAIN, **more: Any) -> AsyncIter
         ca=folder / "ca.pem",
         openid=openid,
         issuer=issuer,
-        **more,
+        elsewhere=elsewhere,
+        identities=Identities(store=store, joining=Members(store=store), now=clock),
     )
     made = World(store, sessions, issuer, openid, built.app, clock, shown, domain)
     made.show("web", "blog")

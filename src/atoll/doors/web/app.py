@@ -56,10 +56,12 @@ class Web:
         published: Callable[[], Awaitable[tuple[Published, ...]]],
         changes: Waiting,
         terminals: Terminals,
+        elsewhere: Sequence[tuple[str, str]] = (),
     ) -> None:
+        """`elsewhere` has name and label of each provider that people may sign in with."""
         self._assets = assets
         self._terminals = terminals
-        self.pages = Pages(assets=assets, ssh=ssh)
+        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=elsewhere)
         self._acts = Acts(language=language)
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),

@@ -219,7 +219,7 @@ class Login:
         return response
 
     def _sign_in_first(self, request: Request) -> Response:
-        return self._pages.message(
-            request, "Sign in", "This page is private. Type this where your SSH key is, and open the"
-            " link it prints.", hint=f"{self._ssh} browser", status=401,
+        return self._pages.sign_in(
+            request, "This page is private. Type this where your SSH key is, and open the link it"
+            " prints.", hint=f"{self._ssh} browser",
         )  # fmt: skip
