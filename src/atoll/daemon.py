@@ -157,6 +157,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         language=language,
         owners=cloud.accounts,
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
+        issuer=issuer,
     )
     gc.collect()
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`

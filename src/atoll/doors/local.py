@@ -9,6 +9,7 @@ machine owns the cloud anyway.
     {"do": "execute", "line": "events --follow"}   -> {"reply": {.., "goes_on": true}} {"more": {...}}*
     {"do": "ensure-owner", "email": .., "key": .., "label": ..}           -> {"reply": {...}}
     {"do": "public-keys"}                                                 -> {"reply": {...}}
+    {"do": "rotate-issuer"}                                               -> {"reply": {"keys": [..]}}
 Errors come as {"error": {"code", "error", "hint"}}.
 """
 
@@ -21,7 +22,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -63,6 +64,18 @@ class Owners(Protocol):
         ...
 
 
+class Issuer(Protocol):
+    """Whoever signs what others verify."""
+
+    def rotate(self) -> None:
+        """Sign with a new key, and disown the others."""
+        ...
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public keys."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKeys:
     """What a client needs to trust this cloud: two OpenSSH public key lines."""
@@ -97,8 +110,15 @@ class GetPublicKeys(_Request):
     do: Literal["public-keys"] = "public-keys"
 
 
-Request = Annotated[Execute | EnsureOwner | GetPublicKeys, Field(discriminator="do")]
-_REQUEST: TypeAdapter[Execute | EnsureOwner | GetPublicKeys] = TypeAdapter(Request)
+class RotateIssuer(_Request):
+    """New signing keys at once, since one may have leaked."""
+
+    do: Literal["rotate-issuer"] = "rotate-issuer"
+
+
+Asked: TypeAlias = Execute | EnsureOwner | GetPublicKeys | RotateIssuer
+Request = Annotated[Asked, Field(discriminator="do")]
+_REQUEST: TypeAdapter[Asked] = TypeAdapter(Request)
 
 
 def socket_path(run_dir: Path) -> Path:
@@ -109,11 +129,20 @@ def socket_path(run_dir: Path) -> Path:
 class LocalDoor:
     """Serves the socket; see the module for the protocol."""
 
-    def __init__(self, *, path: Path, language: Language, owners: Owners, keys: PublicKeys) -> None:
+    def __init__(
+        self,
+        *,
+        path: Path,
+        language: Language,
+        owners: Owners,
+        keys: PublicKeys,
+        issuer: Issuer,
+    ) -> None:
         self._path = path
         self._language = language
         self._owners = owners
         self._keys = keys
+        self._issuer = issuer
         self._allowed = frozenset({0, os.geteuid()})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,9 +194,7 @@ class LocalDoor:
             _log.exception("local command failed")
             return _Answer({"error": Internal(f"{type(error).__name__}: {error}").to_wire()})
 
-    async def _run(
-        self, request: Execute | EnsureOwner | GetPublicKeys, progress: Callable[[str], None]
-    ) -> _Answer:
+    async def _run(self, request: Asked, progress: Callable[[str], None]) -> _Answer:
         match request:
             case Execute(line=line):
                 caller = Caller(account=await self._owners.owner(), door=Door.LOCAL, source="local")
@@ -184,6 +211,9 @@ class LocalDoor:
             case GetPublicKeys():
                 keys = {"gateway_key": self._keys.gateway, "host_ca": self._keys.host_ca}
                 return _Answer({"reply": keys})
+            case RotateIssuer():
+                self._issuer.rotate()
+                return _Answer({"reply": self._issuer.jwks()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +250,7 @@ async def _left(reader: asyncio.StreamReader) -> None:
     raise BrokenPipeError("the client left")
 
 
-def _parse(line: bytes) -> Execute | EnsureOwner | GetPublicKeys:
+def _parse(line: bytes) -> Asked:
     try:
         return _REQUEST.validate_json(line)
     except ValidationError as error:

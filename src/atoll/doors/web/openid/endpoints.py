@@ -59,11 +59,15 @@ class Keys(Protocol):
 
 
 class Endpoints:
-    """The routes."""
+    """The routes. `back` is where apps reach them, if not at the issuer's own address.
 
-    def __init__(self, *, openid: Telling, issuer: Keys) -> None:
+    VMs do not reach the machine they run on; what they ask of it they ask at `http://metadata.int`.
+    """
+
+    def __init__(self, *, openid: Telling, issuer: Keys, back: str = "") -> None:
         self._openid = openid
         self._issuer = issuer
+        self._back = back
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -78,7 +82,10 @@ class Endpoints:
 
     async def discovery(self, _request: Request) -> Response:
         """OpenID Connect Discovery 1.0."""
-        return JSONResponse(metadata(self._issuer.url), headers={**_KEEP, **_ANY_PAGE})
+        return JSONResponse(
+            metadata(self._issuer.url, self._back or self._issuer.url),
+            headers={**_KEEP, **_ANY_PAGE},
+        )
 
     async def jwks(self, _request: Request) -> Response:
         """The keys that tokens are verified with."""
@@ -135,14 +142,14 @@ class Endpoints:
         return JSONResponse(known, headers=_ANY_PAGE)
 
 
-def metadata(url: str) -> dict[str, Any]:
-    """What this provider can do."""
+def metadata(url: str, back: str) -> dict[str, Any]:
+    """What this provider can do; browsers go to `url`, apps ask at `back`."""
     return {
         "issuer": url,
         "authorization_endpoint": url + AUTHORIZE,
-        "token_endpoint": url + TOKEN,
-        "userinfo_endpoint": url + USERINFO,
-        "jwks_uri": url + JWKS,
+        "token_endpoint": back + TOKEN,
+        "userinfo_endpoint": back + USERINFO,
+        "jwks_uri": back + JWKS,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code"],
