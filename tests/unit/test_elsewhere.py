@@ -372,10 +372,12 @@ async def test_a_server_that_never_answers_is_left() -> None:
 async def test_a_secret_that_cannot_be_read_is_told(
     cloud: World, provider: Provider, tmp_path: Path
 ) -> None:
-    (tmp_path / "client-secret").unlink()
-    answer = await arrive(await cloud.browser(None), provider)
-    assert answer.status_code == 503
-    assert "client-secret cannot be read" in answer.text
+    secret = tmp_path / "client-secret"
+    for spoil in (lambda: secret.write_bytes("schlüssel".encode()), secret.unlink):
+        spoil()
+        answer = await arrive(await cloud.browser(None), provider)
+        assert answer.status_code == 503
+        assert "client-secret cannot be read" in answer.text
 
 
 def test_providers_are_settings_like_others(tmp_path: Path) -> None:

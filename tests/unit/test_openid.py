@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx2
 import pytest
@@ -110,6 +110,15 @@ async def test_the_question_names_vm_owner_and_what_is_told(cloud: World) -> Non
     assert BOB.id in page
     assert BOB.email in page
     assert BOB.email not in (await (await cloud.browser(BOB)).get(request(scope="openid"))).text
+
+
+async def test_an_app_may_ask_by_a_form(cloud: World) -> None:
+    browser = await cloud.browser()
+    form = dict(parse_qsl(urlsplit(request()).query))
+    led = await browser.post("/oauth/authorize", form, sec_fetch_site="same-site")
+    assert (led.status_code, led.headers["location"]) == (303, request())
+    huge = await browser.post("/oauth/authorize", {**form, "state": "x" * 9_000})
+    assert huge.status_code == 400
 
 
 async def test_the_question_is_asked_once(cloud: World) -> None:

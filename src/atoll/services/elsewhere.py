@@ -214,7 +214,7 @@ class Elsewhere:
         """Read at each use, so that a new one needs no restart."""
         path = self._settings.client_secret_file
         try:
-            return "" if path is None else path.read_text().strip()
+            return "" if path is None else path.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(
                 f"{self.label} is not set up right: {path} cannot be read",

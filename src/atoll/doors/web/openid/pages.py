@@ -28,6 +28,7 @@ from atoll.services.sessions import Session
 
 CONSENT = "/oauth/consent"
 _FIELDS = 40
+_QUERY = 8_000
 
 
 class Agreeing(Protocol):
@@ -79,6 +80,7 @@ class OpenIdPages:
         """For the cloud's own host."""
         return (
             Route(AUTHORIZE, self.authorize, methods=["GET"]),
+            Route(AUTHORIZE, self.sent, methods=["POST"]),
             Route(CONSENT, self.consent, methods=["POST"]),
         )
 
@@ -90,6 +92,14 @@ class OpenIdPages:
             return await self._answer(request, query, back)
         except Refused as refused:
             return self._say(back, refused)
+
+    async def sent(self, request: Request) -> Response:
+        """The same by a form of the app's (OpenID Connect has both): as if it had been a link."""
+        form = await read_form(request)
+        query = urlencode([(name, value) for name, values in form.items() for value in values])
+        if len(query) > _QUERY:
+            raise Invalid(f"the app's request has more than {_QUERY} characters")
+        return RedirectResponse(f"{AUTHORIZE}?{query}", status_code=303)
 
     async def _answer(self, request: Request, query: Query, back: Return) -> Response:
         session = await self._visitors.session(request)
