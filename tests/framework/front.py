@@ -25,7 +25,6 @@ from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 from atoll.doors.front.app import Front
-from atoll.doors.front.hosts import names_of
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.elsewhere import SignInElsewhere
@@ -99,7 +98,8 @@ def http(
     identities: Identities | None = None,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
-    names, addresses = names_of(config), Addresses(config)
+    addresses = Addresses(config)
+    names = addresses.names
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
         url=names.url(names.domain, ""),
@@ -130,9 +130,7 @@ def http(
     )
     more: list[BaseRoute] = []
     if openid is not None and issuer is not None:
-        provider = Provider(
-            names=names, openid=openid, issuer=issuer, web=web, ssh=addresses.lobby_command
-        )
+        provider = Provider(names=names, openid=openid, issuer=issuer, web=web)
         more += provider.routes()
     if identities is not None:
         door = SignInElsewhere(

@@ -18,12 +18,12 @@ import httpx2
 from starlette.types import ASGIApp
 
 from atoll.base.fetch import Fetcher
+from atoll.commands.addresses import Addresses
 from atoll.commands.reply import Reply
 from atoll.config import Config, Https, Provider
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.vm import Phase, VmRecord
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
-from atoll.doors.front.hosts import names_of
 from atoll.doors.web.elsewhere import BACK as BACK_FROM
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
@@ -36,6 +36,7 @@ from atoll.services.tokens import Tokens
 from atoll.store import accounts, vms
 from atoll.store.engine import Store
 from framework.front import http
+from framework.published import published
 
 ANN = Account(id="acct-ann", email="<ann>@example.com")
 BOB = Account(id="acct-bob", email="bob@example.com")
@@ -145,16 +146,8 @@ class World:
 
     def show(self, *names: str, owner: Account = ANN, to: tuple[Account, ...] = ()) -> None:
         """Let the edge know these VMs alone, open to their owner and `to`."""
-        self.shown[:] = [
-            Published(
-                vm_name=name,
-                address=None,
-                port=8000,
-                is_public=False,
-                accounts=frozenset({owner.id, *(account.id for account in to)}),
-            )
-            for name in names
-        ]
+        accounts = [account.id for account in (owner, *to)]
+        self.shown[:] = [published(name, None, accounts) for name in names]
 
 
 def challenge(verifier: str = VERIFIER) -> str:
@@ -196,7 +189,8 @@ async def agree(browser: Browser, path: str, account: Account = ANN) -> httpx2.R
 
 async def code_for(browser: Browser, account: Account = ANN, **other: str | None) -> str:
     """A code, once the browser's person has agreed."""
-    return answer_of(await agree(browser, request(**other), account))["code"]
+    given = await agree(browser, request(**other), account)
+    return answer_of(given, other.get("redirect_uri") or BACK)["code"]
 
 
 def record(name: str, owner: Account) -> VmRecord:
@@ -235,17 +229,17 @@ async def world(
         for name, owner in (("web", ANN), ("blog", ANN), ("their", BOB)):
             await vms.add(tx, record(name, owner))
     clock, config = Clock(), Config(https=Https(domain=domain))
-    names = names_of(config)
+    names = Addresses(config).names
     sessions = Sessions(
         store=store, changes=Changes(), key=bytes(32), session_seconds=86_400, now=clock
     )
     issuer = Issuer(url=names.url(domain, ""), folder=folder, now=clock)
     shown: list[Published] = []
 
-    async def published() -> tuple[Published, ...]:
+    async def everything() -> tuple[Published, ...]:
         return tuple(shown)
 
-    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=published, now=clock)
+    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=everything, now=clock)
     fetcher = Fetcher(transport=transport)
     elsewhere = [
         Elsewhere(
@@ -264,7 +258,7 @@ async def world(
         callers=Tokens(store=store, domain=domain),
         changes=Changes(),
         answers=Answers(store=store, key=bytes(32)),
-        published=published,
+        published=everything,
         ca=folder / "ca.pem",
         openid=openid,
         issuer=issuer,

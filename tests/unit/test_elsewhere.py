@@ -68,7 +68,7 @@ async def test_somebody_signs_in_and_goes_where_they_wanted(
     cloud: World, provider: Provider
 ) -> None:
     browser = await cloud.browser(None)
-    await browser.get("/login?to=/vm/web")
+    await browser.get("/login?to=https://atoll.localhost:8443/vm/web")
     arrived = await arrive(browser, provider)
     assert (arrived.status_code, arrived.headers["location"]) == (303, "/vm/web")
     assert await who(cloud, browser) == ANN

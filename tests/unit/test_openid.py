@@ -17,6 +17,7 @@ from joserfc.jwk import KeySet
 from sqlalchemy import update
 
 from atoll.domain.account import Published
+from atoll.domain.sharing import EVERYBODY, Opening
 from atoll.domain.web import SESSION_COOKIE
 from atoll.services.openid import CODE_S, TOKEN_S
 from atoll.store.schema import vms
@@ -35,6 +36,7 @@ from framework.openid import (
     request,
     world,
 )
+from framework.published import openings, published
 
 ISSUER = f"https://{DOMAIN}:8443"
 
@@ -157,9 +159,10 @@ async def test_who_is_signed_out_signs_in_and_comes_back(cloud: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "to", ["//evil.example", "/\\evil.example", "/ /x", "oauth/authorize", "/\t/evil.example"]
+    "path", ["//evil.example", "/\\evil.example", "/ /x", ".evil.example/", "@evil.example/", ""]
 )
-async def test_a_path_that_leads_elsewhere_is_not_followed(cloud: World, to: str) -> None:
+async def test_a_path_that_leads_elsewhere_is_not_followed(cloud: World, path: str) -> None:
+    to = f"{ISSUER}{path}"
     for account in (ANN, None):
         browser = await cloud.browser(account)
         answer = await browser.get(f"/login?{urlencode({'to': to})}")
@@ -419,18 +422,35 @@ async def test_a_vm_with_another_owner_asks_anew(cloud: World) -> None:
     browser = await cloud.browser(BOB)
     cloud.show("web", to=(BOB,))
     await code_for(browser, BOB)
-    app = await cloud.openid.app(BOB, "web")
-    assert app is not None
     async with cloud.store.begin() as tx:
-        await tx.execute(update(vms).where(vms.c.id == app.vm).values(owner=BOB.id))
+        await tx.execute(update(vms).where(vms.c.name == "web").values(owner=BOB.id))
     assert (await browser.get(request())).status_code == 200
 
 
 async def test_a_public_vm_may_ask_anybody_who_is_signed_in(cloud: World) -> None:
-    cloud.shown[:] = [
-        Published(vm_name="web", address=None, port=8000, is_public=True, accounts=frozenset())
-    ]
+    cloud.shown[:] = [published("web", None, is_public=True)]
     assert await code_for(await cloud.browser(BOB), BOB)
+
+
+async def test_an_answer_goes_where_its_person_may_go(cloud: World) -> None:
+    """A public path of a private site, for webhooks, makes nobody its visitor."""
+    hooks = Opening(account=EVERYBODY, port=8000, path="/hooks")
+    docs = Opening(account=BOB.id, port=3000, path="/docs", until=cloud.clock.at + 60)
+    opened = openings([ANN.id]) | {hooks, docs}
+    cloud.shown[:] = [Published(vm_name="web", address=None, port=8000, openings=opened)]
+    browser = await cloud.browser(BOB)
+    for uri, status in (
+        (BACK, 403),
+        (f"https://{WEB}:3000/callback", 403),
+        (f"https://{WEB}:8443/hooks/../callback", 400),
+        (f"https://{WEB}:3000/docs/callback", 200),
+        (f"https://{WEB}:8443/hooks/x", 200),
+    ):
+        assert (await browser.get(request(redirect_uri=uri))).status_code == status, uri
+    uri = f"https://3000-{WEB}:8443/docs"
+    token = await cloud.trade(await code_for(browser, BOB, redirect_uri=uri), redirect_uri=uri)
+    cloud.clock.at += 60
+    assert (await userinfo(cloud, token.json()["access_token"])).status_code == 401
 
 
 async def test_scripts_of_any_page_may_trade_and_ask(cloud: World) -> None:

@@ -13,8 +13,8 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from atoll.commands.addresses import Addresses
 from atoll.doors.api.limits import Limits
-from atoll.doors.front.hosts import names_of
 from atoll.doors.metadata.app import URL, Metadata
 from atoll.doors.web.openid.endpoints import Endpoints
 from atoll.services.issuer import Issuer
@@ -68,7 +68,7 @@ async def _inside(tmp_path: Path) -> AsyncIterator[Inside]:
             store=made.store,
             facts=made.cloud.facts,
             issuer=issuer,
-            names=names_of(made.cloud.config),
+            names=Addresses(made.cloud.config).names,
         )
         limits = Limits(per_second=1, burst=5, monotonic=made.clock)
         yield Inside(made, issuer, workload, Metadata(workload=workload, limits=limits).app())

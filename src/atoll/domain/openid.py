@@ -17,7 +17,7 @@ from typing import TypeAlias
 from urllib.parse import quote, urlencode
 
 from atoll.base.errors import Invalid
-from atoll.domain.web import DOOR_PATH, Names
+from atoll.domain.web import DOOR_PATH, Names, Target
 
 Query: TypeAlias = Mapping[str, Sequence[str]]
 
@@ -44,6 +44,8 @@ class Return:
 
     client_id: str
     vm_name: str
+    port: int | None  # inside the VM; None: its own web port
+    path: str
     redirect_uri: str
     state: str | None
 
@@ -82,7 +84,8 @@ def proven(query: Query, names: Names) -> Return:
             f"client_id {client_id[:80]!r} is not the web host of a VM",
             hint=f"Try: client_id=<vm>.{names.domain}",
         )
-    if not _is_on(redirect_uri, vm_name, names):
+    target = _page_of(redirect_uri, vm_name, names)
+    if target is None:
         raise Invalid(
             f"redirect_uri {redirect_uri[:80]!r} is not a page of {client_id}",
             hint=f"Try: redirect_uri={names.url(client_id, '/callback')}",
@@ -90,7 +93,14 @@ def proven(query: Query, names: Names) -> Return:
     state = _once(query, "state")
     if (state is None) != ("state" not in query) or not _PRINTABLE.fullmatch(state or ""):
         raise Invalid("the app's request has no usable state: at most 1000 printable characters")
-    return Return(client_id=client_id, vm_name=vm_name, redirect_uri=redirect_uri, state=state)
+    return Return(
+        client_id=client_id,
+        vm_name=vm_name,
+        port=target.port,
+        path=target.path.partition("?")[0],
+        redirect_uri=redirect_uri,
+        state=state,
+    )
 
 
 def asked(query: Query) -> Asked:
@@ -142,16 +152,17 @@ def _once(query: Query, name: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _is_on(uri: str, vm_name: str, names: Names) -> bool:
+def _page_of(uri: str, vm_name: str, names: Names) -> Target | None:
     """Exactly as a browser will read it, on a host of this VM, and not a path of ours there."""
     target = names.target(uri)
     if target is None or target.vm_name != vm_name or len(uri) > 1000:
-        return False
+        return None
     if uri.removeprefix(f"https://{target.authority}") not in ("", target.path):
-        return False  # own_path has replaced it
+        return None  # own_path has replaced it
     path = target.path.partition("?")[0]
     is_plain = not re.search(r"/\.|%2e", path, re.IGNORECASE)
-    return is_plain and "#" not in uri and not f"{path}/".startswith(DOOR_PATH)
+    is_apps = is_plain and "#" not in uri and not f"{path}/".startswith(DOOR_PATH)
+    return target if is_apps else None
 
 
 def _nonce(query: Query) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from atoll.domain.account import Account, Published
 from atoll.domain.openid import Asked, Refused, Return, fits, half_hash
+from atoll.domain.sharing import may_open
 from atoll.services.issuer import Issuer
 from atoll.services.sessions import Session
 from atoll.services.shelf import Shelf
@@ -57,13 +58,6 @@ class _Grant:
     given: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Access:
-    session_id: str
-    app: App
-    told: tuple[str, ...]
-
-
 class OpenId:
     """Codes, tokens and consents."""
 
@@ -82,20 +76,24 @@ class OpenId:
         self._published = published
         self._now = now
         self._codes: Shelf[_Grant] = Shelf(each=_EACH, now=now)
-        self._tokens: Shelf[_Access] = Shelf(each=_EACH, now=now)
+        self._tokens: Shelf[_Grant] = Shelf(each=_EACH, now=now)
 
-    async def app(self, account: Account, vm_name: str) -> App | None:
-        """The VM of this name, if the account may open it."""
-        if not any(
-            vm.vm_name == vm_name and _may_open(account, vm) for vm in await self._published()
-        ):
+    async def app(self, account: Account, back: Return) -> App | None:
+        """The VM that asks, if the account may open the page where its answer goes."""
+        if not any(self._opens(account, vm, back) for vm in await self._published()):
             return None
         async with self._store.read() as tx:
-            vm = await vms.named(tx, vm_name)
+            vm = await vms.named(tx, back.vm_name)
             owner = await accounts.by_id(tx, vm.owner) if vm is not None else None
         if vm is None or owner is None:
             return None
-        return App(vm=vm.id, vm_name=vm_name, owner=owner.id, owner_email=owner.email)
+        return App(vm=vm.id, vm_name=back.vm_name, owner=owner.id, owner_email=owner.email)
+
+    def _opens(self, account: Account, vm: Published, back: Return) -> bool:
+        if vm.vm_name != back.vm_name:
+            return False
+        port = back.port or vm.port
+        return may_open(vm.openings, account.id, port=port, path=back.path, now=self._now())
 
     def is_recent(self, session: Session, asked: Asked) -> bool:
         """Whether its person has signed in as lately as the app wants."""
@@ -140,11 +138,10 @@ class OpenId:
             raise Refused("invalid_grant", "the code was made for another client or redirect_uri")
         if not fits(verifier, grant.asked.challenge):
             raise Refused("invalid_grant", "code_verifier does not fit the code_challenge")
-        session = await self._entitled(grant.session_id, grant.app)
+        session = await self._entitled(grant)
         if session is None or grant.uses > 1:
             raise _over()
-        access = _Access(session_id=session.id, app=grant.app, told=grant.asked.told)
-        grant.given = self._tokens.put(access, owner=session.id, seconds=TOKEN_S)
+        grant.given = self._tokens.put(grant, owner=session.id, seconds=TOKEN_S)
         return {
             "access_token": grant.given,
             "token_type": "Bearer",
@@ -155,16 +152,16 @@ class OpenId:
 
     async def userinfo(self, token: str) -> dict[str, Any] | None:
         """What an access token tells; None when it is over."""
-        access = self._tokens.get(token)
-        session = await self._entitled(access.session_id, access.app) if access else None
-        if access is None or session is None:
+        grant = self._tokens.get(token)
+        session = await self._entitled(grant) if grant is not None else None
+        if grant is None or session is None:
             return None
-        return _claims(session.account, access.told)
+        return _claims(session.account, grant.asked.told)
 
-    async def _entitled(self, session_id: str, app: App) -> Session | None:
+    async def _entitled(self, grant: _Grant) -> Session | None:
         """The session, if it is live and may still open that very VM, which is still that owner's."""
-        session = await self._sessions.session(session_id)
-        if session is None or await self.app(session.account, app.vm_name) != app:
+        session = await self._sessions.session(grant.session_id)
+        if session is None or await self.app(session.account, grant.back) != grant.app:
             return None
         return session
 
@@ -178,10 +175,6 @@ class OpenId:
             "at_hash": half_hash(grant.given),
         }
         return self._issuer.sign(claims, audience=grant.back.client_id, seconds=TOKEN_S)
-
-
-def _may_open(account: Account, vm: Published) -> bool:
-    return vm.is_public or account.id in vm.accounts
 
 
 def _claims(account: Account, told: Collection[str]) -> dict[str, Any]:

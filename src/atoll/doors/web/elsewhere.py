@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from atoll.base.errors import AtollError, NotFound
 from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin
-from atoll.doors.web.onward import set_cookie
+from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
 from atoll.services.elsewhere import Elsewhere, Person
 

@@ -10,9 +10,10 @@ link changes nothing, only the POST of its own page does; a signed-in stranger l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,6 +21,7 @@ from starlette.routing import Route as Path
 
 from atoll.base.errors import Denied
 from atoll.domain.account import Account, Published
+from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
     HOST_HEADER,
@@ -27,13 +29,19 @@ from atoll.domain.web import (
     TOKEN_COOKIE,
     TOKEN_S,
     Names,
+    Target,
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
-from atoll.doors.web.onward import Onward, set_cookie
+from atoll.doors.web.cookies import set_cookie
+from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading, Visitors
 from atoll.services.sessions import Session
+
+_TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
+_TO_S = 900
+_TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 
 
 class SigningIn(Reading, Protocol):
@@ -84,18 +92,21 @@ class Login:
         ssh: str,
         visitors: Visitors,
         pages: Pages,
+        forms: Forms,
         session_seconds: float,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
         self._ssh = ssh
         self._visitors = visitors
         self._pages = pages
+        self._forms = forms
+        self._now = now
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
-        self._onward = Onward(names)
 
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
@@ -138,15 +149,24 @@ class Login:
         """Sign this browser in as whoever has proven to be `account`, and lead on."""
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        response = RedirectResponse(self._onward.kept(request), status_code=303)
+        response = RedirectResponse(self._onward(request), status_code=303)
         set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
-        self._onward.forget(response)
+        set_cookie(response, _TO_COOKIE, "", 0)
         return response
 
+    def _onward(self, request: Request) -> str:
+        """Where somebody was going who had to sign in first."""
+        to = request.cookies.get(_TO_COOKIE, "")
+        target = self._names.target(to)
+        if target is not None:
+            return f"/login?to={_url(target.authority, target.path)}"
+        return self._names.page(to) or "/"
+
     async def login(self, request: Request) -> Response:
-        """Send a signed-in person on: to a path of ours, or to a VM page with a code for its host."""
+        """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
         to = request.query_params.get("to", "")
-        if to and not self._onward.is_ours(to):
+        target, page = self._names.target(to), self._names.page(to)
+        if to and target is None and page is None:
             return self._pages.message(
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",
                 status=400,
@@ -154,17 +174,10 @@ class Login:
         session = await self._visitors.session(request)
         if session is None:
             return self.ask(request, to)
-        target = self._onward.target(to)
         if target is None:
-            return RedirectResponse(self._onward.path(to) or "/", status_code=303)
-        if not await self._may_open(session.account, target.vm_name):
-            return self._pages.message(
-                request,
-                "No access",
-                f"There is no VM at {target.host}, or it is not shared with you.",
-                hint=f"{self._ssh} ls",
-                status=403,
-            )
+            return RedirectResponse(page or "/", status_code=303)
+        if not await self._may_open(session.account, target):
+            return self.no_access(request, session.account, target.vm_name, host=target.host)
         code = self._sessions.handoff(session, host=target.host)
         onward = f"{DOOR_PATH}auth?code={code}&to={quote(target.path, safe='')}"
         return RedirectResponse(f"https://{target.authority}{onward}", status_code=303)
@@ -206,16 +219,30 @@ class Login:
         set_cookie(response, SESSION_COOKIE, "", 0)
         return response
 
-    async def _may_open(self, account: Account, vm_name: str) -> bool:
-        return any(
-            vm.vm_name == vm_name and (vm.is_public or account.id in vm.accounts)
-            for vm in await self._published()
+    async def _may_open(self, account: Account, target: Target) -> bool:
+        path = urlsplit(target.path).path
+        for vm in await self._published():
+            if vm.vm_name == target.vm_name:
+                port = target.port or vm.port
+                return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
+        return False
+
+    def no_access(self, request: Request, account: Account, vm_name: str, *, host: str) -> Response:
+        """There is no such VM, or it is not theirs to open: the same page, with a way to ask."""
+        return self._pages.page(
+            request,
+            "no-access.html",
+            status=403,
+            email=account.email,
+            host=host,
+            ask=self._forms.form("share ask", ("message",), {"vm": vm_name}),
         )
 
     def ask(self, request: Request, to: str) -> Response:
-        """The page to sign in on, also for somebody who is; leads on to `to`."""
+        """The page to sign in on, also for somebody who is; leads on to `to`, a URL of ours."""
         response = self._sign_in_first(request)
-        self._onward.keep(response, to)
+        if to and len(to) <= _TO_BYTES:
+            set_cookie(response, _TO_COOKIE, to, _TO_S)
         return response
 
     def _sign_in_first(self, request: Request) -> Response:
@@ -223,3 +250,7 @@ class Login:
             request, "This page is private. Type this where your SSH key is, and open the link it"
             " prints.", hint=f"{self._ssh} browser",
         )  # fmt: skip
+
+
+def _url(authority: str, path: str) -> str:
+    return quote(f"https://{authority}{path}", safe="")

@@ -6,7 +6,7 @@ of a VM that they may not open; looking changes nothing, only the POST of the qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -19,6 +19,7 @@ from atoll.domain.account import Account
 from atoll.domain.openid import Asked, Query, Refused, Return, again, asked, proven
 from atoll.domain.web import Names
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.login import Login
 from atoll.doors.web.openid.endpoints import AUTHORIZE
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import read_form
@@ -34,8 +35,8 @@ _QUERY = 8_000
 class Agreeing(Protocol):
     """What is needed of atoll.services.openid.OpenId."""
 
-    async def app(self, account: Account, vm_name: str) -> App | None:
-        """The VM, if the account may open it."""
+    async def app(self, account: Account, back: Return) -> App | None:
+        """The VM, if the account may open the page where its answer goes."""
         ...
 
     def is_recent(self, session: Session, asked: Asked) -> bool:
@@ -56,7 +57,7 @@ class Agreeing(Protocol):
 
 
 class OpenIdPages:
-    """The routes. `sign_in` makes the page to sign in on, which leads on to the path it is given."""
+    """The routes."""
 
     def __init__(
         self,
@@ -65,16 +66,14 @@ class OpenIdPages:
         openid: Agreeing,
         visitors: Visitors,
         pages: Pages,
-        ssh: str,
-        sign_in: Callable[[Request, str], Response],
+        login: Login,
     ) -> None:
         self._names = names
         self._issuer = names.url(names.domain, "")
         self._openid = openid
         self._visitors = visitors
         self._pages = pages
-        self._ssh = ssh
-        self._sign_in = sign_in
+        self._login = login
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -106,15 +105,15 @@ class OpenIdPages:
         if session is None:
             if query.get("prompt") == ["none"]:
                 raise Refused("login_required", "nobody is signed in")
-            return self._sign_in(request, _path(request))
-        app = await self._openid.app(session.account, back.vm_name)
+            return self._ask(request, _path(request))
+        app = await self._openid.app(session.account, back)
         if app is None:
-            return self._no_access(request, back)
+            return self._no_access(request, session.account, back)
         wanted = asked(query)
         if not self._openid.is_recent(session, wanted):
             if "none" in wanted.prompt:
                 raise Refused("login_required", "whoever is signed in did so too long ago")
-            return self._sign_in(request, f"{AUTHORIZE}?{urlencode(again(query))}")
+            return self._ask(request, f"{AUTHORIZE}?{urlencode(again(query))}")
         is_asked = bool(wanted.prompt & {"consent", "select_account"})
         if is_asked or not await self._openid.has_consent(session.account, app, wanted.told):
             if "none" in wanted.prompt:
@@ -132,9 +131,9 @@ class OpenIdPages:
         if session is None or form.get("account") != [session.account.id]:
             # Signed out meanwhile, or as somebody else: who was asked has not answered.
             return RedirectResponse(_path(request), status_code=303)
-        app = await self._openid.app(session.account, back.vm_name)
+        app = await self._openid.app(session.account, back)
         if app is None:
-            return self._no_access(request, back)
+            return self._no_access(request, session.account, back)
         try:
             wanted = asked(query)
             if form.get("answer") != ["allow"]:
@@ -166,14 +165,11 @@ class OpenIdPages:
         answer = back.url(self._issuer, error=refused.code, error_description=refused.text)
         return RedirectResponse(answer, status_code=303)
 
-    def _no_access(self, request: Request, back: Return) -> Response:
-        return self._pages.message(
-            request,
-            "No access",
-            f"There is no VM at {back.client_id}, or it is not shared with you.",
-            hint=f"{self._ssh} ls",
-            status=403,
-        )
+    def _no_access(self, request: Request, account: Account, back: Return) -> Response:
+        return self._login.no_access(request, account, back.vm_name, host=back.client_id)
+
+    def _ask(self, request: Request, path: str) -> Response:
+        return self._login.ask(request, self._names.url(self._names.domain, path))
 
 
 def _query(request: Request) -> Query:

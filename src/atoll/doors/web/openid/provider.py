@@ -15,17 +15,16 @@ from atoll.services.openid import OpenId
 
 
 class Provider:
-    """Atoll as an OpenID provider, beside the pages that `web` shows. `ssh` reaches the lobby."""
+    """Atoll as an OpenID provider, beside the pages that `web` shows."""
 
-    def __init__(self, *, names: Names, openid: OpenId, issuer: Issuer, web: Web, ssh: str) -> None:
+    def __init__(self, *, names: Names, openid: OpenId, issuer: Issuer, web: Web) -> None:
         self._endpoints = Endpoints(openid=openid, issuer=issuer)
         self._pages = OpenIdPages(
             names=names,
             openid=openid,
             visitors=web.visitors,
             pages=web.pages,
-            ssh=ssh,
-            sign_in=web.login.ask,
+            login=web.login,
         )
 
     def routes(self) -> Sequence[BaseRoute]:
