@@ -168,6 +168,9 @@ class Control(Section):
 
     user: str = Field("atoll", description="Unix user it runs as; made by `make up`")
     api_port: Port = Field(7780, description="loopback port where HAProxy reaches control")
+    services_port: Port = Field(
+        7781, description="port where VMs, and nobody else, reach control: http://metadata.int/"
+    )
     database: str = Field(
         "", description="SQLAlchemy URL; empty: SQLite in paths.state; postgresql+asyncpg:// works"
     )

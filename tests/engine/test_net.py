@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,20 @@ from atoll.config import Network as Settings
 from atoll.engine.net import kernel
 from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
+from atoll.engine.net.services import Services
 from framework import net_world
 from framework.net_world import WORLD, Datagrams, Echo, Guest, ask, delivered, send, sh
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 REFUSED_SECONDS = 0.4  # a dropped packet shows as silence; on these links an answer takes 1 ms
 BLOCK = IPv4Network("10.214.0.0/16")
+SERVICES = Services(
+    port=27781,
+    edge=IPv4Address("10.214.0.1"),
+    edge_port=28443,
+    seen_port=8443,
+    domain="x.localhost",
+)
 
 
 def settings(*, connections: int = 4096, rate: int = 500) -> Settings:
@@ -39,7 +47,7 @@ def settings(*, connections: int = 4096, rate: int = 500) -> Settings:
 
 @contextlib.asynccontextmanager
 async def running(given: Settings | None = None, *, ready: int = 0) -> AsyncIterator[Network]:
-    network = Network(settings=given or settings(), slots_ready=ready)
+    network = Network(settings=given or settings(), services=SERVICES, slots_ready=ready)
     try:
         await network.setup()
         await network.reconcile(())
@@ -204,7 +212,12 @@ async def test_new_connections_per_second_are_bounded(world: str) -> None:
 async def test_dns_is_reached_by_vms_and_by_nobody_else(
     network: Network, world: str, tmp_path: Path
 ) -> None:
-    resolver = Resolver(address=network.layout.service, upstream=(), pid_file=tmp_path / "pid")
+    resolver = Resolver(
+        address=network.layout.service,
+        upstream=(),
+        pid_file=tmp_path / "pid",
+        records=SERVICES.records(),
+    )
     service = str(network.layout.service)
     async with guest_of(network, "tguest-a") as (guest, _), TaskGroup() as group:
         task = group.create_task(resolver.run())
@@ -241,6 +254,29 @@ async def test_a_resolver_left_by_a_killed_engine_is_replaced(
         task.cancel()
 
 
+async def test_a_vm_reaches_services_and_the_edge_as_itself(network: Network, world: str) -> None:
+    """On the address it asks for names, and by nothing that it says: its peer's address is its slot's."""
+    async with (
+        guest_of(network, "tguest-a") as (guest, address),
+        guest_of(network, "tguest-b") as (
+            other,
+            elsewhere,
+        ),
+    ):
+        with echo(None, SERVICES.port), echo(None, SERVICES.edge_port), echo(None, 22):
+            for port in (80, SERVICES.seen_port):
+                assert ask(guest.netns, "10.0.2.3", port) == address
+                assert ask(other.netns, "10.0.2.3", port) == elsewhere
+            assert ask(guest.netns, "10.0.2.3", 22, seconds=REFUSED_SECONDS) is None
+            assert (
+                ask(guest.netns, str(network.layout.service), 22, seconds=REFUSED_SECONDS) is None
+            )
+            assert (
+                ask(world, str(network.layout.service), SERVICES.port, seconds=REFUSED_SECONDS)
+                is None
+            )
+
+
 async def test_a_closed_slot_passes_nothing_and_forgets_nothing(
     network: Network, world: str
 ) -> None:
@@ -264,7 +300,9 @@ async def test_slots_are_given_once_and_found_again(network: Network) -> None:
     assert [slot.number for slot in slots] == [0, 2, 3]
     assert network.existing() == {0, 2, 3}
 
-    successor = Network(settings=settings(), slots_ready=0)  # the engine restarted
+    successor = Network(
+        settings=settings(), services=SERVICES, slots_ready=0
+    )  # the engine restarted
     await successor.setup()
     await successor.reconcile({2})
     assert successor.existing() == {2}
@@ -352,7 +390,7 @@ async def test_other_tables_stay_and_ours_go() -> None:
 async def test_a_block_in_use_elsewhere_is_refused(world: str) -> None:
     sh(f"ip route add 10.214.7.0/24 via {WORLD}")
     with pytest.raises(Conflict, match=r"10\.214\.7\.0/24"):
-        await Network(settings=settings(), slots_ready=0).setup()
+        await Network(settings=settings(), services=SERVICES, slots_ready=0).setup()
 
 
 NXDOMAIN = 3

@@ -25,6 +25,7 @@ from atoll.engine.images.installed import Installed
 from atoll.engine.jail import Jail
 from atoll.engine.launcher import Launcher
 from atoll.engine.net.network import Network
+from atoll.engine.net.services import Services
 from atoll.engine.operations import Operations
 from atoll.engine.qemu.machine import Machine
 from atoll.engine.qemu.probe import Accel
@@ -136,7 +137,7 @@ def _made(
     process: launch.Process,
 ) -> LoneVm:
     disks = Disks(pool, BlockOptions(aio="threads"))
-    network = Network(settings=config.network, slots_ready=0)
+    network = Network(settings=config.network, services=Services.of(config), slots_ready=0)
     launcher = Launcher(
         jail=Jail(folder=folder / "jail"),
         cgroups=Cgroups(instance="test", root=folder / "cgroup"),

@@ -29,6 +29,7 @@ from atoll.engine.images.installed import Installed
 from atoll.engine.jail import Jail
 from atoll.engine.launcher import Launcher
 from atoll.engine.net.network import Network
+from atoll.engine.net.services import Services
 from atoll.engine.operations import Operations
 from atoll.engine.pruning import Pruning
 from atoll.engine.qemu.machine import Saved
@@ -166,7 +167,7 @@ async def world(
     cache = TemplateCache(config.paths.cache / "templates", templates=templates, disks=disks)
     alone, told = asyncio.Lock(), list[Event]()
     host = Host(accel=ACCEL, qemu_version="7.2")
-    network = Network(settings=config.network, slots_ready=0)
+    network = Network(settings=config.network, services=Services.of(config), slots_ready=0)
     cgroups = Cgroups(instance="t1", root=folder)
     launcher = Launcher(jail=Jail(folder=folder), cgroups=cgroups)
     async with Operations() as operations, TaskGroup() as group:

@@ -31,6 +31,7 @@ from atoll.engine.launcher import Launcher
 from atoll.engine.merging import Merging
 from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
+from atoll.engine.net.services import Services
 from atoll.engine.operations import UNDO_S, Operations
 from atoll.engine.pruning import Pruning
 from atoll.engine.qemu import probe
@@ -113,7 +114,9 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
     _log.info("accelerator chosen", accel=accel.name, reason=accel.reason)
     host = Host(accel=accel, qemu_version=version)
 
-    network = Network(settings=config.network, slots_ready=config.engine.slots_ready)
+    network = Network(
+        settings=config.network, services=Services.of(config), slots_ready=config.engine.slots_ready
+    )
     cgroups = Cgroups(instance=config.network.instance, tb_size_mib=config.engine.tb_size_mib)
     jail = Jail(folder=config.paths.run / "jail")
     cgroups.setup()
@@ -239,6 +242,7 @@ async def _build(config: Config, operations: Operations, group: TaskGroup) -> _E
         address=network.layout.service,
         upstream=config.network.upstream_dns,
         pid_file=dns_pid_file(config),
+        records=Services.of(config).records(),
     )
     background = (
         group.create_task(network.keep_ready(), name="slots ahead"),

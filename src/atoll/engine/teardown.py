@@ -12,6 +12,7 @@ from atoll.engine.cgroup import Cgroups
 from atoll.engine.jail import Jail
 from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
+from atoll.engine.net.services import Services
 from atoll.engine.node import dns_pid_file
 
 _log = log.get("teardown")
@@ -24,7 +25,7 @@ def teardown(config: Config) -> None:
 
 async def _teardown(config: Config) -> None:
     await Cgroups(instance=config.network.instance).teardown()
-    network = Network(settings=config.network, slots_ready=0)
+    network = Network(settings=config.network, services=Services.of(config), slots_ready=0)
     try:
         await network.teardown()
     except AtollError as error:

@@ -26,13 +26,22 @@ FOREVER = 100 * 365 * 86400.0
 _log = log.get("engine.net.dns")
 
 
-def render(*, address: IPv4Address, upstream: Sequence[IPv4Address], pid_file: Path) -> list[str]:
-    """dnsmasq's argument vector; no upstream means the host's resolv.conf, followed as it changes."""
+def render(
+    *,
+    address: IPv4Address,
+    upstream: Sequence[IPv4Address],
+    pid_file: Path,
+    records: Sequence[str] = (),
+) -> list[str]:
+    """dnsmasq's argument vector; no upstream means the host's resolv.conf, followed as it changes.
+
+    `records` are arguments for names of our own.
+    """
     argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", f"--pid-file={pid_file}"]
     argv += ["--user=nobody", "--group=nogroup"]
     argv += ["--log-facility=/dev/null"]  # what keeps it from starting still goes to stderr
     argv += [f"--listen-address={address}", "--bind-interfaces", "--except-interface=lo"]
-    argv += ["--no-hosts", "--domain-needed", f"--local=/{PRIVATE_DOMAIN}/"]
+    argv += ["--no-hosts", "--domain-needed", f"--local=/{PRIVATE_DOMAIN}/", *records]
     argv += ["--cache-size=5000", "--dns-forward-max=1000", "--edns-packet-max=1232"]
     if upstream:
         argv += ["--no-resolv", *(f"--server={server}" for server in upstream)]
@@ -45,12 +54,17 @@ class Resolver:
     """One dnsmasq, started again whenever it ends. `starts` counts, for `doctor`."""
 
     def __init__(
-        self, *, address: IPv4Address, upstream: Sequence[IPv4Address], pid_file: Path
+        self,
+        *,
+        address: IPv4Address,
+        upstream: Sequence[IPv4Address],
+        pid_file: Path,
+        records: Sequence[str] = (),
     ) -> None:
         self.starts = 0
         self.last_error = ""
         self._pid_file = pid_file
-        self._argv = render(address=address, upstream=upstream, pid_file=pid_file)
+        self._argv = render(address=address, upstream=upstream, pid_file=pid_file, records=records)
 
     async def run(self) -> None:
         """Run for ever; cancelling ends dnsmasq.

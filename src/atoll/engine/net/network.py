@@ -18,6 +18,7 @@ from atoll.config import Network as Settings
 from atoll.engine.net import host, kernel, rules
 from atoll.engine.net.address import Layout, Slot
 from atoll.engine.net.kernel import Traffic
+from atoll.engine.net.services import Services
 
 RETRY_SECONDS = 5.0  # after a failure to prepare a slot
 AT_ONCE = 4  # slots built or removed together; the kernel does them one by one in any case
@@ -28,8 +29,9 @@ _log = log.get("engine.net")
 class Network:
     """Slots of one Atoll. Call `setup`, then `reconcile`, before anything else."""
 
-    def __init__(self, *, settings: Settings, slots_ready: int) -> None:
+    def __init__(self, *, settings: Settings, services: Services, slots_ready: int) -> None:
         self.layout = Layout(instance=settings.instance, block=settings.block)
+        self._services = services
         self.problems: tuple[str, ...] = ()
         self._limits = rules.Limits(
             connections=settings.connections_per_vm,
@@ -37,7 +39,7 @@ class Network:
         )
         self._slots_ready = slots_ready
         self._features = rules.Features()
-        self._inner_rules = rules.render_inner(self.layout, self._limits, self._features)
+        self._inner_rules = self._render_inner()
         self._busy: set[int] = set()  # being built or removed
         self._ready: list[int] = []  # complete, nobody's
         self._taken: set[int] = set()  # handed out
@@ -51,11 +53,16 @@ class Network:
         """
         await host.check_routes(self.layout)
         self._features = await host.probe()
-        self._inner_rules = rules.render_inner(self.layout, self._limits, self._features)
-        await kernel.nft(rules.render_root(self.layout, self._limits, self._features))
+        self._inner_rules = self._render_inner()
+        await kernel.nft(
+            rules.render_root(self.layout, self._limits, self._features, self._services)
+        )
         await host.add_service_link(self.layout)
         host.forward()
         self.problems = (*self._features.problems(), *await host.foreign_firewalls(self.layout))
+
+    def _render_inner(self) -> str:
+        return rules.render_inner(self.layout, self._limits, self._features, self._services)
 
     async def teardown(self) -> None:
         """Remove everything with our prefix. Forwarding stays on: others may rely on it by now."""

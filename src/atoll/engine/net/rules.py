@@ -5,8 +5,9 @@ so applying it twice, or after a crash, gives the same rules and there is never 
 
 Two tables per VM path. The table in the VM's own namespace says "what leaves this tap is what the
 VM was given": its MAC, its address, IPv4 and ARP only, a bounded number of connections. The root
-table says where it may go: out, and to DNS; never to another VM, the host, or link-local addresses
-(the metadata service of the cloud this host may itself run in).
+table says where it may go: out, to DNS, to services for VMs and to the edge; never to another VM, to
+anything else of the host, or to link-local addresses (the metadata service of the cloud this host may
+itself run in).
 
 VMs have no IPv6 yet: it is off inside the namespaces and dropped at the host's side.
 """
@@ -24,11 +25,13 @@ from atoll.engine.net.address import (
     UPLINK,
     Layout,
 )
+from atoll.engine.net.services import HTTP_PORT, Services
 
 # Link-local, loopback, multicast and reserved: nothing a VM needs, much it should not find.
 FORBIDDEN = "127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3"
 INNER_TABLE = "vm"
 DNS_TCP_PER_VM = 4  # dnsmasq forks for each and takes 20 at once, for all VMs together
+SERVICES_PER_VM = 256  # open connections to what is below, of one VM
 DNS_PACKETS_PER_SECOND = 200  # one VM's share of a resolver all VMs use
 
 
@@ -75,7 +78,7 @@ PROBES: dict[str, str] = {
 }
 
 
-def render_root(layout: Layout, limits: Limits, features: Features) -> str:
+def render_root(layout: Layout, limits: Limits, features: Features, services: Services) -> str:
     """The table of the host's own namespace, named after the instance."""
     ours = f'"{layout.veths}"'
     out = [
@@ -83,6 +86,7 @@ def render_root(layout: Layout, limits: Limits, features: Features) -> str:
         f"table inet {layout.instance} {{",
         *(_per_vm_set("connections") if features.count else ()),
         *(_per_vm_set("dns_tcp") if features.count else ()),
+        *(_per_vm_set("services") if features.count else ()),
         "\tchain sources {",
         "\t\ttype filter hook prerouting priority raw; policy accept;",
         f"\t\tiifname != {ours} accept",
@@ -103,6 +107,11 @@ def render_root(layout: Layout, limits: Limits, features: Features) -> str:
         if features.count
         else "",
         f"\t\tip daddr {layout.service} tcp dport 53 accept",
+        f"\t\tct state new add @services {{ ip saddr ct count over {SERVICES_PER_VM} }} drop"
+        if features.count
+        else "",
+        f"\t\tip daddr {layout.service} tcp dport {services.port} accept",
+        f"\t\tip daddr {services.edge} tcp dport {services.edge_port} accept",
         "\t\tdrop",
         "\t}",
         "\tchain forward {",
@@ -137,7 +146,7 @@ def remove_root(layout: Layout) -> str:
     return _text(_replace(f"inet {layout.instance}"))
 
 
-def render_inner(layout: Layout, limits: Limits, features: Features) -> str:
+def render_inner(layout: Layout, limits: Limits, features: Features, services: Services) -> str:
     """The table inside a VM's namespace: the same text for every slot."""
     new = f'iifname "{TAP}" ct state new'
     burst = 2 * limits.new_per_second
@@ -157,6 +166,10 @@ def render_inner(layout: Layout, limits: Limits, features: Features) -> str:
         f'\t\tiifname "{UPLINK}" dnat ip to {GUEST}',
         f'\t\tiifname "{TAP}" ip daddr {GUEST_DNS.ip} meta l4proto {{ tcp, udp }} th dport 53'
         f" dnat ip to {layout.service}",
+        f'\t\tiifname "{TAP}" ip daddr {GUEST_DNS.ip} tcp dport {HTTP_PORT}'
+        f" dnat ip to {layout.service}:{services.port}",
+        f'\t\tiifname "{TAP}" ip daddr {GUEST_DNS.ip} tcp dport {services.seen_port}'
+        f" dnat ip to {services.edge}:{services.edge_port}",
         "\t}",
         "\tchain from_vm {",
         "\t\ttype nat hook postrouting priority srcnat; policy accept;",

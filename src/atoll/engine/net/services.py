@@ -1,0 +1,48 @@
+"""What of this machine a VM may reach besides DNS: services for VMs, and the edge. Pure.
+
+Inside, both are at the DNS address, which every VM has: `http://<name>.int/` on port 80, and the cloud's
+own names on the port that users see. The slot translates to the service address and masquerades, so
+that the peer's address says which VM asks and nothing that the VM sends can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+
+from atoll.config import Config
+from atoll.engine.net.address import GUEST_DNS, Layout
+
+METADATA = "metadata.int"
+HTTP_PORT = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Where they listen on this machine."""
+
+    port: int  # of control, at the service address
+    edge: IPv4Address
+    edge_port: int
+    seen_port: int  # of the edge, in URLs
+    domain: str
+
+    @classmethod
+    def of(cls, config: Config) -> Services:
+        """As configured."""
+        https = config.https
+        listen = ip_address(https.listen)
+        is_everywhere = listen.is_unspecified or not isinstance(listen, IPv4Address)
+        layout = Layout(instance=config.network.instance, block=config.network.block)
+        return cls(
+            port=config.control.services_port,
+            edge=layout.service if is_everywhere else IPv4Address(https.listen),
+            edge_port=https.port,
+            seen_port=https.public_port or https.port,
+            domain=https.domain,
+        )
+
+    def records(self) -> tuple[str, ...]:
+        """dnsmasq's arguments for the names."""
+        at = GUEST_DNS.ip
+        return (f"--host-record={METADATA},{at}", f"--address=/{self.domain}/{at}")
