@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("what", choices=("show", "path"), nargs="?", default="show")
     ssh = add("ssh-config", _ssh_config, "OpenSSH client configuration for short names (root)")
     ssh.add_argument("--install", action="store_true", help="write it into ~/.ssh")
+    issuer = add("issuer", _issuer, "the keys that tokens of this cloud are signed with (root)")
+    issuer.add_argument("what", choices=("rotate",), help="new ones now; all tokens end")
     execute = add("exec", _exec, "run one command of the cloud as its owner (root)")
     execute.add_argument("line", nargs=argparse.REMAINDER, help="for example: ls --json")
     serve = add("serve", _serve, "run one of the processes in the foreground")
@@ -162,6 +164,12 @@ def _ssh_config(arguments: argparse.Namespace) -> int:
     path = ssh_config.install(text, person, config)
     short = config.https.domain.partition(".")[0]
     print(f"wrote {path}; try: ssh {short} help")
+    return 0
+
+
+def _issuer(_arguments: argparse.Namespace) -> int:
+    kid = asyncio.run(Local(socket=socket_path(load().paths.run)).rotate_issuer())
+    print(f"tokens are signed with {kid} from now on; no earlier one is good any more")
     return 0
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
 )
 
 from atoll.base.errors import Invalid
@@ -244,6 +245,40 @@ class Accounts(Section):
     )
 
 
+class Provider(Section):
+    """An OpenID provider; see `oidc.providers`."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    label: Annotated[str, StringConstraints(max_length=60)] = ""
+    issuer: Annotated[str, StringConstraints(pattern=r"^https://[!-~]{1,500}$")]
+    client_id: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,500}$")]
+    client_secret_file: Path | None = None
+    scopes: tuple[Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")], ...] = (
+        "openid",
+        "email",
+    )
+
+
+class Oidc(Section):
+    """Signing in with accounts that people have elsewhere: Google, GitLab, Keycloak, Dex, …"""
+
+    providers: tuple[Provider, ...] = Field(
+        (),
+        description="`[[oidc.providers]]` tables: `name`, `label` on the button, `issuer`, `client_id`,"
+        " `client_secret_file` (readable for control's user; none: a public client), `scopes`."
+        " Each is told the redirect URI `https://<domain>:<port>/login/from/<name>`; see docs/sign-in.md",
+    )
+
+    @field_validator("providers")
+    @classmethod
+    def _one_of_each(cls, providers: tuple[Provider, ...]) -> tuple[Provider, ...]:
+        for field in ("name", "issuer"):
+            values = [getattr(provider, field) for provider in providers]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two have the same {field}")
+        return providers
+
+
 class Config(Section):
     """Everything that can be set."""
 
@@ -258,6 +293,7 @@ class Config(Section):
     control: Control = Control()
     mail: Mail = Mail()
     accounts: Accounts = Accounts()
+    oidc: Oidc = Oidc()
 
     @property
     def pool(self) -> Path:
@@ -359,4 +395,7 @@ def _toml(value: Any) -> str:
         return str(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Section):
+        given = [(key, each) for key, each in value if each is not None]
+        return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in given) + "}"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 
 from atoll.base import log
 from atoll.base.aio import TaskGroup
+from atoll.base.fetch import Fetcher
+from atoll.base.limits import Limits
 from atoll.commands.addresses import Addresses
 from atoll.commands.language import Language
 from atoll.commands.library import Library
@@ -20,19 +23,29 @@ from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
 from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
+from atoll.doors.metadata.app import HOST as METADATA_HOST
+from atoll.doors.metadata.app import Metadata
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.elsewhere import BACK, SignInElsewhere
+from atoll.doors.web.openid.endpoints import Endpoints
+from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
 from atoll.rpc.client import EngineClient
 from atoll.services.certificates.assembly import certificates
 from atoll.services.certificates.proofs import HttpProofs
 from atoll.services.cloud import Cloud
+from atoll.services.elsewhere import Elsewhere
+from atoll.services.identities import Identities
+from atoll.services.issuer import Issuer
 from atoll.services.keys import Keys
+from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
+from atoll.services.workload import Workload
 from atoll.store.engine import Store
 
 _log = log.get("control")
@@ -110,6 +123,15 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         ca=folder / "ca.pem",
         runner=Runner(opener=ssh),
     )
+    fetcher = Fetcher()
+    providers = [
+        Elsewhere(
+            settings=settings,
+            redirect_uri=names.url(names.domain, f"{BACK}{settings.name}"),
+            fetcher=fetcher,
+        )
+        for settings in config.oidc.providers
+    ]
     web = Web(
         names=names,
         assets=Assets(),
@@ -126,10 +148,26 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         terminals=terminals,
         audit=cloud.audit,
         custom=cloud.domains.served,
+        elsewhere=[(provider.name, provider.label) for provider in providers],
+    )
+    elsewhere = SignInElsewhere(
+        host=names.domain,
+        providers=providers,
+        identities=Identities(store=store, joining=cloud.joining),
+        pages=web.pages,
+        enter=web.login.enter,
+    )
+    issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
+    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)
+    provider = Provider(names=names, openid=openid, issuer=issuer, web=web)
+    metadata = Metadata(
+        workload=Workload(store=store, facts=cloud.facts, issuer=issuer, names=names),
+        limits=Limits(monotonic=time.monotonic),
+        more=Endpoints(openid=openid, issuer=issuer, back=f"http://{METADATA_HOST}").routes(),
     )
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes(), *elsewhere.routes()),
         vm=web.vm_routes(),
         refuse=web.refuse,
         custom=cloud.domains.served,
@@ -142,6 +180,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         owners=cloud.accounts,
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
         problems=lambda: [cloud.audit.problem] if cloud.audit.problem else [],
+        issuer=issuer,
     )
     gc.collect()
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`
@@ -155,6 +194,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
                 )
                 group.create_task(job, name="certificates")
             group.create_task(serve(front.app(), port=config.control.api_port), name="http")
+            group.create_task(_metadata(metadata, config), name="metadata")
             group.create_task(web.run(), name="web")
             group.create_task(ssh.run(), name="ssh")
             async with local.serving():
@@ -162,6 +202,12 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
                 await asyncio.Event().wait()
     finally:
         await cloud.audit.close()  # the doors are shut, and what they cut short is noted
+
+
+async def _metadata(metadata: Metadata, config: Config) -> None:
+    """At the address that the engine gives services for VMs; see atoll.engine.net.services."""
+    address = config.network.block.network_address + 1
+    await serve(metadata.app(), port=config.control.services_port, address=str(address))
 
 
 async def _edge(edge: EdgeSync) -> None:

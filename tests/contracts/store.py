@@ -25,10 +25,12 @@ from atoll.store import (
     accounts,
     answers,
     audit,
+    consents,
     defaults,
     events,
     grants,
     history,
+    identities,
     operations,
     passkeys,
     people,
@@ -972,6 +974,34 @@ class StoreContract:
             await teams.invite(tx, other)
             assert await teams.uninvite(tx, OPS.id, "x@y")
             assert not await teams.uninvite(tx, OPS.id, "x@y")
+
+    async def test_consents_are_for_a_vm_and_its_owner(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            asked = {"account": BOB.id, "vm": vm(1).id, "owner": ANN.id}
+            for number, scope in enumerate(("openid", "email openid")):
+                await consents.put(tx, **asked, scope=scope, now=float(number))
+            assert await consents.scope_of(tx, **asked) == {"openid", "email"}
+            assert await consents.scope_of(tx, **asked | {"owner": BOB.id}) == frozenset()
+            await vms.remove(tx, vm(1).id)
+            assert await consents.scope_of(tx, **asked) == frozenset()
+
+    async def test_an_identity_is_one_account_and_an_account_one_of_each_issuer(
+        self, store: Store
+    ) -> None:
+        async with filled(store) as tx:
+            here = {"issuer": "https://id.example", "email": "x@example.com"}
+            await identities.add(tx, **here, subject="1", account=ANN.id, now=1.0)
+            found = await identities.account_of(tx, issuer=here["issuer"], subject="1")
+            assert found == ANN
+            assert await identities.account_of(tx, issuer=here["issuer"], subject="2") is None
+            assert await identities.account_of(tx, issuer="https://x", subject="1") is None
+            assert await identities.subject_of(tx, issuer=here["issuer"], account=ANN.id) == "1"
+            assert await identities.subject_of(tx, issuer=here["issuer"], account=BOB.id) is None
+        for subject, account in (("1", BOB.id), ("2", ANN.id)):
+            with pytest.raises(Unavailable):
+                async with store.begin() as tx:
+                    await identities.add(tx, **here, subject=subject, account=account, now=1.0)
 
 
 def grant(id_: str, of: VmRecord, kind: Who, who: str = "", **values: object) -> Grant:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from atoll.base.aio import TaskGroup
@@ -27,13 +28,19 @@ from atoll.doors.api.run import VmRunner
 from atoll.doors.front.app import Front
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
+from atoll.doors.web.elsewhere import SignInElsewhere
+from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
 from atoll.doors.web.witness import Recording
 from atoll.services.changes import Changes
+from atoll.services.elsewhere import Elsewhere
+from atoll.services.identities import Identities
+from atoll.services.issuer import Issuer
 from atoll.services.joining import Joining
 from atoll.services.mail import Mail
 from atoll.services.mailed_links import MailedLinks
+from atoll.services.openid import OpenId
 from atoll.services.passkeys import Passkeys
 from atoll.services.sessions import Sessions
 from atoll.store.engine import Store
@@ -139,8 +146,12 @@ def http(
     limits: Limits | None = None,
     shells: Shells | None = None,
     audit: Recording | None = None,
+    openid: OpenId | None = None,
+    issuer: Issuer | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
+    identities: Identities | None = None,
 ) -> Http:
-    """Build all of it; without `shells` no terminal opens."""
+    """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
     addresses = Addresses(config)
     names = addresses.names
     library = Library(registry=REGISTRY, addresses=addresses)
@@ -172,10 +183,24 @@ def http(
         changes=changes,
         terminals=terminals,
         audit=audit or Heard(),
+        elsewhere=[(provider.name, provider.label) for provider in elsewhere],
     )
+    more: list[BaseRoute] = []
+    if openid is not None and issuer is not None:
+        provider = Provider(names=names, openid=openid, issuer=issuer, web=web)
+        more += provider.routes()
+    if identities is not None:
+        door = SignInElsewhere(
+            host=names.domain,
+            providers=elsewhere,
+            identities=identities,
+            pages=web.pages,
+            enter=web.login.enter,
+        )
+        more += door.routes()
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *more),
         vm=web.vm_routes(),
         refuse=web.refuse,
     )

@@ -21,6 +21,8 @@ from atoll.domain.account import Account, Caller, Door
 from atoll.domain.usage import COUNTERS, Growth, Range, Sizes, Use
 from atoll.doors.front.serve import serve
 from atoll.rpc.messages import GIB, MIB
+from atoll.services.issuer import Issuer
+from atoll.services.openid import OpenId
 from atoll.store import accounts, samples
 from fakes.engine import FakeEngine
 from framework.cloud import Clock, Control, control
@@ -88,11 +90,17 @@ class Cloud:
             await asyncio.wait([task])
 
     def _http(self) -> Http:
-        cloud = self.control.cloud
+        cloud, sessions = self.control.cloud, self.control.sessions
+        issuer = Issuer(url=self.url, folder=self.authority.parent)
+        openid = OpenId(
+            store=self.control.store, issuer=issuer, sessions=sessions, published=cloud.published
+        )
         return http(
             config=cloud.config,
             language=self.control.language,
-            sessions=self.control.sessions,
+            sessions=sessions,
+            openid=openid,
+            issuer=issuer,
             callers=cloud.tokens,
             answers=cloud.answers,
             published=cloud.published,

@@ -23,6 +23,7 @@ from atoll.doctor.finding import Level
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.host_setup.local import Local
+from atoll.services.issuer import Issuer
 from framework.clients import client
 
 KEY = "ssh-ed25519 AAAAkey"
@@ -106,10 +107,12 @@ async def _two() -> AsyncGenerator[Piece, None]:
 async def door(folder: Path, town: Town) -> AsyncIterator[Local]:
     path = folder / "control.sock"
     keys = PublicKeys(gateway="ssh-ed25519 AAAAg", host_ca="ssh-ed25519 AAAAc")
-    made = LocalDoor(
-        path=path, language=town, owners=town, keys=keys, problems=lambda: town.problems
-    )
-    async with made.serving():
+    issuer = Issuer(url="https://atoll.localhost:8443", folder=folder)
+    served = LocalDoor(
+        path=path, language=town, owners=town, keys=keys, issuer=issuer,
+        problems=lambda: town.problems,
+    )  # fmt: skip
+    async with served.serving():
         assert path.stat().st_mode & 0o777 == 0o600
         yield Local(socket=path)
 
@@ -223,6 +226,14 @@ async def test_public_keys(tmp_path: Path) -> None:
         }
         assert await local.answers()
     assert not await local.answers()
+
+
+async def test_signing_keys_are_replaced_for_good(tmp_path: Path) -> None:
+    async with door(tmp_path, Town()) as local:
+        kids = [await local.rotate_issuer() for _ in range(2)]
+    assert len(set(kids)) == 2
+    (kept,) = Issuer(url="", folder=tmp_path).jwks()["keys"]
+    assert kept["kid"] == kids[1]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ login here: whoever is root on the machine owns the cloud anyway.
     {"do": "ensure-owner", "email": .., "key": .., "label": ..}           -> {"reply": {...}}
     {"do": "public-keys"}                                                 -> {"reply": {...}}
     {"do": "problems"}                                         -> {"reply": {"problems": ["…"]}}
+    {"do": "rotate-issuer"}                                               -> {"reply": {"keys": [..]}}
 Errors come as {"error": {"code", "error", "hint"}}.
 """
 
@@ -64,6 +65,18 @@ class Owners(Protocol):
         ...
 
 
+class Issuer(Protocol):
+    """Whoever signs what others verify."""
+
+    def rotate(self) -> None:
+        """Sign with a new key, and disown the others."""
+        ...
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public keys."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKeys:
     """What a client needs to trust this cloud: two OpenSSH public key lines."""
@@ -104,7 +117,13 @@ class GetProblems(_Request):
     do: Literal["problems"] = "problems"
 
 
-AnyRequest: TypeAlias = Execute | EnsureOwner | GetPublicKeys | GetProblems
+class RotateIssuer(_Request):
+    """New signing keys at once, since one may have leaked."""
+
+    do: Literal["rotate-issuer"] = "rotate-issuer"
+
+
+AnyRequest: TypeAlias = Execute | EnsureOwner | GetPublicKeys | GetProblems | RotateIssuer
 Request = Annotated[AnyRequest, Field(discriminator="do")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 
@@ -124,6 +143,7 @@ class LocalDoor:
         language: Language,
         owners: Owners,
         keys: PublicKeys,
+        issuer: Issuer,
         problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._path = path
@@ -131,6 +151,7 @@ class LocalDoor:
         self._owners = owners
         self._keys = keys
         self._problems = problems
+        self._issuer = issuer
         self._allowed = frozenset({0, os.geteuid()})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -201,6 +222,9 @@ class LocalDoor:
                 return _Answer({"reply": keys})
             case GetProblems():
                 return _Answer({"reply": {"problems": list(self._problems())}})
+            case RotateIssuer():
+                self._issuer.rotate()
+                return _Answer({"reply": self._issuer.jwks()})
 
 
 @dataclass(frozen=True, slots=True)

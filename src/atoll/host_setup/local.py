@@ -51,6 +51,11 @@ class Local:
         """`gateway_key` and `host_ca`, OpenSSH public key lines."""
         return {str(k): str(v) for k, v in (await self._ask({"do": "public-keys"})).items()}
 
+    async def rotate_issuer(self) -> str:
+        """New signing keys at once; returns the id of the one that signs."""
+        (key,) = (await self._ask({"do": "rotate-issuer"}))["keys"]
+        return str(key["kid"])
+
     async def answers(self) -> bool:
         """Whether control is there."""
         try:

@@ -50,6 +50,10 @@ class Facts:
         """The last facts about one VM."""
         return self._vms.get(vm)
 
+    def at(self, address: str) -> tuple[str, ...]:
+        """Ids of the VMs last seen at this outer address; more than one while it changes hands."""
+        return tuple(vm.vm for vm in self._vms.values() if vm.address == address)
+
     def observe(self, vm: Vm) -> None:
         """The engine just said this."""
         before = self._vms.get(vm.vm)

@@ -49,6 +49,7 @@ class Session:
     id: str
     key: str
     account: Account
+    created_at: float  # when its person signed in
     expires_at: float
     last_seen_at: float | None = None
 
@@ -151,6 +152,7 @@ class Sessions:
             id=session_id,
             key=_key(row.hash),
             account=row.account,
+            created_at=row.created_at,
             expires_at=row.expires_at,
             last_seen_at=row.last_seen_at,
         )

@@ -44,6 +44,12 @@ async def add(tx: Tx, account: Account, *, now: float) -> None:
     )
 
 
+async def by_id(tx: Tx, account: str) -> Account | None:
+    """The account with this id."""
+    row = (await tx.execute(select(accounts).where(accounts.c.id == account))).one_or_none()
+    return _account(row) if row else None
+
+
 async def by_email(tx: Tx, email: str) -> Account | None:
     """The account with this address (kept in lower case)."""
     row = (await tx.execute(select(accounts).where(accounts.c.email == email))).one_or_none()

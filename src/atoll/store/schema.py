@@ -365,3 +365,24 @@ domains = Table(  # names of their own for VMs
     Column("next_check_at", Double, nullable=False, index=True),
     Column("proven_at", Double),  # when DNS first led here; NULL: not served yet
 )
+
+consents = Table(  # what apps in VMs may be told about who signs in there
+    "consents",
+    metadata,
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), primary_key=True),
+    Column("owner", Text, nullable=False),  # of the VM then: another one is to be named anew
+    Column("scope", Text, nullable=False),  # words of OpenID Connect, by a blank
+    Column("created_at", Double, nullable=False),
+)
+
+identities = Table(  # of people at other providers
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("email", Text, nullable=False),  # when it was seen first; says nothing about today
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("account", "issuer"),
+)

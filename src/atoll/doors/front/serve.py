@@ -1,4 +1,4 @@
-"""Serve an ASGI application on loopback; HAProxy is the only intended client."""
+"""Serve an ASGI application: on loopback to HAProxy, or at the service address to VMs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from starlette.types import ASGIApp
 from atoll.base.aio import shielded
 from atoll.base.errors import Conflict
 
+LOOPBACK = "127.0.0.1"
+_IP_FREEBIND = 15  # Linux, include/uapi/linux/in.h
 _STOP_S = 5
 _FRAME = 64 * 1024  # what a page may say at once; atoll.doors.web.terminal.wire
 _PING_S = 25.0  # a peer that has vanished is noticed; shorter than what firewalls forget
 
 
-async def serve(app: ASGIApp, *, port: int) -> None:
-    """Listen on 127.0.0.1:`port` until cancelled; running requests get 5 s to end.
+async def serve(app: ASGIApp, *, port: int, address: str = LOOPBACK) -> None:
+    """Listen on `port` until cancelled; running requests get 5 s to end.
 
     Signals are left to the process that owns this task. Raises Conflict when the port is taken.
     """
@@ -41,7 +43,7 @@ async def serve(app: ASGIApp, *, port: int) -> None:
         timeout_graceful_shutdown=_STOP_S,
     )
     server = _Server(settings)
-    with listening(port) as sock:
+    with listening(port, address) as sock:
         try:
             await server.serve(sockets=[sock])
         except asyncio.CancelledError:
@@ -56,18 +58,23 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listening(port: int) -> socket.socket:
-    """The socket on loopback. Raises Conflict when the port is taken."""
+def listening(port: int, address: str = LOOPBACK) -> socket.socket:
+    """The socket. The address may come later: the engine makes that of services, when it is up.
+
+    Raises Conflict when the port is taken.
+    """
     # asyncio turns TCP_NODELAY on for connections whose socket names the protocol, and for no others.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
+        if address != LOOPBACK:
+            sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        sock.bind((address, port))
     except OSError as error:
         sock.close()
         raise Conflict(
-            f"cannot listen on 127.0.0.1 port {port}: {error.strerror}",
-            hint="Try: another control.api_port",
+            f"cannot listen on {address} port {port}: {error.strerror}",
+            hint="Try: another port under [control]",
         ) from error
     return sock
 

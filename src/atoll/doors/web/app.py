@@ -67,17 +67,19 @@ class Web:
         terminals: Terminals,
         audit: Recording,
         custom: Custom = no_custom,
+        elsewhere: Sequence[tuple[str, str]] = (),
     ) -> None:
+        """`elsewhere` has name and label of each provider that people may sign in with."""
         self._assets = assets
         self._terminals = terminals
-        self._pages = Pages(assets=assets, ssh=ssh)
+        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=elsewhere)
         self._acts = Acts(language=language)
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),
             lines=Lines(language),
             choices=Choosing(language),
             forms=Forms(registry),
-            pages=self._pages,
+            pages=self.pages,
         )
         witness = Witness(audit)
         arriving = Arriving(
@@ -91,7 +93,7 @@ class Web:
             domain=names.domain,
             links=mailed_links,
             visitors=view.visitors,
-            pages=self._pages,
+            pages=self.pages,
             arriving=arriving,
             witness=witness,
         )
@@ -102,11 +104,12 @@ class Web:
             arriving=arriving,
             witness=witness,
         )
-        self._login = Login(
+        self.visitors = view.visitors
+        self.login = Login(
             names=names,
             ssh=ssh,
             visitors=view.visitors,
-            pages=self._pages,
+            pages=self.pages,
             forms=view.forms,
             arriving=arriving,
             sessions=sessions,
@@ -138,15 +141,15 @@ class Web:
         return (
             *self._mailed.routes(),
             *self._passkeys.routes(),
-            *self._login.cloud_routes(),
+            *self.login.cloud_routes(),
             *(route for part in self._parts for route in part.routes()),
             *self._assets.routes(),
         )
 
     def vm_routes(self) -> Sequence[BaseRoute]:
         """For every VM's host."""
-        return self._login.vm_routes()
+        return self.login.vm_routes()
 
     def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
         """An error as people see it; None for programs."""
-        return self._pages.refuse(request, error, status)
+        return self.pages.refuse(request, error, status)

@@ -12,6 +12,7 @@ from atoll.domain.account import Account
 from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
 from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.front.hosts import source_of
+from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.visitor import Reading
 from atoll.doors.web.witness import Witness
 
@@ -77,10 +78,3 @@ class Arriving:
         if target is not None:
             return "/login?to=" + quote(f"https://{target.authority}{target.path}", safe="")
         return self._names.page(to) or "/"
-
-
-def set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
-    """A cookie of this host alone, that no script reads."""
-    response.set_cookie(
-        name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax"
-    )

@@ -35,7 +35,8 @@ from atoll.domain.web import (
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
-from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning, set_cookie
+from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning
+from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Visitors
@@ -43,7 +44,7 @@ from atoll.doors.web.witness import Witness
 from atoll.services.sessions import Session
 
 _TO_S = 900
-_TO_BYTES = 2_000
+_TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 _HOW = "link"
 
 
@@ -152,6 +153,10 @@ class Login:
             )
         return await self._arriving.signed_in(request, account, how=_HOW)
 
+    async def enter(self, request: Request, account: Account) -> Response:
+        """Sign this browser in as whoever has proven elsewhere to be `account`, and lead on."""
+        return await self._arriving.signed_in(request, account, how="provider")
+
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
         to = request.query_params.get("to", "")
@@ -165,23 +170,13 @@ class Login:
         if session is None:
             if target is not None:
                 request.scope[FORM_TARGET] = target.authority  # where its forms lead in the end
-            response = self._pages.sign_in(request)
-            if to and len(to) <= _TO_BYTES:
-                set_cookie(response, TO_COOKIE, to, _TO_S)
-            return response
+            return self.ask(request, to)
         if target is None:
             return RedirectResponse(page or "/", status_code=303)
         if not await self._may_open(session.account, target):
             url, vm = f"https://{target.host}", target.vm_name
             await self._witness.opened(request, session, vm=vm, url=url, result=Denied.code)
-            return self._pages.page(
-                request,
-                "no-access.html",
-                status=403,
-                email=session.account.email,
-                host=target.host,
-                ask=self._forms.form("share ask", ("message",), {"vm": target.vm_name}),
-            )
+            return self.no_access(request, session.account, target.vm_name, host=target.host)
         code = self._sessions.handoff(session, host=target.host)
         onward = f"{DOOR_PATH}auth?code={code}&to={quote(target.path, safe='')}"
         return RedirectResponse(f"https://{target.authority}{onward}", status_code=303)
@@ -237,3 +232,21 @@ class Login:
                 port = target.port or vm.port
                 return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
         return False
+
+    def no_access(self, request: Request, account: Account, vm_name: str, *, host: str) -> Response:
+        """There is no such VM, or it is not theirs to open: the same page, with a way to ask."""
+        return self._pages.page(
+            request,
+            "no-access.html",
+            status=403,
+            email=account.email,
+            host=host,
+            ask=self._forms.form("share ask", ("message",), {"vm": vm_name}),
+        )
+
+    def ask(self, request: Request, to: str) -> Response:
+        """The page to sign in on, also for somebody who is; leads on to `to`, a URL of ours."""
+        response = self._pages.sign_in(request)
+        if to and len(to) <= _TO_BYTES:
+            set_cookie(response, TO_COOKIE, to, _TO_S)
+        return response

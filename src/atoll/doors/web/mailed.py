@@ -18,7 +18,8 @@ from atoll.base.errors import Denied
 from atoll.domain.account import Account
 from atoll.domain.web import MAILED_PATH
 from atoll.doors.front.hosts import check_origin, source_of
-from atoll.doors.web.arriving import Arriving, set_cookie
+from atoll.doors.web.arriving import Arriving
+from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import read_form
 from atoll.doors.web.visitor import Visitors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,9 +40,14 @@ _HTMX = {
 
 
 class Pages:
-    """Renders; `ssh` is the command that reaches the lobby."""
+    """Renders; `ssh` is the command that reaches the lobby.
 
-    def __init__(self, *, assets: Assets, ssh: str) -> None:
+    `elsewhere` has name and label of the providers that people may sign in with.
+    """
+
+    def __init__(
+        self, *, assets: Assets, ssh: str, elsewhere: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._ssh = ssh
         self._jinja = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -52,7 +57,9 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._jinja.globals.update(asset=assets.url, ssh=ssh, htmx=json.dumps(_HTMX))
+        self._jinja.globals.update(
+            asset=assets.url, ssh=ssh, htmx=json.dumps(_HTMX), elsewhere=tuple(elsewhere)
+        )
         self._jinja.filters.update(
             size=show_size, segment=lambda text: quote(text, safe=""), prose=prose
         )

@@ -11,7 +11,8 @@ from starlette.routing import Route as Path
 from atoll.base.errors import Denied
 from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin, source_of
-from atoll.doors.web.arriving import Arriving, set_cookie
+from atoll.doors.web.arriving import Arriving
+from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.sent import read_form
 from atoll.doors.web.visitor import Visitors
 from atoll.doors.web.witness import Witness

@@ -1,0 +1,37 @@
+"""Who people are at other providers: (issuer, subject) is one account, for good."""
+
+from __future__ import annotations
+
+from sqlalchemy import insert, select
+
+from atoll.domain.account import Account
+from atoll.store.engine import Tx
+from atoll.store.schema import accounts, identities
+
+
+async def account_of(tx: Tx, *, issuer: str, subject: str) -> Account | None:
+    """The account that this subject of this issuer signs in to."""
+    query = (
+        select(accounts.c.id, accounts.c.email, accounts.c.is_admin)
+        .join_from(identities, accounts)
+        .where(identities.c.issuer == issuer, identities.c.subject == subject)
+    )
+    row = (await tx.execute(query)).one_or_none()
+    return Account(id=row.id, email=row.email, is_admin=row.is_admin) if row else None
+
+
+async def subject_of(tx: Tx, *, issuer: str, account: str) -> str | None:
+    """Who this account is at this issuer."""
+    query = select(identities.c.subject).where(
+        identities.c.issuer == issuer, identities.c.account == account
+    )
+    return (await tx.execute(query)).scalar_one_or_none()
+
+
+async def add(tx: Tx, *, issuer: str, subject: str, account: str, email: str, now: float) -> None:
+    """Store one; the caller has checked that neither subject nor account has one there."""
+    await tx.execute(
+        insert(identities).values(
+            issuer=issuer, subject=subject, account=account, email=email, created_at=now
+        )
+    )

@@ -1,0 +1,33 @@
+"""The app in docs/openid.md works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from framework.openid import ANN, WEB, agree, world
+
+PAGE = Path(__file__).parents[2] / "docs/openid.md"
+
+
+async def test_the_app_of_the_docs_knows_its_visitor(tmp_path: Path) -> None:
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.MULTILINE)
+    (source,) = [textwrap.dedent(block) for block in blocks if "import secrets" in block]
+    async with world(tmp_path) as cloud:
+        cloud.clock.at = time.time()  # the app has a clock of its own
+        names: dict[str, Any] = {"TRANSPORT": httpx2.ASGITransport(app=cloud.app)}
+        exec(source.replace('verify="ca.pem"', "transport=TRANSPORT"), names)
+        transport = httpx2.ASGITransport(app=names["app"])
+        async with httpx2.AsyncClient(
+            transport=transport, base_url=f"https://{WEB}:8443"
+        ) as visitor:
+            url = (await visitor.get("/login")).headers["location"]
+            given = await agree(await cloud.browser(), url)
+            arrived = await visitor.get(given.headers["location"])
+        await names["cloud"].aclose()
+    assert arrived.text == f"You are {ANN.email}"
