@@ -34,7 +34,7 @@ from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.files import Files
 
 ROUNDS, CONNECTIONS, GOAL = 5, 32, 0.55
-KEY = "5e" * 32
+KID, KEY = "5e5e5e5e", "5e" * 32
 HOST = "web.atoll.localhost"
 EDGE_PORT, PLAIN_PORT, UPSTREAM_PORT, UPSTREAM = 18443, 18444, 18000, "127.0.1.1"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -139,12 +139,12 @@ def _edge(root: Path) -> str:
         )
         for name in names
     ]  # fmt: skip
-    maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"))
+    maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"),
+                       keys={KID: KEY})  # fmt: skip
     for table, entries in maps.tables().items():
         files.map(table).write_text("".join(f"{k} {v}\n" for k, v in entries.items()))
     rendered = haproxy.render(
         config,
-        session_key=KEY,
         limits=haproxy.Limits(requests_per_10s=100_000_000),
         binds=haproxy.Binds(secure=f"127.0.0.1:{EDGE_PORT}", plain="127.0.0.1:18445"),
     )
@@ -180,7 +180,7 @@ def _cookie() -> str:
         "aud": HOST, "sub": "acct-000000000001", "email": "ann@example.com", "sid": "5e" * 16,
         "iat": int(time.time()), "exp": int(time.time()) + 3600,
     }  # fmt: skip
-    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(KEY.encode()))
+    token = jwt.encode({"alg": "HS256", "kid": KID}, claims, OctKey.import_key(KEY.encode()))
     return f"{TOKEN_COOKIE}={token}; theme=dark"
 
 

@@ -61,7 +61,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     sessions = Sessions(
         store=store,
         changes=cloud.changes,
-        key=keys.session_key,
+        keys=keys.tokens,
         session_seconds=config.https.session_hours * 3600,
     )
     language = Language(cloud=cloud, sessions=sessions)
@@ -80,6 +80,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=folder,
         cloud=cloud,
         sessions=sessions,
+        signing=keys.tokens,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
     )
@@ -128,6 +129,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         language=language,
         owners=cloud.accounts,
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
+        signing=keys.tokens,
+        changed=cloud.changes.bump,
     )
     gc.collect()
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`

@@ -104,7 +104,7 @@ async def control(
     seen: Engine = wrap(client) if wrap else client
     cloud = Cloud(config=config or Config(), store=store, engine=seen, keys=keys, now=clock)
     sessions = Sessions(
-        store=store, changes=cloud.changes, key=keys.session_key, session_seconds=3600, now=clock
+        store=store, changes=cloud.changes, keys=keys.tokens, session_seconds=3600, now=clock
     )
     made = Control(
         cloud=cloud,

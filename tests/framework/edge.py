@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from atoll.base import ids
 from atoll.base.aio import TaskGroup, poll
@@ -34,6 +35,7 @@ from atoll.doors.edge.runtime import Runtime
 from atoll.doors.front.serve import serve
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
+from atoll.services.keyring import KeyRing
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
@@ -177,9 +179,9 @@ class Edge:
         self.cloud = Publisher()
         self.store = store
         self.keys = config.control_state / "keys"
-        key = bytes.fromhex((self.keys / "session_key").read_text())
+        self.ring = KeyRing(self.keys / "token_keys.json")
         self.sessions = Sessions(
-            store=store, changes=self.cloud.changes, key=key, session_seconds=3600
+            store=store, changes=self.cloud.changes, keys=self.ring, session_seconds=3600
         )
         self.tokens = Tokens(store=store, domain=config.https.domain)
         self.sync = self.new_sync()
@@ -189,7 +191,7 @@ class Edge:
             language=WhoAmI(),
             sessions=self.sessions,
             callers=self.tokens,
-            answers=Answers(store=store, key=key),
+            answers=Answers(store=store, key=os.urandom(32)),
             published=self.cloud.published,
             changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
@@ -203,6 +205,7 @@ class Edge:
             keys=self.keys,
             cloud=self.cloud,
             sessions=self.sessions,
+            signing=self.ring,
             changes=self.cloud.changes,
         )
 
@@ -226,6 +229,19 @@ class Edge:
         async with self.store.begin() as tx:
             await accounts.add(tx, account, now=0.0)
         return account
+
+    def publish(self, name: str, address: str | None, owner: Account, **values: Any) -> None:
+        """A VM of this owner, private and on port 8000 if nothing else is said."""
+        made = Published(
+            vm_name=name, address=address, port=8000, is_public=False,
+            accounts=frozenset({owner.id}),
+        )  # fmt: skip
+        self.cloud.put(replace(made, **values))
+
+    def use(self, ring: KeyRing) -> None:
+        """Sign and verify with other keys."""
+        self.ring = self.sessions._keys = self.sync._signing = ring
+        self.cloud.changes.bump()
 
     async def token(self, account: Account, name: str) -> str:
         """A `Cookie` header value that opens a VM."""
@@ -258,6 +274,7 @@ class Edge:
             await self.sessions.revoked(),
             domain=self.config.https.domain,
             block=self.config.network.block,
+            keys=self.ring.table(),
         )
 
     async def agreed(self) -> None:
@@ -337,7 +354,6 @@ async def running_edge() -> AsyncIterator[Edge]:
     (folder / "atoll.toml").write_text(render(config))
     keys = config.control_state / "keys"
     keys.mkdir(parents=True)
-    (keys / "session_key").write_text(os.urandom(32).hex())
     store = Store(f"sqlite+aiosqlite:///{folder / 'atoll.db'}")
     await store.migrate()
     edge = Edge(config=config, store=store, folder=folder)

@@ -164,3 +164,13 @@ def test_signing_out_cuts_what_the_account_may_open() -> None:
     db = replace(WEB, vm_name="db", address="10.213.1.6", accounts=frozenset({"acct-b"}))
     old, new = maps(WEB, db), maps(WEB, db, revoked={"5e": "acct-b"})
     assert decide.cut(old, new) == {"10.213.1.6"}
+
+
+def test_keys_of_tokens_come_first_and_go_first() -> None:
+    old, new = Maps(keys={"a": "1", "b": "2"}), Maps(keys={"b": "2", "c": "3"})
+    steps = decide.changes(old, replace(new, revoked={"5e": "acct-a"}))
+    assert [(step.table, step.key, step.value) for step in steps] == [
+        ("keys", "c", "3"),
+        ("keys", "a", None),
+        ("revoked", "5e", "acct-a"),
+    ]

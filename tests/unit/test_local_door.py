@@ -21,6 +21,7 @@ from atoll.config import Config, Paths, render
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.host_setup.local import Local
+from atoll.services.keyring import KeyRing
 from framework.clients import client
 
 KEY = "ssh-ed25519 AAAAkey"
@@ -96,9 +97,25 @@ class Town:
 async def door(folder: Path, town: Town) -> AsyncIterator[Local]:
     path = folder / "control.sock"
     keys = PublicKeys(gateway="ssh-ed25519 AAAAg", host_ca="ssh-ed25519 AAAAc")
-    async with LocalDoor(path=path, language=town, owners=town, keys=keys).serving():
+    ring = KeyRing(folder / "token_keys.json")
+    local = LocalDoor(
+        path=path, language=town, owners=town, keys=keys, signing=ring, changed=town.news.set
+    )
+    async with local.serving():
         assert path.stat().st_mode & 0o777 == 0o600
         yield Local(socket=path)
+
+
+async def test_keys_are_rotated_and_the_edge_is_told(tmp_path: Path) -> None:
+    town = Town()
+    async with door(tmp_path, town) as local:
+        kid = await local.rotate_key(revoke=False)
+        assert town.news.is_set()
+        kids = KeyRing(tmp_path / "token_keys.json").table()
+        assert len(kids) == 3
+        assert KeyRing(tmp_path / "token_keys.json").signing.kid == kid
+        await local.rotate_key(revoke=True)
+        assert not kids.keys() & KeyRing(tmp_path / "token_keys.json").table().keys()
 
 
 async def ask(folder: Path, line: bytes) -> dict[str, Any]:

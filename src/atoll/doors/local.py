@@ -9,6 +9,7 @@ machine owns the cloud anyway.
     {"do": "execute", "line": "events --follow"}   -> {"reply": {.., "goes_on": true}} {"more": {...}}*
     {"do": "ensure-owner", "email": .., "key": .., "label": ..}           -> {"reply": {...}}
     {"do": "public-keys"}                                                 -> {"reply": {...}}
+    {"do": "rotate-key", "revoke": false}                                 -> {"reply": {"kid": ..}}
 Errors come as {"error": {"code", "error", "hint"}}.
 """
 
@@ -63,6 +64,23 @@ class Owners(Protocol):
         ...
 
 
+class Signing(Protocol):
+    """The keys that sign tokens; `doors.edge` shows them to HAProxy."""
+
+    def rotate(self, *, revoke: bool = False) -> Named:
+        """Sign with the next key from now on; it is returned."""
+        ...
+
+
+class Named(Protocol):
+    """A key."""
+
+    @property
+    def kid(self) -> str:
+        """Its id."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKeys:
     """What a client needs to trust this cloud: two OpenSSH public key lines."""
@@ -97,8 +115,15 @@ class GetPublicKeys(_Request):
     do: Literal["public-keys"] = "public-keys"
 
 
-Request = Annotated[Execute | EnsureOwner | GetPublicKeys, Field(discriminator="do")]
-_REQUEST: TypeAdapter[Execute | EnsureOwner | GetPublicKeys] = TypeAdapter(Request)
+class RotateKey(_Request):
+    """Sign tokens with the next key; `revoke` ends the tokens of all others."""
+
+    do: Literal["rotate-key"] = "rotate-key"
+    revoke: bool = False
+
+
+AnyRequest = Execute | EnsureOwner | GetPublicKeys | RotateKey
+_REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="do")])
 
 
 def socket_path(run_dir: Path) -> Path:
@@ -109,11 +134,23 @@ def socket_path(run_dir: Path) -> Path:
 class LocalDoor:
     """Serves the socket; see the module for the protocol."""
 
-    def __init__(self, *, path: Path, language: Language, owners: Owners, keys: PublicKeys) -> None:
+    def __init__(
+        self,
+        *,
+        path: Path,
+        language: Language,
+        owners: Owners,
+        keys: PublicKeys,
+        signing: Signing,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` tells the edge that `signing` has other keys."""
         self._path = path
         self._language = language
         self._owners = owners
         self._keys = keys
+        self._signing = signing
+        self._changed = changed
         self._allowed = frozenset({0, os.geteuid()})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,9 +202,7 @@ class LocalDoor:
             _log.exception("local command failed")
             return _Answer({"error": Internal(f"{type(error).__name__}: {error}").to_wire()})
 
-    async def _run(
-        self, request: Execute | EnsureOwner | GetPublicKeys, progress: Callable[[str], None]
-    ) -> _Answer:
+    async def _run(self, request: AnyRequest, progress: Callable[[str], None]) -> _Answer:
         match request:
             case Execute(line=line):
                 caller = Caller(account=await self._owners.owner(), door=Door.LOCAL, source="local")
@@ -184,6 +219,11 @@ class LocalDoor:
             case GetPublicKeys():
                 keys = {"gateway_key": self._keys.gateway, "host_ca": self._keys.host_ca}
                 return _Answer({"reply": keys})
+            case RotateKey(revoke=revoke):
+                kid = self._signing.rotate(revoke=revoke).kid
+                self._changed()
+                _log.info("key rotated", kid=kid, revoke=revoke)
+                return _Answer({"reply": {"kid": kid}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +260,7 @@ async def _left(reader: asyncio.StreamReader) -> None:
     raise BrokenPipeError("the client left")
 
 
-def _parse(line: bytes) -> Execute | EnsureOwner | GetPublicKeys:
+def _parse(line: bytes) -> AnyRequest:
     try:
         return _REQUEST.validate_json(line)
     except ValidationError as error:

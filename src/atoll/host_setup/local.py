@@ -51,6 +51,10 @@ class Local:
         """`gateway_key` and `host_ca`, OpenSSH public key lines."""
         return {str(k): str(v) for k, v in (await self._ask({"do": "public-keys"})).items()}
 
+    async def rotate_key(self, *, revoke: bool) -> str:
+        """Sign tokens with the next key, with `revoke` forget all others; the id of the new one."""
+        return str((await self._ask({"do": "rotate-key", "revoke": revoke}))["kid"])
+
     async def answers(self) -> bool:
         """Whether control is there."""
         try:

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from atoll.domain.account import Published
 
-HOSTS, GRANTS, REVOKED = "hosts", "grants", "revoked"
+HOSTS, GRANTS, REVOKED, KEYS = "hosts", "grants", "revoked", "keys"
 NOT_RUNNING = "-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _KEY = re.compile(r"[0-9A-Za-z._-]{1,80}")  # what may stand in a map without being two words
@@ -27,15 +27,16 @@ Table = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maps:
-    """The three tables HAProxy looks things up in."""
+    """The tables HAProxy looks things up in."""
 
     hosts: Table = field(default_factory=dict)  # vm host -> address:port:public|private
     grants: Table = field(default_factory=dict)  # vm host|account id -> web
     revoked: Table = field(default_factory=dict)  # session key -> account id
+    keys: Table = field(default_factory=dict)  # key id -> key text, see services.keyring
 
     def tables(self) -> dict[str, Table]:
         """By map name."""
-        return {HOSTS: self.hosts, GRANTS: self.grants, REVOKED: self.revoked}
+        return {HOSTS: self.hosts, GRANTS: self.grants, REVOKED: self.revoked, KEYS: self.keys}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,14 @@ class Change:
 
 
 def maps(
-    published: Iterable[Published], revoked: Table, *, domain: str, block: IPv4Network
+    published: Iterable[Published],
+    revoked: Table,
+    *,
+    domain: str,
+    block: IPv4Network,
+    keys: Table | None = None,
 ) -> Maps:
-    """The maps for these VMs and these revoked sessions (session key -> account id).
+    """The maps for these VMs, revoked sessions (session key -> account id) and keys of tokens.
 
     A VM whose values could not stand in a map (a blank, a newline) or whose address is not one of
     the VMs' `block` is left out: it is then unknown, which denies.
@@ -73,6 +79,7 @@ def maps(
             for key, account in revoked.items()
             if _KEY.fullmatch(key) and _KEY.fullmatch(account)
         },
+        keys=keys or {},
     )
 
 
@@ -91,15 +98,16 @@ def changes(old: Maps, new: Maps) -> tuple[Change, ...]:
     """Steps from `old` to `new`, in an order that never opens more than one of the two does.
 
     First everything that takes access away (revocations, withdrawn grants, hosts gone or changed),
-    then what gives it.
+    then what gives it. A key opens nothing by itself.
     """
+    signing = (*_set(KEYS, old.keys, new.keys), *_removed(KEYS, old.keys, new.keys))
     revoke = _set(REVOKED, old.revoked, new.revoked)
     withdraw = _removed(GRANTS, old.grants, new.grants)
     gone = _removed(HOSTS, old.hosts, new.hosts)
     moved = _set(HOSTS, old.hosts, new.hosts)
     grant = _set(GRANTS, old.grants, new.grants)
     forget = _removed(REVOKED, old.revoked, new.revoked)
-    return (*revoke, *withdraw, *gone, *moved, *grant, *forget)
+    return (*signing, *revoke, *withdraw, *gone, *moved, *grant, *forget)
 
 
 def cut(old: Maps, new: Maps) -> frozenset[str]:

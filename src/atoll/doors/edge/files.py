@@ -1,7 +1,7 @@
 """Where the edge keeps what HAProxy reads, and who may write it.
 
-    haproxy.cfg, pages/   written by root (`atoll up`); the configuration holds the session key
-    maps/, certs/         written by control, read by HAProxy
+    haproxy.cfg, pages/   written by root (`atoll up`)
+    maps/, certs/         written by control, read by HAProxy; one map holds the keys of tokens
     run/haproxy.sock      made by HAProxy, used by control
 
 Invariant: HAProxy runs without privileges from its first instruction, so control, which writes two
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.base import atomic
-from atoll.doors.edge.decide import GRANTS, HOSTS, REVOKED
+from atoll.doors.edge.decide import GRANTS, HOSTS, KEYS, REVOKED
 
 EDGE_USER = "haproxy"  # made by Debian's package
-TABLES = (HOSTS, GRANTS, REVOKED)
+TABLES = (HOSTS, GRANTS, REVOKED, KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Files:
 
     @property
     def maps(self) -> Path:
-        """Folder of the three maps."""
+        """Folder of the maps."""
         return self.root / "maps"
 
     @property

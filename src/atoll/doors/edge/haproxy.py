@@ -1,4 +1,4 @@
-"""HAProxy's configuration, rendered from `haproxy.cfg.in`. Pure: settings and a key in, files out.
+"""HAProxy's configuration, rendered from `haproxy.cfg.in`. Pure: settings in, files out.
 
 Works with HAProxy 2.6 (Debian 12) and 3.0 (Debian 13). What changes while it runs is in maps
 (`decide`), so a new configuration, and a restart, is needed only for new settings.
@@ -48,16 +48,11 @@ class Binds:
 
 
 def render(
-    config: Config, *, session_key: str, limits: Limits | None = None, binds: Binds | None = None
+    config: Config, *, limits: Limits | None = None, binds: Binds | None = None
 ) -> dict[str, str]:
-    """File name below `config.edge_run` -> text: `haproxy.cfg` and the pages it names.
-
-    `session_key` is the HMAC key of the tokens: 64 hex digits, used as text.
-    """
-    assert re.fullmatch(r"[0-9a-f]{64}", session_key), "the session key is 64 hex digits"
+    """File name below `config.edge_run` -> text: `haproxy.cfg` and the pages it names."""
     files = Files(config.edge_run)
     values = _values(config, files, limits or Limits(), binds or Binds())
-    values["session_key"] = session_key
     text = _SLOT.sub(lambda slot: values[slot[1]], _TEMPLATE.read_text())
     lines = [line for source in text.splitlines() for line in _expand(source, files.pages)]
     rendered = {files.configuration.name: "\n".join(lines) + "\n"}
@@ -100,6 +95,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "last_port": str(https.vm_port_last if https.vm_ports else 100_000),
         "grants": str(files.map(decide.GRANTS)),
         "hosts": str(files.map(decide.HOSTS)),
+        "keys": str(files.map(decide.KEYS)),
         "hsts": "http-after-response set-header strict-transport-security max-age=31536000"
         if has_names_of_its_own
         else "",  # on localhost it would bind every other program of this machine

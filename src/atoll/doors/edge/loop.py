@@ -53,6 +53,14 @@ class Revoking(Protocol):
         ...
 
 
+class Signing(Protocol):
+    """Which keys sign tokens, or did and still verify them."""
+
+    def table(self) -> dict[str, str]:
+        """Key id -> key text."""
+        ...
+
+
 class Versions(Protocol):
     """A counter that goes up when either of the two says something new."""
 
@@ -77,6 +85,7 @@ class EdgeSync:
         keys: Path,
         cloud: Publishing,
         sessions: Revoking,
+        signing: Signing,
         changes: Versions,
         is_informed: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
@@ -84,6 +93,7 @@ class EdgeSync:
         self._config = config
         self._cloud = cloud
         self._sessions = sessions
+        self._signing = signing
         self._changes = changes
         self._is_informed = is_informed
         self._now = now
@@ -197,6 +207,7 @@ class EdgeSync:
         self._shown = None
         for table, entries in (
             (decide.GRANTS, {}),
+            (decide.KEYS, new.keys),
             (decide.REVOKED, new.revoked),
             (decide.HOSTS, new.hosts),
             (decide.GRANTS, new.grants),
@@ -220,6 +231,7 @@ class EdgeSync:
             await self._sessions.revoked(),
             domain=self._config.https.domain,
             block=self._config.network.block,
+            keys=self._signing.table(),
         )
 
     def _write(self, maps: Maps) -> None:
