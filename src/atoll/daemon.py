@@ -16,6 +16,9 @@ from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.doors.api.app import Api
+from atoll.doors.edge.access_log import AccessLog
+from atoll.doors.edge.asked import Questions
+from atoll.doors.edge.files import Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
 from atoll.doors.front.hosts import names_of
@@ -81,9 +84,14 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         cloud=cloud,
         sessions=sessions,
         signing=keys.tokens,
+        tokens=cloud.vm_tokens,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
     )
+    questions = Questions(
+        path=Files(config.edge_run).questions, domain=config.https.domain, tokens=cloud.vm_tokens
+    )
+    visits = AccessLog(path=Files(config.edge_run).visits, visits=cloud.visits)
     terminals = Terminals(
         shells=Shells(opener=ssh, language=language, history=cloud.history),
         language=language,
@@ -136,7 +144,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`
     async with TaskGroup() as group:
         group.create_task(cloud.run(), name="cloud")
-        group.create_task(_edge(edge), name="edge")
+        group.create_task(_edge(edge, questions, visits), name="edge")
         group.create_task(serve(front.app(), port=config.control.api_port), name="http")
         group.create_task(web.run(), name="web")
         group.create_task(ssh.run(), name="ssh")
@@ -145,6 +153,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
             await asyncio.Event().wait()
 
 
-async def _edge(edge: EdgeSync) -> None:
+async def _edge(edge: EdgeSync, questions: Questions, visits: AccessLog) -> None:
     await edge.prepare()
-    await edge.run()
+    async with questions.serving(), visits.serving():
+        await edge.run()

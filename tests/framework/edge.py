@@ -27,7 +27,9 @@ from atoll.commands.reply import Reply
 from atoll.config import Config, render
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.edge import decide, launch
+from atoll.doors.edge import decide, launch, tickets
+from atoll.doors.edge.access_log import AccessLog
+from atoll.doors.edge.asked import Questions
 from atoll.doors.edge.decide import Maps
 from atoll.doors.edge.files import TABLES, Files
 from atoll.doors.edge.loop import EdgeSync
@@ -38,6 +40,8 @@ from atoll.services.changes import Changes
 from atoll.services.keyring import KeyRing
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
+from atoll.services.visits import Visits
+from atoll.services.vm_tokens import VmTokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 from framework.front import http
@@ -183,7 +187,12 @@ class Edge:
         self.sessions = Sessions(
             store=store, changes=self.cloud.changes, keys=self.ring, session_seconds=3600
         )
-        self.tokens = Tokens(store=store, domain=config.https.domain)
+        domain, changed = config.https.domain, self.cloud.changes.bump
+        self.tokens = Tokens(store=store, domain=domain, changed=changed)
+        self.vm_tokens = VmTokens(store=store, domain=domain, changed=changed)
+        self.visits = Visits(store=store)
+        self.access_log = AccessLog(path=self.files.visits, visits=self.visits)
+        self.questions = Questions(path=self.files.questions, domain=domain, tokens=self.vm_tokens)
         self.sync = self.new_sync()
         self.runtime = Runtime(self.files.socket)
         self.http = http(
@@ -206,6 +215,7 @@ class Edge:
             cloud=self.cloud,
             sessions=self.sessions,
             signing=self.ring,
+            tokens=self.vm_tokens,
             changes=self.cloud.changes,
         )
 
@@ -275,6 +285,7 @@ class Edge:
             domain=self.config.https.domain,
             block=self.config.network.block,
             keys=self.ring.table(),
+            tokens=tickets.table(await self.vm_tokens.good(), domain=self.config.https.domain),
         )
 
     async def agreed(self) -> None:
@@ -334,8 +345,8 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_edge() -> AsyncIterator[Edge]:
-    """HAProxy, control's API and the loop between them, on free ports."""
+async def running_edge(**https: object) -> AsyncIterator[Edge]:
+    """HAProxy, control's API and the loop between them, on free ports, with these settings of HTTPS."""
     # Not pytest's tmp_path: HAProxy runs as its own user and must get there.
     folder = Path(tempfile.mkdtemp(prefix="atoll-edge-"))
     folder.chmod(0o755)
@@ -346,7 +357,7 @@ async def running_edge() -> AsyncIterator[Edge]:
             "network": {"instance": "edgetest", "block": "127.0.1.0/24"},
             "https": {
                 "port": secure, "http_port": free_port(),
-                "vm_port_first": 23000, "vm_port_last": 23999,
+                "vm_port_first": 23000, "vm_port_last": 23999, **https,
             },
             "control": {"api_port": free_port(), "user": "nobody"},
         }
@@ -360,7 +371,7 @@ async def running_edge() -> AsyncIterator[Edge]:
     try:
         await edge.start_haproxy()
         await edge.sync.prepare()
-        async with TaskGroup() as group:
+        async with edge.questions.serving(), edge.access_log.serving(), TaskGroup() as group:
             jobs = [
                 group.create_task(serve(edge.http.app, port=config.control.api_port)),
                 group.create_task(edge.sync.run()),

@@ -16,6 +16,7 @@ from atoll.commands import (
     state,
     token,
     usage,
+    visits,
     vm,
 )
 from atoll.commands.registry import Registry
@@ -29,6 +30,7 @@ REGISTRY = Registry.of(
     resize.VERBS,
     events.VERBS,
     share.VERBS,
+    visits.VERBS,
     key.VERBS,
     token.VERBS,
     account.VERBS,

@@ -35,6 +35,8 @@ from atoll.services.settings import Settings
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.usage import Usage
+from atoll.services.visits import Visits
+from atoll.services.vm_tokens import VmTokens
 from atoll.services.vms import Vms
 from atoll.store import vms
 from atoll.store.engine import Store
@@ -115,7 +117,14 @@ class Cloud:
         self.defaults = Defaults(store=store)
         self.accounts = Accounts(store=store, facts=self.facts, journal=self.journal, now=now)
         self.answers = Answers(store=store, key=keys.session_key, now=now)
-        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.tokens = Tokens(
+            store=store, domain=config.https.domain, changed=self.changes.bump, now=now
+        )
+        self.vm_tokens = VmTokens(
+            store=store, domain=config.https.domain, changed=self.changes.bump, now=now
+        )
+        self.accounts.when_key_ends(lambda _key: self.changes.bump())
+        self.visits = Visits(store=store)
         self.history = History(store=store, now=now)
         self.usage = Usage(store=store, access=self.access, now=now)
         self.sampler = Sampler(store=store, engine=engine, facts=self.facts, now=now)
@@ -135,6 +144,7 @@ class Cloud:
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
+            group.create_task(self.visits.run())
 
     @property
     def store(self) -> Store:

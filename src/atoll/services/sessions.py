@@ -17,7 +17,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
@@ -25,7 +24,7 @@ from joserfc.jwk import OctKey
 
 from atoll.base.errors import Denied, Exhausted
 from atoll.domain.account import Account
-from atoll.domain.web import TOKEN_S
+from atoll.domain.web import TOKEN_S, header_safe
 from atoll.services.changes import Changes
 from atoll.services.keyring import NAMELESS, KeyRing
 from atoll.store import sessions as rows
@@ -172,7 +171,7 @@ class Sessions:
         claims = {
             "aud": host,
             "sub": account.id,
-            "email": _header_safe(account.email),
+            "email": header_safe(account.email),
             "sid": _key(_hash(session_id)),
             "iat": int(now),
             "exp": int(expires),
@@ -224,8 +223,3 @@ def _hash(secret: str) -> str:
 def _key(hash_: str) -> str:
     """What tokens and the map of revoked sessions call a session: it opens nothing by itself."""
     return hash_[:32]
-
-
-def _header_safe(email: str) -> str:
-    """HAProxy copies this into a header; anything but printable ASCII is percent-encoded."""
-    return email if email.isascii() and email.isprintable() else quote(email, safe="@+._-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -64,6 +65,14 @@ async def by_key(tx: Tx, fingerprint: str) -> tuple[Account, SshKey] | None:
         return None
     found = row._mapping
     return _account(row), SshKey(**{column.name: found[column] for column in ssh_keys.c})
+
+
+async def keys_among(tx: Tx, fingerprints: Collection[str]) -> tuple[SshKey, ...]:
+    """Those of these keys that are there."""
+    if not fingerprints:
+        return ()
+    query = select(ssh_keys).where(ssh_keys.c.fingerprint.in_(fingerprints))
+    return tuple(SshKey(**row._mapping) for row in await tx.execute(query))
 
 
 async def add_key(tx: Tx, key: SshKey) -> None:

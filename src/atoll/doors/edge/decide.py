@@ -17,7 +17,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from atoll.domain.account import Published
 
-HOSTS, GRANTS, REVOKED, KEYS = "hosts", "grants", "revoked", "keys"
+HOSTS, GRANTS, REVOKED = "hosts", "grants", "revoked"
+KEYS, TOKENS = "keys", "tokens"
 NOT_RUNNING = "-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _KEY = re.compile(r"[0-9A-Za-z._-]{1,80}")  # what may stand in a map without being two words
@@ -33,10 +34,17 @@ class Maps:
     grants: Table = field(default_factory=dict)  # vm host|account id -> web
     revoked: Table = field(default_factory=dict)  # session key -> account id
     keys: Table = field(default_factory=dict)  # key id -> key text, see services.keyring
+    tokens: Table = field(default_factory=dict)  # see doors.edge.tickets
 
     def tables(self) -> dict[str, Table]:
         """By map name."""
-        return {HOSTS: self.hosts, GRANTS: self.grants, REVOKED: self.revoked, KEYS: self.keys}
+        return {
+            HOSTS: self.hosts,
+            GRANTS: self.grants,
+            REVOKED: self.revoked,
+            KEYS: self.keys,
+            TOKENS: self.tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,9 @@ def maps(
     domain: str,
     block: IPv4Network,
     keys: Table | None = None,
+    tokens: Table | None = None,
 ) -> Maps:
-    """The maps for these VMs, revoked sessions (session key -> account id) and keys of tokens.
+    """The maps for these VMs, revoked sessions (session key -> account id) keys of tokens, and tokens.
 
     A VM whose values could not stand in a map (a blank, a newline) or whose address is not one of
     the VMs' `block` is left out: it is then unknown, which denies.
@@ -80,6 +89,7 @@ def maps(
             if _KEY.fullmatch(key) and _KEY.fullmatch(account)
         },
         keys=keys or {},
+        tokens=tokens or {},
     )
 
 
@@ -102,12 +112,14 @@ def changes(old: Maps, new: Maps) -> tuple[Change, ...]:
     """
     signing = (*_set(KEYS, old.keys, new.keys), *_removed(KEYS, old.keys, new.keys))
     revoke = _set(REVOKED, old.revoked, new.revoked)
+    ended = _removed(TOKENS, old.tokens, new.tokens)
     withdraw = _removed(GRANTS, old.grants, new.grants)
     gone = _removed(HOSTS, old.hosts, new.hosts)
     moved = _set(HOSTS, old.hosts, new.hosts)
     grant = _set(GRANTS, old.grants, new.grants)
+    admit = _set(TOKENS, old.tokens, new.tokens)
     forget = _removed(REVOKED, old.revoked, new.revoked)
-    return (*signing, *revoke, *withdraw, *gone, *moved, *grant, *forget)
+    return (*signing, *revoke, *ended, *withdraw, *gone, *moved, *grant, *admit, *forget)
 
 
 def cut(old: Maps, new: Maps) -> frozenset[str]:
@@ -117,6 +129,7 @@ def cut(old: Maps, new: Maps) -> frozenset[str]:
     """
     hosts = {host for host, value in old.hosts.items() if _loses(value, new.hosts.get(host))}
     hosts |= {key.partition("|")[0] for key in old.grants.keys() - new.grants.keys()}
+    hosts |= {key.partition("|")[0] for key in old.tokens.keys() - new.tokens.keys()}
     signed_out = {new.revoked[key] for key in new.revoked.keys() - old.revoked.keys()}
     if signed_out:
         # Which streams belong to a session HAProxy does not tell: end those its account may hold.

@@ -21,7 +21,8 @@ from atoll.base.errors import AtollError
 from atoll.base.timeout import timeout
 from atoll.config import Config
 from atoll.domain.account import Published
-from atoll.doors.edge import decide
+from atoll.domain.vm_token import VmToken
+from atoll.doors.edge import decide, tickets
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.decide import Maps, Table
 from atoll.doors.edge.files import TABLES, Files, publish
@@ -61,6 +62,14 @@ class Signing(Protocol):
         ...
 
 
+class Tokens(Protocol):
+    """Which tokens open a VM's web address now."""
+
+    async def good(self) -> tuple[VmToken, ...]:
+        """All of them."""
+        ...
+
+
 class Versions(Protocol):
     """A counter that goes up when either of the two says something new."""
 
@@ -86,6 +95,7 @@ class EdgeSync:
         cloud: Publishing,
         sessions: Revoking,
         signing: Signing,
+        tokens: Tokens,
         changes: Versions,
         is_informed: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
@@ -94,6 +104,7 @@ class EdgeSync:
         self._cloud = cloud
         self._sessions = sessions
         self._signing = signing
+        self._tokens = tokens
         self._changes = changes
         self._is_informed = is_informed
         self._now = now
@@ -207,6 +218,7 @@ class EdgeSync:
         self._shown = None
         for table, entries in (
             (decide.GRANTS, {}),
+            (decide.TOKENS, new.tokens),
             (decide.KEYS, new.keys),
             (decide.REVOKED, new.revoked),
             (decide.HOSTS, new.hosts),
@@ -232,6 +244,7 @@ class EdgeSync:
             domain=self._config.https.domain,
             block=self._config.network.block,
             keys=self._signing.table(),
+            tokens=tickets.table(await self._tokens.good(), domain=self._config.https.domain),
         )
 
     def _write(self, maps: Maps) -> None:
