@@ -28,6 +28,7 @@ from joserfc.jwk import OctKey
 
 from atoll.config import Config
 from atoll.domain.account import Published
+from atoll.domain.sharing import EVERY_PORT, Opening
 from atoll.domain.web import TOKEN_COOKIE
 from atoll.doors.edge import decide, haproxy
 from atoll.doors.edge.certs import Authority
@@ -134,8 +135,8 @@ def _edge(root: Path) -> str:
     names = ["web", *(f"vm-{n}-x" for n in range(500))]
     vms = [
         Published(
-            vm_name=name, address=UPSTREAM, port=UPSTREAM_PORT, is_public=False,
-            accounts=frozenset({"acct-000000000001"}),
+            vm_name=name, address=UPSTREAM, port=UPSTREAM_PORT,
+            openings=frozenset({Opening(account="acct-000000000001", port=EVERY_PORT)}),
         )
         for name in names
     ]  # fmt: skip

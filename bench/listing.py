@@ -82,8 +82,8 @@ def _fill(atoll: Atoll) -> None:
         owner = db.execute("SELECT id FROM accounts").fetchone()[0]
         db.executemany(
             "INSERT INTO vms (id, owner, name, comment, image, cpus, memory_bytes, disk_bytes, phase,"
-            " wanted, port, is_public, host_key, created_at, generation) VALUES"
-            " (?, ?, ?, 'a row', 'debian', 1, 1073741824, 8589934592, 'live', 'stopped', 8000, 0, '',"
+            " wanted, port, host_key, created_at, generation) VALUES"
+            " (?, ?, ?, 'a row', 'debian', 1, 1073741824, 8589934592, 'live', 'stopped', 8000, '',"
             " ?, 0)",
             [(f"vm-row{n:09}", owner, f"row-{n}x", time.time()) for n in range(VMS)],
         )

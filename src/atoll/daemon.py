@@ -21,7 +21,6 @@ from atoll.doors.edge.asked import Questions
 from atoll.doors.edge.files import Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
-from atoll.doors.front.hosts import names_of
 from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.doors.ssh.door import SshDoor
@@ -100,7 +99,10 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     )
     cloud.facts.when_vm_ends(terminals.end_vm)  # before its connection ends: it says why
     cloud.facts.when_vm_ends(ssh.end_vm)
-    addresses, names = Addresses(config), names_of(config)
+    cloud.withdrawal.when_lost(terminals.end_access)
+    cloud.withdrawal.when_lost(ssh.end_access)
+    addresses = Addresses(config)
+    names = addresses.names
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
         url=names.url(names.domain, ""),

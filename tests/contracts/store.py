@@ -15,6 +15,7 @@ from atoll.base.aio import together
 from atoll.base.errors import Conflict, Unavailable
 from atoll.domain.account import Account, Scope
 from atoll.domain.operation import Operation, OpKind, OpState
+from atoll.domain.sharing import Grant, Level, Link, Who
 from atoll.domain.usage import Growth, Range, Sizes, Use
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store import (
@@ -22,6 +23,7 @@ from atoll.store import (
     answers,
     defaults,
     events,
+    grants,
     history,
     operations,
     samples,
@@ -33,6 +35,7 @@ from atoll.store.accounts import SshKey
 from atoll.store.answers import AnswerRow
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
+from atoll.store.grants import Asking, Request
 from atoll.store.sessions import TokenRow
 from atoll.store.written import tables_written
 
@@ -177,7 +180,7 @@ class StoreContract:
         assert sum(await together(*(take(number) for number in range(20)))) == 1
 
     async def test_vm_round_trip(self, store: Store) -> None:
-        made = vm(1, comment="ünïcode 🐢", tags=("a", "b"), is_public=True, wanted=Wanted.PAUSED)
+        made = vm(1, comment="ünïcode 🐢", tags=("a", "b"), wanted=Wanted.PAUSED)
         async with filled(store) as tx:
             await vms.add(tx, made)
         async with store.read() as tx:
@@ -560,3 +563,107 @@ class StoreContract:
             await sessions.add_code(tx, hash_="h", account=ANN.id, expires_at=1.0)
             assert await sessions.codes_of(tx, ANN.id) == {"h"}
             assert await sessions.codes_of(tx, BOB.id) == frozenset()
+
+    async def test_grants_round_trip_and_replace_their_like(self, store: Store) -> None:
+        own, there = vm(1), vm(2)
+        person = grant("g1", own, Who.PERSON, "bob@example.com", expires_at=9.5, link="link-1")
+        root = grant("g2", own, Who.PERSON, "bob@example.com", level=Level.ROOT)
+        path = grant("g3", own, Who.PERSON, "bob@example.com", port=3000, path="/a")
+        team = grant("g4", there, Who.TEAM, "team-1", created_at=3.0)
+        async with filled(store) as tx:
+            await vms.add(tx, own)
+            await vms.add(tx, there)
+            for one in (person, path, team):
+                await grants.put(tx, one)
+        async with store.begin() as tx:
+            assert await grants.of_vm(tx, own.id) == (person, path)
+            await grants.put(tx, root)
+        async with store.read() as tx:
+            assert await grants.of_vm(tx, own.id) == (root, path)
+            assert await grants.everywhere(tx) == {own.id: (root, path), there.id: (team,)}
+            assert await grants.of_vms(tx, [there.id]) == {there.id: (team,)}
+            assert await grants.to(tx, email="bob@example.com") == (root, path)
+            assert await grants.to(tx, email="x@y.z", teams=["team-1"]) == (team,)
+
+    async def test_a_grant_to_everybody_makes_a_vm_public(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            await grants.put(tx, grant("g1", vm(1), Who.PUBLIC, path="/hooks"))
+            found = await vms.get(tx, vm(1).id)
+            assert found is not None
+            assert not found.is_public
+            await grants.put(tx, grant("g2", vm(1), Who.PUBLIC))
+            found = await vms.get(tx, vm(1).id)
+            assert found is not None
+            assert found.is_public
+            assert await vms.owned(tx, ANN.id) == (found,)
+
+    async def test_grants_and_links_end(self, store: Store) -> None:
+        short = grant("g1", vm(1), Who.PUBLIC, expires_at=10.0)
+        long = grant("g2", vm(1), Who.PERSON, "bob@example.com", expires_at=20.0)
+        ever = grant("g3", vm(1), Who.PERSON, "eve@example.com")
+        link = Link(id="link-1", vm=vm(1).id, created_at=1, created_by=ANN.id, expires_at=15.0)
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            assert await grants.next_end(tx) is None
+            for one in (short, long, ever):
+                await grants.put(tx, one)
+            await grants.add_link(tx, link)
+            assert await grants.next_end(tx) == 10.0
+            assert await grants.over(tx, now=10.0) == (short,)
+            await grants.remove(tx, ["g1"])
+            assert await grants.next_end(tx) == 15.0
+            await grants.end_links(tx, now=15.0)
+            assert await grants.next_end(tx) == 20.0
+            assert await grants.is_awaited(tx, "bob@example.com", now=19.9)
+            assert not await grants.is_awaited(tx, "bob@example.com", now=20.0)
+
+    async def test_links(self, store: Store) -> None:
+        link = Link(id="link-1", vm=vm(1).id, port=3000, created_at=1, created_by=ANN.id)
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            await grants.add_link(tx, link)
+            await grants.link_used(tx, link.id, now=5.0)
+            used = replace(link, use_count=1, last_used_at=5.0)
+            assert await grants.link(tx, link.id) == used
+            assert await grants.links_of(tx, vm(1).id) == (used,)
+            assert await grants.links_of_vms(tx, [vm(1).id]) == (used,)
+            await grants.remove_link(tx, link.id)
+            assert await grants.link(tx, link.id) is None
+
+    async def test_they_go_with_the_vm(self, store: Store) -> None:
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            await grants.put(tx, grant("g1", vm(1), Who.PUBLIC))
+            await grants.add_link(
+                tx, Link(id="link-1", vm=vm(1).id, created_at=1, created_by=ANN.id)
+            )
+            await vms.remove(tx, vm(1).id)
+            assert await grants.everywhere(tx) == {}
+            assert await grants.link(tx, "link-1") is None
+
+    async def test_requests(self, store: Store) -> None:
+        first = Request(vm_name="web1x", account=BOB.id, created_at=1.0, message="please")
+        again = replace(first, created_at=2.0, message="")
+        async with filled(store) as tx:
+            await grants.ask(tx, first)
+            await grants.ask(tx, again)
+            assert await grants.asked_by(tx, BOB.id) == (again,)
+            assert await grants.asking(tx, "web1x") == (
+                Asking(email=BOB.email, created_at=2.0, message=""),
+            )
+            await grants.forget_asked(tx, before=2.0)
+            assert await grants.asked_by(tx, BOB.id) == (again,)
+            await grants.withdraw(tx, vm_name="web1x", account=BOB.id)
+            assert await grants.asking(tx, "web1x") == ()
+
+    async def test_people(self, store: Store) -> None:
+        async with filled(store) as tx:
+            assert await grants.receivers(tx) == {ANN.email: ANN.id, BOB.email: BOB.id}
+            assert await grants.people(tx, {BOB.id}) == {BOB.id: BOB}
+
+
+def grant(id_: str, of: VmRecord, kind: Who, who: str = "", **values: object) -> Grant:
+    """One of ann's."""
+    told: dict[str, object] = {"created_at": float(id_[1:]), "created_by": ANN.id} | values
+    return Grant(id=id_, vm=of.id, kind=kind, who=who, **told)  # type: ignore[arg-type]

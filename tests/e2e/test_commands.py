@@ -169,6 +169,20 @@ async def test_share(atoll: Atoll, vm: str) -> None:
     assert log["vm_name"] == vm
 
 
+async def test_share_with_people(atoll: Atoll, vm: str) -> None:
+    added = await asked(atoll, f"share add {vm} bob@example.com --for 2h --path /docs")
+    assert added["url"].endswith("/docs")
+    said = await told(atoll, f"share show {vm} --who bob@example.com --url {added['url']}")
+    assert "there is no account with this address yet" in said
+    assert "bob@example.com" in await told(atoll, f"share show {vm}")
+    assert "bob@example.com lost" in await told(atoll, f"share remove {vm} bob@example.com")
+    link = await asked(atoll, f"share add-link {vm} --for 1h")
+    assert (await asked(atoll, f"share accept {link['url']}"))["vm_name"] == vm  # one's own
+    assert "is over" in await told(atoll, f"share remove-link {vm} {link['token']}")
+    assert "has been asked" in await told(atoll, "share ask no-such-vm")
+    assert await told(atoll, "share ls") == "Nothing is shared with you"
+
+
 async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:
     await inside(atoll, "echo pearl > /dev/shm/kept")
     copied = await asked(atoll, f"cp {vm} shop-next --copy-tags=false")

@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
-    "billing usage,share show,share port,share set-public,share set-private,"
+    "billing usage,share show,share port,share set-public,share set-private,share add,share remove,"
+    "share add-link,share remove-link,"
     "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key"
 )
 MB = 1_000_000
@@ -231,6 +232,26 @@ async def test_sharing(here: Sdk, vm: Any) -> None:
     await poll(served, seconds=60, what="the page, for anybody", every=0.5)
     await here.do(vm, "share.set_private")
     assert (await here.do(vm, "share.show"))["status"] == "private"
+
+
+async def test_sharing_with_people(here: Sdk, vm: Any) -> None:
+    added = await here.do(vm, "share.add", "bob@example.com", message="hi")
+    assert (added["status"], added["url"]) == ("success", await here.do(vm, "url"))
+    assert (await here.do(vm, "share.add", "bob@example.com", root=True))["share_level"] == "root"
+    (user,) = (await here.do(vm, "share.show"))["users"]
+    assert (user["email"], user["status"], user["share_level"]) == (
+        "bob@example.com",
+        "pending",
+        "root",
+    )
+    lowered = await here.do(vm, "share.remove", "bob@example.com", root=True)
+    assert lowered["share_level"] == "web"
+    assert (await here.do(vm, "share.remove", "bob@example.com"))["status"] == "success"
+    link = await here.do(vm, "share.add_link")
+    assert link["url"].endswith(link["token"])
+    assert (await here.do(vm, "share.remove_link", link["token"]))["status"] == "success"
+    shown = await here.do(vm, "share.show")
+    assert (shown["users"], shown["links"], shown["teams"]) == ([], [], [])
 
 
 async def test_the_account(here: Sdk, atoll: Atoll, tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ from websockets.typing import Origin
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.proc import run
-from atoll.domain.account import Account, Published
+from atoll.domain.account import Account
 from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE, TOKEN_S
 from atoll.services.sessions import Sessions
 from framework.clients import client
 from framework.edge import Answer, Edge, running_edge, upstream
+from framework.published import openings, published
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 WEB, OTHER, SOCKET = "127.0.1.1", "127.0.1.2", "127.0.1.3"
@@ -51,15 +52,7 @@ async def _ann(edge: Edge) -> Account:
         ("open", OTHER, True),
         ("off", None, False),
     ):
-        edge.cloud.put(
-            Published(
-                vm_name=name,
-                address=address,
-                port=8000,
-                is_public=is_public,
-                accounts=frozenset({ann.id}),
-            )
-        )
+        edge.cloud.put(published(name, address, {ann.id}, is_public=is_public))
     await edge.agreed()
     return ann
 
@@ -441,7 +434,7 @@ class TestChanges:
 
     async def test_public_and_private_again(self, edge: Edge, ann: Account) -> None:
         for is_public, status in ((True, 200), (False, 401)):
-            edge.cloud.change("web", is_public=is_public)
+            edge.cloud.change("web", openings=openings({ann.id}, is_public=is_public))
             await edge.agreed()
             assert (await edge.curl(edge.url("web"))).status == status
 
@@ -449,7 +442,7 @@ class TestChanges:
         bob = await edge.account(f"bob-{time.monotonic_ns()}@example.com")
         jar = cookie(await edge.token(bob, "web"))
         for accounts, status in (({ann.id, bob.id}, 200), ({ann.id}, 403)):
-            edge.cloud.change("web", accounts=frozenset(accounts))
+            edge.cloud.change("web", openings=openings(accounts))
             await edge.agreed()
             assert (await edge.curl(edge.url("web"), *jar)).status == status
 
@@ -463,7 +456,7 @@ class TestChanges:
 
     async def test_haproxy_killed_while_things_change(self, edge: Edge, ann: Account) -> None:
         await edge.kill_haproxy()
-        edge.cloud.change("open", is_public=False)
+        edge.cloud.change("open", openings=openings({ann.id}))
         edge.cloud.remove("other")
         await edge.start_haproxy()
         await edge.agreed()
@@ -472,8 +465,9 @@ class TestChanges:
     async def test_control_killed_while_things_change(self, edge: Edge, ann: Account) -> None:
         """A second loop that remembers nothing finds what somebody else left in HAProxy."""
         hosts = edge.files.map("hosts")
-        await edge.runtime.ask(f"add map {hosts} stray.{edge.config.https.domain} {WEB}:1:public")
-        await edge.runtime.ask(f"add map {hosts} {edge.host('web')} {WEB}:8000:public")  # twice
+        await edge.runtime.ask(f"add map {hosts} stray.{edge.config.https.domain} {WEB}:1")
+        await edge.runtime.ask(f"add map {hosts} {edge.host('web')} {WEB}:8000")  # twice
+        await edge.runtime.ask(f"add map {edge.files.map('grants')} {edge.host('web')}|*| 0")
         restarted = edge.new_sync()
         await restarted.prepare()
         async with TaskGroup() as group:
@@ -485,13 +479,7 @@ class TestChanges:
     async def test_five_hundred_vms(self, edge: Edge, ann: Account) -> None:
         for number in range(500):
             name = f"many-{number}-x"
-            edge.cloud.vms[name] = Published(
-                vm_name=name,
-                address=WEB,
-                port=8000,
-                is_public=False,
-                accounts=frozenset({ann.id, "acct-zzzzzzzzzzzz"}),
-            )
+            edge.cloud.vms[name] = published(name, WEB, {ann.id, "acct-zzzzzzzzzzzz"})
         edge.cloud.changes.bump()
         await edge.agreed()
         for number in range(500):
@@ -554,15 +542,14 @@ class TestStreams:
             async with self._connect(edge, uri, await edge.token(ann, "chat"), None) as socket:
                 await socket.send("hello")
                 assert await socket.recv() == "hello"
-                edge.cloud.change("chat", accounts=frozenset())
+                edge.cloud.change("chat", openings=frozenset())
                 with pytest.raises(ConnectionClosed):
                     await asyncio.wait_for(socket.recv(), 10)
 
     async def test_events_pass_unbuffered(self, edge: Edge, ann: Account) -> None:
         async with upstream("sse", "127.0.1.4") as server:
             edge.cloud.put(
-                Published(vm_name="sse", address="127.0.1.4", port=8000, is_public=True,
-                          accounts=frozenset({ann.id}))
+                published("sse", "127.0.1.4", {ann.id}, is_public=True)
             )  # fmt: skip
             await edge.agreed()
             reader, writer = await asyncio.open_connection(
@@ -593,8 +580,7 @@ class TestStreams:
         server = await asyncio.start_server(silent, "127.0.1.6", 8000)
         async with server:
             edge.cloud.put(
-                Published(vm_name="dumb", address="127.0.1.6", port=8000, is_public=True,
-                          accounts=frozenset({ann.id}))
+                published("dumb", "127.0.1.6", {ann.id}, is_public=True)
             )  # fmt: skip
             await edge.agreed()
             version = "--http2" if kind == "h2" else "--http1.1"
@@ -641,8 +627,7 @@ class Echo:
     async def __aenter__(self) -> str:
         await self._server.__aenter__()
         self._edge.cloud.put(
-            Published(vm_name="chat", address=SOCKET, port=8000, is_public=False,
-                      accounts=frozenset({self._ann.id}))
+            published("chat", SOCKET, {self._ann.id})
         )  # fmt: skip
         await self._edge.agreed()
         return self._edge.url("chat").replace("https:", "wss:")

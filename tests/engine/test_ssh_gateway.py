@@ -613,18 +613,29 @@ async def test_a_vm_that_is_paused_ends_its_sessions_at_once(here: Ground) -> No
             assert await jumped.wait() == 255
 
 
-async def test_withdrawn_access_ends_connections_at_once(here: Ground) -> None:
-    async with client(here.ssh_line("web@gw", "echo in; cat")) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        await process.stdout.readline()
-        assert await here.door.disconnect(account_id="acct-bob") == 0
-        assert await here.door.disconnect(vm_id="vm-other") == 0
-        assert await here.door.disconnect() == 0
-        assert await here.door.disconnect(account_id="acct-ann", vm_id="vm-web") == 1
-        async with asyncio.timeout(15):
-            assert b"access was withdrawn" in await process.stderr.read()
-            await process.wait()
+async def test_withdrawn_access_ends_connections_within_a_second(here: Ground) -> None:
+    """The straight one, the one through a jump, and what the lobby has opened."""
+    route = here.town.routes[ANN.id, "web"]
+    jump = ("-J", "gw", "-o", "HostKeyAlias vm-web", f"{route.login_user}@web", "echo in; cat")
+    async with (
+        client(here.ssh_line("web@gw", "echo in; cat")) as straight,
+        client(here.ssh_line(*jump)) as jumped,
+    ):
+        for process in (straight, jumped):
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"in\n"
+        inside = await here.door.open_vm(replace(route, account=ANN.id))
+        here.door.end_access("acct-bob", route.vm_id)
+        here.door.end_access(ANN.id, "vm-other")
+        assert straight.returncode is None
+        assert not inside.is_closed()
+        here.door.end_access(ANN.id, route.vm_id)
+        assert straight.stderr is not None
+        async with asyncio.timeout(1):
+            assert b"access was withdrawn" in await straight.stderr.read()
+            assert await straight.wait() == 255
+            assert await jumped.wait() == 255
+            await inside.wait_closed()
     await _nothing_left(here)
 
 

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from atoll.base import ids
 from atoll.base.aio import TaskGroup, poll
@@ -45,6 +44,7 @@ from atoll.services.vm_tokens import VmTokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 from framework.front import http
+from framework.published import published
 
 READY_S = 20.0
 _START = (
@@ -240,13 +240,11 @@ class Edge:
             await accounts.add(tx, account, now=0.0)
         return account
 
-    def publish(self, name: str, address: str | None, owner: Account, **values: Any) -> None:
-        """A VM of this owner, private and on port 8000 if nothing else is said."""
-        made = Published(
-            vm_name=name, address=address, port=8000, is_public=False,
-            accounts=frozenset({owner.id}),
-        )  # fmt: skip
-        self.cloud.put(replace(made, **values))
+    def publish(
+        self, name: str, address: str | None, owner: Account, *, is_public: bool = False
+    ) -> None:
+        """A VM of this owner on port 8000, private if nothing else is said."""
+        self.cloud.put(published(name, address, (owner.id,), is_public=is_public))
 
     def use(self, ring: KeyRing) -> None:
         """Sign and verify with other keys."""

@@ -24,7 +24,6 @@ from atoll.doors.api.limits import Limits
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
 from atoll.doors.front.app import Front
-from atoll.doors.front.hosts import names_of
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.terminal.pool import Shells, Terminals
@@ -88,7 +87,8 @@ def http(
     shells: Shells | None = None,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens."""
-    names, addresses = names_of(config), Addresses(config)
+    addresses = Addresses(config)
+    names = addresses.names
     library = Library(registry=REGISTRY, addresses=addresses)
     api = Api(
         url=names.url(names.domain, ""),

@@ -15,9 +15,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from atoll.base.aio import TaskGroup, poll
+from atoll.commands.addresses import Addresses
 from atoll.config import Config
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
-from atoll.doors.front.hosts import names_of
 from atoll.doors.front.serve import serve
 from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.terminal.pool import Terminals
@@ -137,7 +137,9 @@ class House:
     @property
     def origin(self) -> str:
         """As the browser sees it."""
-        return names_of(self.cloud.cloud.config).url(self.cloud.cloud.config.https.domain, "")
+        return Addresses(self.cloud.cloud.config).names.url(
+            self.cloud.cloud.config.https.domain, ""
+        )
 
     async def sign_in(self, who: str) -> str:
         """A session of ann's or bob's; its id, which the cookie holds."""

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from atoll.domain.account import Account
 from atoll.domain.operation import Json, Operation, OpKind, OpState
+from atoll.domain.sharing import Grant, Level, Who
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, events, operations, sessions, vms
+from atoll.store import accounts, events, grants, operations, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store
 from atoll.store.events import Happened
@@ -38,7 +39,7 @@ WEB = VmRecord(
     disk_bytes=25 << 30,
     phase=Phase.LIVE,
     port=3000,
-    is_public=True,
+    is_public=True,  # by its grant
     host_key="ssh-ed25519 AAAAweb",
     created_at=NOW,
     tags=("prod", "shop"),
@@ -57,6 +58,13 @@ GONE = replace(
 HALF = replace(DEV, id="vm-000000000004", name="half", phase=Phase.CREATING, wanted=Wanted.RUNNING)
 COPY = replace(HALF, id="vm-000000000005", name="copy")
 VMS = (WEB, DEV, GONE, HALF, COPY)
+GRANTS = (
+    Grant(id="grant-000000000001", vm=WEB.id, kind=Who.PUBLIC, who="", created_at=NOW, created_by=ANN.id),
+    Grant(
+        id="grant-000000000002", vm=WEB.id, kind=Who.PERSON, who="bob@example.com", level=Level.ROOT,
+        created_at=NOW, created_by=ANN.id, expires_at=NOW + 1e9,
+    ),
+)  # fmt: skip
 KEYS = (
     SshKey(
         fingerprint="SHA256:ann",
@@ -132,6 +140,8 @@ async def fill(store: Store) -> None:
             await accounts.add(tx, account, now=NOW)
         for vm in VMS:
             await vms.add(tx, vm)
+        for grant in GRANTS:
+            await grants.put(tx, grant)
         for key in KEYS:
             await accounts.add_key(tx, key)
         for token in TOKENS:

@@ -15,7 +15,6 @@ from atoll.config import Config
 from atoll.doors.api import exec as exec_door
 from atoll.doors.api.docs import Docs
 from atoll.doors.front.app import Front
-from atoll.doors.front.hosts import names_of
 
 LIBRARY = Library(registry=REGISTRY, addresses=Addresses(Config()))
 
@@ -23,7 +22,7 @@ LIBRARY = Library(registry=REGISTRY, addresses=Addresses(Config()))
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
     front = Front(
-        names=names_of(Config()), cloud=Docs(LIBRARY).routes(), vm=(), refuse=lambda *_: None
+        names=Addresses(Config()).names, cloud=Docs(LIBRARY).routes(), vm=(), refuse=lambda *_: None
     )
     transport = httpx2.ASGITransport(app=front.app())
     async with httpx2.AsyncClient(transport=transport, base_url="https://atoll.localhost") as made:

@@ -21,6 +21,7 @@ from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 from framework.front import http
+from framework.published import published
 
 DOMAIN = "atoll.localhost"
 WEB = f"web.{DOMAIN}"
@@ -46,13 +47,10 @@ class House:
     def __init__(self, store: Store, folder: Path) -> None:
         self.ann = Account(id=ids.new("acct"), email="<ann>@example.com")
         self.vms = [
-            Published(vm_name="web", address="10.213.1.2", port=8000, is_public=False,
-                      accounts=frozenset({self.ann.id})),
-            Published(vm_name="their", address=None, port=8000, is_public=False,
-                      accounts=frozenset({"acct-x"})),
-            Published(vm_name="blog", address=None, port=8000, is_public=True,
-                      accounts=frozenset({"acct-x"})),
-        ]  # fmt: skip
+            published("web", "10.213.1.2", {self.ann.id}),
+            published("their", None, {"acct-x"}),
+            published("blog", None, {"acct-x"}, is_public=True),
+        ]
         self.sessions = Sessions(
             store=store,
             changes=Changes(),

@@ -32,6 +32,7 @@ NAMES = Names(domain="atoll.localhost", public_port=8443, vm_ports=range(3000, 1
                 host="web.atoll.localhost",
                 authority="web.atoll.localhost:3001",
                 path="/",
+                port=3001,
             ),
         ),
         (
@@ -41,6 +42,7 @@ NAMES = Names(domain="atoll.localhost", public_port=8443, vm_ports=range(3000, 1
                 host="3001-web.atoll.localhost",
                 authority="3001-web.atoll.localhost:8443",
                 path="/",
+                port=3001,
             ),
         ),
     ],

@@ -108,8 +108,8 @@ async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "rows"),
     [
-        ("share ", ["show +Show who may open a VM's web address", "port +Choose .*"]),
-        ("sha", ["share +show, port, set-public, set-private"]),
+        ("share ", ["show +Show who may open a VM: .*", "port +Choose .*"]),
+        ("sha", ["share +show, port, set-public, set-private, .*"]),
         ("", ["new +Make a VM and wait until it answers", "cp +Clone a VM", "ls +List your VMs"]),
         ("cp ", ["<source> +VM to copy", "--cpu N +vCPUs, if not as many", "--memory SIZE .*"]),
         ("cp web ", ["<new> +name of the copy; .*"]),

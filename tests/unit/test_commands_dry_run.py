@@ -76,8 +76,25 @@ WORKS: dict[str, dict[str, str]] = {
         "share port web 3000": "would change web: port 3000",
         "share port web": "nothing would change",
     },
-    "share set-public": {"share set-public web": "would change web: share public"},
-    "share set-private": {"share set-private open": "would change open: share private"},
+    "share set-public": {
+        "share set-public web": "would let everybody open web",
+        "share set-public web --port 3000 --path /a": "would let everybody open web, port 3000 below /a",
+    },
+    "share set-private": {
+        "share set-private open": "would take open from everybody",
+        "share set-private web": "nothing would change",
+    },
+    "share add": {
+        "share add web bob@example.com": "would let bob@example.com open web",
+        "share add web bob@example.com --root": "would let bob@example.com open web as root\n"
+        "would tell web its name and keys",
+        "share add web x@y.z --path /a": "would let x@y.z open web below /a",
+    },
+    "share remove": {"share remove open eve@example.com": "would take open from eve@example.com"},
+    "share add-link": {
+        "share add-link web --port 3000": "would make a share link to web, port 3000"
+    },
+    "share ask": {"share ask hers": "would ask for hers", "share ask nope": "would ask for nope"},
     "ssh-key add": {
         f"ssh-key add --vm db {shlex.quote(NEW_KEY)}": "would add key two"
         " SHA256:jqTwFh61Y1MLJjLtv0lYtsGgPQzJn6bnHtEZuvyxlZs for db only\n"
@@ -133,7 +150,11 @@ FAILS = {
         "resize web --memory 99",
     ),
     "share port": ("share port nope 1", "share port web 0"),
-    "share set-public": ("share set-public nope",),
+    "share set-public": ("share set-public nope", "share set-public web --port 22"),
+    "share add": ("share add nope x@y.z", "share add web ann@example.com", "share add web x"),
+    "share remove": ("share remove web x@y.z", "share remove nope x@y.z"),
+    "share add-link": ("share add-link nope", "share add-link web --for x"),
+    "share ask": ("share ask UP",),
     "share set-private": ("share set-private hers",),
     "ssh-key add": (f"ssh-key add '{ANN}'", "ssh-key add x", f"ssh-key add --vm nope '{NEW_KEY}'"),
     "ssh-key remove": ("ssh-key remove nope",),
@@ -152,7 +173,8 @@ FAILS = {
     ),
     "defaults delete": ("defaults delete atoll nope", "defaults delete nope new.setup-script"),
 }
-OF_ITS_OWN = {"ssh-key shorten"}  # its argument has to be signed; the test is below
+# Their arguments have to be signed, or made; their tests are below.
+OF_ITS_OWN = {"ssh-key shorten", "share accept", "share remove-link"}
 
 
 @pytest.fixture
@@ -161,7 +183,13 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
     async with engine.serving(), control(tmp_path / "control", engine) as made:
         for name in ("web --tag prod", "db", "off", "open", "old"):
             await made.run(f"new --name {name}")
-        for line in ("pause db", "share set-public open", "rm old", f"ssh-key add '{CI_KEY}'"):
+        for line in (
+            "pause db",
+            "share set-public open",
+            "share add open eve@example.com",
+            "rm old",
+            f"ssh-key add '{CI_KEY}'",
+        ):
             await made.run(line)
         await made.run("ssh-key generate-api-key --label robot")
         await made.run("defaults write atoll new.setup-script true")
@@ -199,6 +227,20 @@ async def outcome(cloud: Control, line: str, **who: Any) -> Any:
 def test_every_verb_that_changes_something_is_tried() -> None:
     changing = {command.name for command in REGISTRY if command.mutates}
     assert WORKS.keys() == FAILS.keys() == changing - OF_ITS_OWN
+
+
+async def test_a_share_link(cloud: Control) -> None:
+    link = (await cloud.data("share add-link web --path /a"))["token"]
+    before = await everything(cloud)
+    for line, who, said in (
+        (f"share accept {link}", cloud.bob, "would let you open web below /a"),
+        (f"share accept {link}", cloud.ann, "nothing would change"),  # it is hers
+        (f"share remove-link web {link}", cloud.ann, "would end a share link to web below /a"),
+    ):
+        assert (await cloud.run(f"{line} --dry-run", who)).text == said
+    assert await everything(cloud) == before
+    for line in ("share accept x", "share remove-link web link-0", "share remove-link nope x"):
+        assert await outcome(cloud, f"{line} --dry-run") == await outcome(cloud, line)
 
 
 async def test_a_signed_token(cloud: Control, tmp_path: Path) -> None:
@@ -444,6 +486,13 @@ SHAPES = (
     "share port {a} {number}",
     "share set-public {a}",
     "share set-private {a}",
+    "share set-public {a} --port {number} --path /{b}",
+    "share add {a} eve@example.com",
+    "share add {a} eve@example.com --root --for 2h",
+    "share remove {a} eve@example.com",
+    "share remove {a} eve@example.com --root",
+    "share add-link {a}",
+    "share ask {b}",
     "ssh-key add --name k{number} --vm {a} {key}",
     "ssh-key remove k{number}",
     "ssh-key generate-api-key --label k{number} --vm {a}",

@@ -32,6 +32,12 @@ def check_error(line: str) -> None:
         assert len(str(error)) < 1500
 
 
+SHARE = (
+    "Try: share show, share port, share set-public, share set-private, share add, share remove,"
+    " share add-link, share remove-link, share ls, share accept, share ask"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "some"),
     [
@@ -133,8 +139,8 @@ def test_errors_say_what_to_type(line: str, error: str) -> None:
         ("list", "Did you mean ls?"),
         ("frobnicate", "Try: help"),
         ("rmm web", "Did you mean rm?"),
-        ("share", "Try: share show, share port, share set-public, share set-private"),
-        ("share shw web", "Try: share show, share port, share set-public, share set-private"),
+        ("share", SHARE),
+        ("share shw web", SHARE),
         ("sshkey list", "Did you mean ssh-key list?"),
         ("NEW", "Try: help"),
         ("'' x", "Try: help"),

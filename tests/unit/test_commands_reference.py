@@ -22,6 +22,8 @@ def test_the_verbs_of_the_language() -> None:
         "pause", "resume", "restart", "stat", "vm-logs", "ssh", "resize",
         "events",
         "share show", "share port", "share set-public", "share set-private",
+        "share add", "share remove", "share add-link", "share remove-link", "share ls", "share accept",
+        "share ask", "share log",
         "ssh-key list", "ssh-key add", "ssh-key remove", "ssh-key rename",
         "ssh-key generate-api-key", "ssh-key shorten",
         "whoami", "browser", "defaults read", "defaults write", "defaults delete",

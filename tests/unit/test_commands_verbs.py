@@ -647,10 +647,12 @@ async def test_share(cloud: Control) -> None:
     await cloud.run("new --name web")
     reply = await cloud.run("share show web")
     assert reply.text.splitlines() == [
-        "url      https://web.atoll.localhost:8443/",
-        "port     8000",
-        "share    private",
-        "open to  you, signed in",
+        "url    https://web.atoll.localhost:8443/",
+        "port   8000",
+        "share  private",
+        "",
+        "WHO  LEVEL  WHAT",
+        "you  root   everything",
     ]
     assert reply.data == {
         "vm_name": "web",
@@ -660,14 +662,16 @@ async def test_share(cloud: Control) -> None:
         "users": [],
         "links": [],
         "teams": [],
+        "public": [],
+        "requests": [],
     }
     port = {"vm_name": "web", "port": 3000, "share": "private"}
     assert await cloud.data("share port web 3000") == {"status": "updated", **port}
     assert await cloud.data("share port web") == port
     public = await cloud.run("share set-public web")
-    assert public.text == "https://web.atoll.localhost:8443/ is public, port 3000"
+    assert public.text == "https://web.atoll.localhost:8443/ is public"
     assert public.data == {"status": "updated", **port, "share": "public"}
-    assert "anybody" in (await cloud.run("share show web")).text
+    assert "everybody" in (await cloud.run("share show web")).text
     assert (await cloud.data("share set-private web"))["share"] == "private"
     for bad in ("0", "65536", "-1"):
         await fails(cloud, f"share port web {bad}", Invalid)
@@ -1043,7 +1047,7 @@ async def test_json_is_one_line_and_indented_for_people(cloud: Control) -> None:
     [
         ("", {"new", "ls", "share", "ssh-key", "exit", "quit"}),
         ("re", {"rename", "restart", "resume"}),
-        ("share ", {"show", "port", "set-public", "set-private"}),
+        ("share a", {"add", "add-link", "add-share-link", "accept", "ask"}),
         ("share set-", {"set-public", "set-private"}),
         ("rm ", {"web", "web-next"}),
         ("rm web ", {"web-next"}),

@@ -14,13 +14,13 @@ import pytest
 
 from atoll.base.aio import poll
 from atoll.base.errors import Conflict, Invalid, NotFound
-from atoll.domain.account import Published
 from atoll.domain.vm import Wanted
 from atoll.rpc.messages import GIB, Delete, Resume, Spec, Vm, VmState
 from atoll.services.keys import Keys
 from atoll.store import operations, vms
 from fakes.engine import FakeEngine
 from framework.cloud import ANN, BOB, Clock, Control, control
+from framework.published import published
 
 STRAY = Vm(
     vm="vm-strayvm00001",
@@ -131,15 +131,9 @@ async def test_published(cloud: Control, engine: FakeEngine) -> None:
     await cloud.run("rm gone")
     address = next(vm.address for vm in engine.vms.values() if vm.state is VmState.RUNNING)
     assert await cloud.cloud.published() == (
-        Published(
-            vm_name="db", address=None, port=8000, is_public=False,
-            accounts=frozenset({cloud.bob.account.id}),
-        ),
-        Published(
-            vm_name="web", address=address, port=3000, is_public=True,
-            accounts=frozenset({cloud.ann.account.id}),
-        ),
-    )  # fmt: skip
+        published("db", None, {cloud.bob.account.id}),
+        published("web", address, {cloud.ann.account.id}, is_public=True, port=3000),
+    )
 
 
 @pytest.mark.parametrize(

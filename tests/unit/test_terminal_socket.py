@@ -16,8 +16,8 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from atoll.base.aio import poll
+from atoll.commands.addresses import Addresses
 from atoll.domain.web import HOST_HEADER
-from atoll.doors.front.hosts import names_of
 from atoll.doors.web.terminal import socket as door
 from atoll.doors.web.terminal.wire import TYPED, WINDOW
 from atoll.doors.web.visitor import Visitors
@@ -213,7 +213,7 @@ async def test_who_signs_out_before_hello_is_not_attached(house: House) -> None:
     headers = [(name.encode(), value.encode()) for name, value in house.headers().items()]
     scope = {"type": "websocket", "headers": headers, "path_params": {"id": id_}}
     sockets = door.Sockets(
-        names=names_of(house.cloud.cloud.config),
+        names=Addresses(house.cloud.cloud.config).names,
         visitors=Visitors(sessions=house.sessions, ssh="ssh"),
         terminals=house.terminals,
     )

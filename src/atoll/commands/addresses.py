@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atoll.config import Config
+from atoll.domain.web import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,14 @@ class Addresses:
     """Names, ssh lines and URLs."""
 
     config: Config
+
+    @property
+    def names(self) -> Names:
+        """The hosts and ports of this cloud."""
+        https = self.config.https
+        ports = range(https.vm_port_first, https.vm_port_last + 1) if https.vm_ports else None
+        public = https.public_port or https.port
+        return Names(domain=https.domain, public_port=public, vm_ports=ports)
 
     @property
     def ssh_host(self) -> str:

@@ -13,8 +13,8 @@ from atoll.commands.context import Context
 from atoll.commands.registry import Command
 from atoll.commands.reply import Reply
 from atoll.domain.operation import Json
-from atoll.services.difference import Step
 from atoll.services.rehearsal import Rehearsed
+from atoll.services.step import Step
 
 _TEXT = {
     "create": "make {vm_name}: {shape}",
@@ -36,6 +36,12 @@ _TEXT = {
     "sign-in-link": "make a sign-in link",
     "set-default": "set the default {key}",
     "remove-default": "remove the default {key}",
+    "grant": "let {to} open {what}",
+    "withdraw": "take {what} from {to}",
+    "add-link": "make a share link to {what}",
+    "remove-link": "end a share link to {what}",
+    "receive": "let you open {what}",
+    "ask": "ask for {vm_name}",
 }
 
 
@@ -97,6 +103,7 @@ def told(step: Step) -> str:
         "vm_name": name or "a VM with a name of two random words",
         "other": "" if name else " under another name, as that one is taken",
         "only": f" for {name} only" if name else _tagged(about),
+        "what": _what(about),
     }
     if "image" in about:
         words["shape"] = _shape(about)
@@ -106,6 +113,13 @@ def told(step: Step) -> str:
 
 def _tagged(about: Any) -> str:
     return f" for VMs tagged {about['tag']} only" if "tag" in about else ""
+
+
+def _what(about: Any) -> str:
+    """What of a VM a grant is for."""
+    port = f", port {about['port']}" if "port" in about else ""
+    path = f" below {about['path']}" if "path" in about else ""
+    return f"{about.get('vm_name')}{port}{path}" + (" as root" if "level" in about else "")
 
 
 def _sizes(about: Any) -> list[str]:

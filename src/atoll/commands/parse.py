@@ -184,7 +184,7 @@ def unknown(registry: Registry, words: Sequence[str]) -> UnknownCommand:
     """The error for words that begin no verb, with the nearest one."""
     heads = [" ".join(head) for head in registry.heads()]
     typed = words[0][:60]
-    family = [head for head in heads if head.startswith(f"{typed} ")]
+    family = [command.name for command in registry if command.words[0] == typed]
     if family:
         said = f"{typed} {words[1][:60]}" if len(words) > 1 else typed
         return UnknownCommand(f"no command {said!r}", hint=f"Try: {', '.join(family)}")

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from atoll.domain.sharing import Opening
+
 
 class Door(StrEnum):
     """How a command came in; shown in the journal and in events."""
@@ -76,6 +78,7 @@ class Route:
     address: str
     login_user: str
     host_ca: str  # public key line that must have signed the VM's host key
+    account: str = ""  # id of who enters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,5 +88,4 @@ class Published:
     vm_name: str
     address: str | None  # None: not running now
     port: int  # the default web port inside
-    is_public: bool  # for the default port only
-    accounts: frozenset[str]  # account ids that may open it; the owner is one
+    openings: frozenset[Opening]  # who may open what of it; its owner's is one

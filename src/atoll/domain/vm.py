@@ -25,7 +25,10 @@ class Wanted(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmRecord:
-    """One row of the store, with its tags. `name` is None exactly while it is in the trash."""
+    """One row of the store, with its tags. `name` is None exactly while it is in the trash.
+
+    `is_public` is read only, from its grants: its own port, the whole site, is open to everybody.
+    """
 
     id: str
     owner: str

@@ -24,12 +24,16 @@ _PORT_LABEL = re.compile(r"([1-9][0-9]{3,4})-(.+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A URL on one of our VM hosts. `authority` is the host with its port, as it was given."""
+    """A URL on one of our VM hosts. `authority` is the host with its port, as it was given.
+
+    `port` is the one inside that the URL names; None: the VM's own. `path` has its query.
+    """
 
     vm_name: str
     host: str
     authority: str
     path: str
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,12 @@ class Names:
             return numbered[2]
         return label
 
+    def page(self, url: str) -> str | None:
+        """The path with its query of a URL on the cloud's own host; None for any other URL."""
+        start = self.url(self.domain, "")
+        path = url.removeprefix(start)
+        return path if path != url and own_path(path) == path else None
+
     def target(self, url: str) -> Target | None:
         """The VM page a URL names; None unless it is spelled exactly as one of ours.
 
@@ -78,7 +88,23 @@ class Names:
         if vm_name is None or not self._is_ours(port):
             return None
         authority = host if match[2] is None else f"{host}:{port}"
-        return Target(vm_name=vm_name, host=host, authority=authority, path=own_path(path))
+        return Target(
+            vm_name=vm_name,
+            host=host,
+            authority=authority,
+            path=own_path(path),
+            port=self._asked(host, port),
+        )
+
+    def _asked(self, host: str, port: int) -> int | None:
+        """The port inside that a URL names by its host or, where that names none, by its own port."""
+        numbered = _PORT_LABEL.fullmatch(host)
+        if self.vm_ports is None:
+            return None
+        if numbered and int(numbered[1]) in self.vm_ports:
+            return int(numbered[1])
+        is_main = port in (443, self.public_port)
+        return port if port in self.vm_ports and not is_main else None
 
     def _is_ours(self, port: int) -> bool:
         return port == self.public_port or (self.vm_ports is not None and port in self.vm_ports)

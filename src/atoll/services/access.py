@@ -1,28 +1,41 @@
 """Which VMs a caller may see and touch: its account's, and of those the ones its scope names.
 
+Others may be open to it (see `services.sharing`), and those shared with it at level root it may enter;
+what changes a VM is its owner's alone.
+
 What a caller may not see is "not found", never "denied": names of others are nobody's business.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from atoll.base.errors import NotFound
 from atoll.domain.account import Caller
+from atoll.domain.sharing import Level
 from atoll.domain.vm import VmRecord, title
 from atoll.services.journal import Journal
 from atoll.services.locks import VmLocks
-from atoll.store import vms
+from atoll.store import grants, vms
 from atoll.store.engine import Store, Tx
 
 
 class Access:
     """Finds VMs for callers, and holds one while it is changed."""
 
-    def __init__(self, *, store: Store, locks: VmLocks, journal: Journal) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        locks: VmLocks,
+        journal: Journal,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
+        self._now = now
         self._locks = locks
         self._journal = journal
 
@@ -43,6 +56,27 @@ class Access:
         """The caller's VM of this name, or NotFound with the nearest one it has."""
         async with self._store.read() as tx:
             return await find(tx, caller, name)
+
+    async def find_root(self, caller: Caller, name: str) -> VmRecord:
+        """A VM that the caller may have a shell in: its own, or one shared with it at level root.
+
+        Raises NotFound.
+        """
+        async with self._store.read() as tx:
+            vm = await vms.named(tx, name)
+            if vm is not None and await self._may_enter(tx, caller, vm):
+                return vm
+            return await find(tx, caller, name)
+
+    async def _may_enter(self, tx: Tx, caller: Caller, vm: VmRecord) -> bool:
+        # Tags are their owner's words: a key limited to a tag of its own account means no other's VM.
+        if not (caller.scope.is_whole or caller.scope.vm == vm.id):
+            return False
+        given = await grants.to(tx, email=caller.account.email)
+        return any(
+            one.vm == vm.id and one.level is Level.ROOT and not one.is_over(self._now())
+            for one in given
+        )
 
     @asynccontextmanager
     async def exclusively(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller, Door
+from atoll.domain.address import check_email
 from atoll.domain.operation import OpKind
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
@@ -23,7 +24,6 @@ from atoll.store.engine import Store, Tx
 
 MAX_KEYS = 200
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
-_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
 
 
 class Accounts:
@@ -66,6 +66,11 @@ class Accounts:
             scope=stored.scope,
         )
 
+    async def of_address(self, email: str) -> Account | None:
+        """The account with this address, as `check_email` spells it."""
+        async with self._store.read() as tx:
+            return await accounts.by_email(tx, email)
+
     async def owner(self) -> Account:
         """The machine's first account, its admin; NotFound before there is one."""
         async with self._store.read() as tx:
@@ -89,9 +94,7 @@ class Accounts:
 
         Raises Conflict when the key belongs to another account.
         """
-        email = email.strip().lower()
-        if not _EMAIL.fullmatch(email):
-            raise Invalid(f"{email[:60]!r} is not an e-mail address", hint="Try: ann@example.com")
+        email = check_email(email)
         key = parse_key(key_line)
         async with self._store.begin() as tx:
             account = await accounts.by_email(tx, email)

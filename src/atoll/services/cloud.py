@@ -12,33 +12,37 @@ from atoll.base.aio import TaskGroup
 from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
-from atoll.domain.vm import Phase
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.answers import Answers
+from atoll.services.asking import Asking
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.effects import Effects
 from atoll.services.events import Events
 from atoll.services.facts import Engine, Facts
+from atoll.services.granting import Granting
 from atoll.services.history import History
 from atoll.services.journal import Journal
 from atoll.services.keys import Keys
+from atoll.services.links import Links
 from atoll.services.locks import VmLocks
 from atoll.services.power import Power
+from atoll.services.publishing import Publishing
 from atoll.services.reconcile import Reconciler
 from atoll.services.rehearsal import RehearsalEngine, RehearsalJournal, RehearsalStore
 from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
+from atoll.services.sharing import Sharing
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.usage import Usage
 from atoll.services.visits import Visits
 from atoll.services.vm_tokens import VmTokens
 from atoll.services.vms import Vms
-from atoll.store import vms
+from atoll.services.withdrawal import Withdrawal
 from atoll.store.engine import Store
 
 
@@ -82,7 +86,7 @@ class Cloud:
             now=now,
         )
         self.events = Events(store=store, news=self.news, now=now)
-        self.access = Access(store=store, locks=locks, journal=self.journal)
+        self.access = Access(store=store, locks=locks, journal=self.journal, now=now)
         self.vms = Vms(
             defaults=config.vms,
             store=store,
@@ -106,6 +110,14 @@ class Cloud:
             access=self.access,
             changes=self.changes,
         )
+        granting = Granting(facts=self.facts, journal=self.journal, changes=self.changes)
+        self.sharing = Sharing(
+            store=store, access=self.access, granting=granting, changes=self.changes, now=now
+        )
+        self.links = Links(store=store, granting=granting, code=keys.link_code, now=now)
+        self.asking = Asking(store=store, news=self.news, now=now)
+        self.publishing = Publishing(store=store, facts=self.facts)
+        self.withdrawal = Withdrawal(changes=self.changes, entering=self.publishing.entering)
         self.trash = Trash(
             store=store,
             locks=locks,
@@ -145,6 +157,8 @@ class Cloud:
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
             group.create_task(self.visits.run())
+            group.create_task(self.sharing.run())
+            group.create_task(self.withdrawal.run())
 
     @property
     def store(self) -> Store:
@@ -173,7 +187,7 @@ class Cloud:
 
         Raises NotFound, or Conflict when the VM does not run.
         """
-        vm = await self.access.find(caller, vm_name)
+        vm = await self.access.find_root(caller, vm_name)
         facts = self.facts.get(vm.id)
         if facts is None or facts.state is not VmState.RUNNING:
             facts = await self.facts.fresh(vm.id)
@@ -185,26 +199,10 @@ class Cloud:
             vm_name=vm_name,
             address=facts.address,
             login_user=caller.scope.user or facts.login_user,
+            account=caller.account.id,
             host_ca=self.keys.host_ca_public,
         )
 
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""
-        async with self._store.read() as tx:
-            records = await vms.everywhere(tx)
-        published = []
-        for vm in records:
-            if vm.name is None or vm.phase is not Phase.LIVE:
-                continue
-            facts = self.facts.get(vm.id)
-            is_up = facts is not None and facts.state is VmState.RUNNING
-            published.append(
-                Published(
-                    vm_name=vm.name,
-                    address=facts.address if facts is not None and is_up else None,
-                    port=vm.port,
-                    is_public=vm.is_public,
-                    accounts=frozenset({vm.owner}),
-                )
-            )
-        return tuple(published)
+        return await self.publishing.published()

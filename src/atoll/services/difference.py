@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
+from atoll.services.sharing_steps import Given, given_by, sharing_steps
+from atoll.services.step import Step
 from atoll.store import accounts, defaults, operations, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Tx
@@ -18,7 +20,10 @@ from atoll.store.sessions import TokenRow
 
 # What `Picture` shows, and what changes only to be tidied on the way.
 TABLES = frozenset(
-    {"vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions", "defaults"}
+    {
+        *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
+        *("defaults", "grants", "links", "access_requests"),
+    }
 )
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -29,18 +34,6 @@ _DONE = {
     OpKind.TRASH: "remove",
     OpKind.IDENTIFY: "inform",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that would be done; `about` says to what, and how."""
-
-    do: str
-    about: Mapping[str, Json]
-
-    def to_json(self) -> dict[str, Json]:
-        """As `would` lists it."""
-        return {"do": self.do, **self.about}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +47,7 @@ class Picture:
     operations: Mapping[str, Operation]
     codes: frozenset[str]
     defaults: Mapping[str, str]
+    given: Given
 
 
 async def pictures(before: Tx, after: Tx, account: str) -> tuple[Picture, Picture]:
@@ -86,6 +80,7 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
+        given=await given_by(tx, account),
     )
 
 
@@ -98,6 +93,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
         *_token_steps(before, after),
         *(Step("sign-in-link", {}) for _ in after.codes - before.codes),
         *_default_steps(before.defaults, after.defaults),
+        *sharing_steps(before.given, after.given),
         *_operation_steps(before, after, started),
     )
 
@@ -152,7 +148,6 @@ def _settings(vm: VmRecord) -> dict[str, Json]:
         "tags": list(vm.tags),
         "comment": vm.comment,
         "port": vm.port,
-        "share": "public" if vm.is_public else "private",
     }
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar, assert_never
 from atoll.base.errors import AtollError, Conflict, NotFound, Unavailable
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.setup import Setup
+from atoll.domain.sharing import Level, Who
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.rpc.messages import (
     Clone,
@@ -35,7 +36,8 @@ from atoll.rpc.messages import (
 )
 from atoll.services.facts import ON, Engine
 from atoll.services.keys import Keys
-from atoll.store import accounts, vms
+from atoll.store import accounts, grants, vms
+from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
 R = TypeVar("R", bound=Message)
@@ -195,12 +197,10 @@ class Effects:
             vm = await vms.get(tx, vm_id)
             if vm is None:
                 raise NotFound(f"VM {vm_id} is not in the store")
-            keys = await accounts.keys_of(tx, vm.owner)
+            keys = await _entering_keys(tx, vm)
         private, public = self.keys.vm_host_key(vm.id)
         name = vm.label
-        # The agent has keys for the login user alone; those of others come by the gateway.
-        opening = [key for key in keys if key.scope.covers(vm.id, vm.tags) and key.user is None]
-        lines = [f"{key.public_key} {key.name}" for key in opening]
+        lines = [f"{key.public_key} {key.name}" for key in keys]
         return vm, Identity(
             hostname=name,
             fresh=fresh,
@@ -225,6 +225,20 @@ class Effects:
                     raise
                 await asyncio.sleep(pause)
         return await self.engine.call(request, answer, seconds=max(end - clock(), 0.1))
+
+
+async def _entering_keys(tx: Tx, vm: VmRecord) -> list[SshKey]:
+    """Keys that open a VM, its owner's first. The agent has keys for the login user alone; those of
+    others come by the gateway, and so does who has a key limited to a tag of an account of their own.
+    """
+    owned = await accounts.keys_of(tx, vm.owner)
+    keys = [key for key in owned if key.scope.covers(vm.id, vm.tags) and key.user is None]
+    people = await grants.receivers(tx)
+    for grant in await grants.of_vm(tx, vm.id):
+        account = people.get(grant.who) if grant.kind is Who.PERSON else None
+        if grant.level is Level.ROOT and account is not None:
+            keys += [key for key in await accounts.keys_of(tx, account) if key.scope.is_whole]
+    return keys
 
 
 def setup_payload(setup: Setup) -> dict[str, Json]:

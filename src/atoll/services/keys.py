@@ -7,6 +7,7 @@ Whoever reads this folder could sign host certificates anyway, so the seed gives
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -26,7 +27,7 @@ _HOST_DAYS = 3650  # refreshed at every start and rename; the key dies with the 
 
 
 class Keys:
-    """The gateway's host key, the two SSH authorities, the keys of tokens and the VM seed."""
+    """The gateway's host key, the two SSH authorities, keys of tokens and links, and the VM seed."""
 
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -45,6 +46,7 @@ class Keys:
             now=now,
         )
         self._vm_seed = _secret(folder / "vm_seed")
+        self._link_key = _secret(folder / "link_key")
         self.user_ca_public = _public(self._user_ca)
         self.host_ca_public = _public(self._host_ca)
 
@@ -75,6 +77,11 @@ class Keys:
                 valid_before=now + int(seconds),
             )
         )
+
+    def link_code(self, link: str) -> str:
+        """22 letters, the same at every call, that only we can make of a link's id."""
+        code = hmac.digest(self._link_key, f"link {link}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(code[:16]).decode().rstrip("=")
 
     def new_host_key(self) -> tuple[str, str]:
         """A new random ed25519 key: OpenSSH PEM and public key line."""

@@ -17,9 +17,10 @@ from atoll.base.errors import AtollError, Conflict, Internal
 from atoll.domain.operation import OpKind
 from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Console, Event, GetVm, ListVms, Message, NodeInfo, StatVm
-from atoll.services.difference import TABLES, Step, difference, pictures
+from atoll.services.difference import TABLES, difference, pictures
 from atoll.services.facts import Engine
 from atoll.services.journal import Journal
+from atoll.services.step import Step
 from atoll.store import operations
 from atoll.store.engine import Store, Tx
 from atoll.store.written import tables_written

@@ -1,4 +1,4 @@
-"""What a VM is called and who may open it: name, tags, comment, web port, public or private.
+"""What a VM is called and how it is described: name, tags, comment, web port.
 
 Only a rename concerns the VM itself. The store has the new name first, so route and URL follow at
 once; the VM is told through the journal, and one that does not run is told when it starts.
@@ -97,11 +97,6 @@ class Settings:
         if not 1 <= port <= 65535:
             raise Invalid(f"port {port} is not within 1 to 65535", hint="Try: 8000")
         return await self._set(caller, name, "share port", port=port)
-
-    async def set_public(self, caller: Caller, name: str, is_public: bool) -> VmRecord:
-        """Open the web port to everybody, or to those who sign in and may."""
-        doing = "share set-public" if is_public else "share set-private"
-        return await self._set(caller, name, doing, is_public=is_public)
 
     async def _set(
         self, caller: Caller, name: str, doing: str, **values: str | int | bool

@@ -142,7 +142,6 @@ class Vms:
                     ),
                     created_at=self._now(),
                     generation=0,
-                    is_public=False,
                     tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )

@@ -58,7 +58,6 @@ vms = Table(
     Column("phase", Text, nullable=False),  # creating, live, trashed
     Column("wanted", Text, nullable=False),  # running, paused, stopped
     Column("port", Integer, nullable=False),
-    Column("is_public", Boolean, nullable=False),
     Column("host_key", Text, nullable=False),  # public key line of its sshd
     Column("created_at", Double, nullable=False),
     Column("trashed_at", Double),
@@ -210,6 +209,52 @@ answers = Table(
     Column("expires_at", Double, nullable=False, index=True),
     Column("status", Integer),  # NULL: no answer yet
     Column("body", LargeBinary),  # sealed, for it may hold a secret
+)
+
+grants = Table(  # who may open a VM besides its owner; see domain.sharing
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),  # person, team, public
+    Column("who", Text, nullable=False),  # e-mail address, team id, empty
+    Column("level", Text, nullable=False),  # web, root
+    Column("port", Integer, nullable=False),  # 0: the VM's own
+    Column("path", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),  # account id; no foreign key: it may have gone
+    Column("expires_at", Double, index=True),
+    Column("link", Text),  # by which they came; it may be removed and they stay
+    CheckConstraint("kind IN ('person', 'team', 'public')", name="kind"),
+    CheckConstraint("level IN ('web', 'root')", name="level"),
+    UniqueConstraint("vm", "kind", "who", "port", "path"),
+    Index(None, "kind", "who"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("port", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Double),
+    Column("use_count", Integer, nullable=False),
+    Column("last_used_at", Double),
+)
+
+access_requests = (
+    Table(  # by name, whether there is such a VM or not: asking tells nobody which are
+        "access_requests",
+        metadata,
+        Column("vm_name", Text, primary_key=True),
+        Column("account", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+        Column("created_at", Double, nullable=False, index=True),
+        Column("message", Text, nullable=False),
+        Index(None, "account", "created_at"),
+    )
 )
 
 visits = Table(  # a ring per VM: see store.visits

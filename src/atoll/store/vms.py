@@ -6,15 +6,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
 
 from atoll.base.errors import Conflict
+from atoll.domain.sharing import DEFAULT_PORT, WHOLE, Who
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.store.engine import Tx
+from atoll.store.schema import grants, vms
 from atoll.store.schema import tags as tags_table
-from atoll.store.schema import vms
 
-_COLUMNS = tuple(column.name for column in vms.c)
+_OPEN = exists().where(
+    grants.c.vm == vms.c.id,
+    grants.c.kind == Who.PUBLIC,
+    grants.c.port == DEFAULT_PORT,
+    grants.c.path == WHOLE,
+)
+_COLUMNS = (*(column.name for column in vms.c), "is_public")
 
 
 async def add(tx: Tx, vm: VmRecord) -> None:
@@ -122,10 +129,11 @@ async def _add_tags(tx: Tx, vm: str, tags: Iterable[str]) -> None:
 
 
 async def _where(tx: Tx, condition: ColumnElement[bool]) -> tuple[VmRecord, ...]:
-    rows = (await tx.execute(select(vms).where(condition).order_by(vms.c.name, vms.c.id))).all()
+    query = select(vms, _OPEN).where(condition).order_by(vms.c.name, vms.c.id)
+    rows = (await tx.execute(query)).all()
     tagged: dict[str, list[str]] = defaultdict(list)
-    query = select(tags_table).join_from(tags_table, vms).where(condition)
-    for vm, tag in await tx.execute(query.order_by(tags_table.c.tag)):
+    tags = select(tags_table).join_from(tags_table, vms).where(condition)
+    for vm, tag in await tx.execute(tags.order_by(tags_table.c.tag)):
         tagged[vm].append(tag)
     return tuple(_record(row, tagged) for row in rows)
 
@@ -133,6 +141,7 @@ async def _where(tx: Tx, condition: ColumnElement[bool]) -> tuple[VmRecord, ...]
 def _record(row: Sequence[Any], tagged: Mapping[str, Sequence[str]]) -> VmRecord:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["phase"], values["wanted"] = Phase(values["phase"]), Wanted(values["wanted"])
+    values["is_public"] = bool(values["is_public"])
     return VmRecord(**values, tags=tuple(tagged.get(values["id"], ())))
 
 

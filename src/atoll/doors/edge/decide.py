@@ -1,21 +1,25 @@
 """What the edge lets through: published VMs in, HAProxy's maps out. Pure.
 
-Invariant: deny by default. A host that is not in `hosts` is unknown, `host|account` that is not in
-`grants` has no access, and only an explicit `public` opens the default port of a running VM.
+Invariant: deny by default. A host that is not in `hosts` is unknown, and what no entry of `grants`
+covers is closed. A key of `grants` is a prefix of what HAProxy looks up, which is
 
-`hosts` has one value per VM, `address:port:visibility`, because HAProxy replaces one value
-atomically: a request never sees the address of one VM with the visibility of another. The address
-is `-` while the VM does not run.
+    host|account|port|path/        (`*` as the account: everybody; the path as in `is_plain`, or none)
+
+and HAProxy takes the longest. So an entry that lies within another one is kept only if it lasts
+longer; its value is the second at which it ends, 0 for never.
+
+`hosts` has `address:port`, with `-` for the address while the VM does not run.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from atoll.domain.account import Published
+from atoll.domain.sharing import EVERY_PORT, EVERYBODY, WHOLE, Opening, is_plain
 
 HOSTS, GRANTS, REVOKED = "hosts", "grants", "revoked"
 KEYS, TOKENS = "keys", "tokens"
@@ -30,8 +34,8 @@ Table = Mapping[str, str]
 class Maps:
     """The tables HAProxy looks things up in."""
 
-    hosts: Table = field(default_factory=dict)  # vm host -> address:port:public|private
-    grants: Table = field(default_factory=dict)  # vm host|account id -> web
+    hosts: Table = field(default_factory=dict)  # vm host -> address:port
+    grants: Table = field(default_factory=dict)  # prefix of vm host|account id|port|path/ -> end
     revoked: Table = field(default_factory=dict)  # session key -> account id
     keys: Table = field(default_factory=dict)  # key id -> key text, see services.keyring
     tokens: Table = field(default_factory=dict)  # see doors.edge.tickets
@@ -77,9 +81,8 @@ def maps(
         host = f"{vm.vm_name}.{domain}"
         if not _is_sound(vm, block) or host in hosts:
             continue
-        visibility = "public" if vm.is_public else "private"
-        hosts[host] = f"{vm.address or NOT_RUNNING}:{vm.port}:{visibility}"
-        grants |= {f"{host}|{account}": "web" for account in vm.accounts if _KEY.fullmatch(account)}
+        hosts[host] = f"{vm.address or NOT_RUNNING}:{vm.port}"
+        grants |= _grants(host, vm.openings)
     return Maps(
         hosts=hosts,
         grants=grants,
@@ -91,6 +94,33 @@ def maps(
         keys=keys or {},
         tokens=tokens or {},
     )
+
+
+def _grants(host: str, openings: Iterable[Opening]) -> dict[str, str]:
+    """Entries for one VM, without those that another one makes needless."""
+    by_account: dict[str, list[Opening]] = {}
+    for one in openings:
+        if one.account == EVERYBODY or _KEY.fullmatch(one.account):
+            by_account.setdefault(one.account, []).append(one)
+    return {
+        key: "0" if one.until is None else str(int(one.until))
+        for those in by_account.values()
+        for one in those
+        if (key := _key(host, one)) and not any(_yields(one, other) for other in those)
+    }
+
+
+def _yields(one: Opening, other: Opening) -> bool:
+    """Whether an entry goes for the sake of another; of two for the same the one that lasts stays."""
+    return one != other and one.is_within(other)
+
+
+def _key(host: str, one: Opening) -> str:
+    if one.port == EVERY_PORT:
+        return f"{host}|{one.account}|"
+    if one.path == WHOLE:
+        return f"{host}|{one.account}|{one.port}|/"
+    return f"{host}|{one.account}|{one.port}|{one.path}/" if is_plain(one.path) else ""
 
 
 def _is_sound(vm: Published, block: IPv4Network) -> bool:
@@ -127,14 +157,14 @@ def cut(old: Maps, new: Maps) -> frozenset[str]:
 
     HAProxy checks a request when it begins, so a WebSocket that is already open has to be ended.
     """
-    hosts = {host for host, value in old.hosts.items() if _loses(value, new.hosts.get(host))}
-    hosts |= {key.partition("|")[0] for key in old.grants.keys() - new.grants.keys()}
+    hosts = {host for host, value in old.hosts.items() if _moves(value, new.hosts.get(host))}
+    hosts |= {key.partition("|")[0] for key in old.grants if not _is_kept(key, new.grants)}
     hosts |= {key.partition("|")[0] for key in old.tokens.keys() - new.tokens.keys()}
     signed_out = {new.revoked[key] for key in new.revoked.keys() - old.revoked.keys()}
     if signed_out:
         # Which streams belong to a session HAProxy does not tell: end those its account may hold.
-        grants = (key.partition("|") for key in old.grants)
-        hosts |= {host for host, _, account in grants if account in signed_out}
+        grants = (key.split("|", 2) for key in old.grants)
+        hosts |= {host for host, account, _ in grants if account in signed_out}
     addresses = {address_of(old.hosts[host]) for host in hosts if host in old.hosts}
     return frozenset(addresses - {NOT_RUNNING})
 
@@ -144,10 +174,17 @@ def address_of(value: str) -> str:
     return value.split(":", 1)[0]
 
 
-def _loses(before: str, after: str | None) -> bool:
-    if after is None or address_of(before) != address_of(after):
-        return True
-    return before.endswith(":public") and after.endswith(":private")
+def _moves(before: str, after: str | None) -> bool:
+    return after is None or address_of(before) != address_of(after)
+
+
+def _is_kept(key: str, grants: Table) -> bool:
+    return any(prefix in grants for prefix in _prefixes(key))
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    """What may cover it: the key itself, and all that end where a part of it does."""
+    return (key[: match.end()] for match in re.finditer(r"[|/]", key))
 
 
 def _removed(table: str, old: Table, new: Table) -> list[Change]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.config import Config
+from atoll.domain.sharing import PLAIN_PATH
 from atoll.domain.web import DOOR_PATH, TOKEN_COOKIE, TOKEN_S
 from atoll.doors.edge import asked, decide, pages
 from atoll.doors.edge.files import Files
@@ -119,6 +120,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "hsts": "http-after-response set-header strict-transport-security max-age=31536000"
         if has_names_of_its_own
         else "",  # on localhost it would bind every other program of this machine
+        "plain_path": PLAIN_PATH,
         "main_ports": " ".join(str(port) for port in sorted(main_ports)),
         "plain_bind": binds.plain,
         "public_suffix": public_suffix(config),

@@ -1,19 +1,11 @@
-"""The names this cloud answers at, and where a form may come from."""
+"""Where a request comes from: the client's address, and whose page sent a form."""
 
 from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 
 from atoll.base.errors import Denied
-from atoll.config import Config
-from atoll.domain.web import Names, is_own_page
-
-
-def names_of(config: Config) -> Names:
-    """The hosts and ports of this cloud."""
-    https = config.https
-    ports = range(https.vm_port_first, https.vm_port_last + 1) if https.vm_ports else None
-    return Names(domain=https.domain, public_port=https.public_port or https.port, vm_ports=ports)
+from atoll.domain.web import is_own_page
 
 
 def check_origin(request: HTTPConnection, host: str) -> None:

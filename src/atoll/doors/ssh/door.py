@@ -119,19 +119,6 @@ class SshDoor:
         finally:
             self._group = None
 
-    async def disconnect(
-        self,
-        *,
-        account_id: str | None = None,
-        fingerprint: str | None = None,
-        vm_id: str | None = None,
-        reason: str = "access was withdrawn",
-    ) -> int:
-        """End every connection that matches all of the given; how many. Jumps to `vm_id` end too."""
-        if account_id is None and fingerprint is None and vm_id is None:
-            return 0
-        return self._dismiss(account_id, fingerprint, vm_id, reason)
-
     def _dismiss(
         self, account_id: str | None, fingerprint: str | None, vm_id: str | None, reason: str
     ) -> int:
@@ -154,6 +141,11 @@ class SshDoor:
         """End the connections of a key that was removed, logins under way included."""
         loop = asyncio.get_running_loop()
         loop.call_later(_ANSWER_S, self._dismiss, None, fingerprint, None, "its key was removed")
+
+    def end_access(self, account_id: str, vm_id: str) -> None:
+        """End what an account has open in a VM that it may no longer enter."""
+        self._dismiss(account_id, None, vm_id, "access was withdrawn")
+        self._vms.end(vm_id, account=account_id)
 
     def end_vm(self, vm_id: str) -> None:
         """End the connections to a VM that is no longer where it was; a paused one says no goodbye."""

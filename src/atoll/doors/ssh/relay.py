@@ -154,6 +154,7 @@ class VmSide(Wire, SSHClientConnection):
 
     vm_name = ""
     vm_id = ""
+    account = ""  # id of who enters by it
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool | Awaitable[None]:
         if pkttype == MSG_GLOBAL_REQUEST and _request_name(packet) in _NOT_FOR_CLIENTS:

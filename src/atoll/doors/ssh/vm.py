@@ -93,10 +93,13 @@ class VmLogin:
             raise _unreachable(route, str(error) or type(error).__name__) from error
         return side
 
-    def end(self, vm_id: str) -> None:
-        """End the connections to a VM that is no longer where it was: nothing comes back from it."""
+    def end(self, vm_id: str, *, account: str | None = None) -> None:
+        """End the connections to a VM that is no longer where it was: nothing comes back from it.
+
+        With `account` (an id) those of one who may not enter any more.
+        """
         for side in self._sides:
-            if side.vm_id == vm_id:
+            if side.vm_id == vm_id and account in (None, side.account):
                 side.abort()
 
     async def close(self, *, seconds: float) -> None:
@@ -133,6 +136,7 @@ class _VerifiedVm(VmSide):
         super().__init__(loop, options, wait=None)
         self.vm_name = route.vm_name
         self.vm_id = route.vm_id
+        self.account = route.account
         self._route = route
         self._username = route.login_user
         self._protocol_factory = lambda: owner

@@ -27,6 +27,7 @@ from atoll.doors.web.live import Live, Waiting
 from atoll.doors.web.login import Login, SigningIn
 from atoll.doors.web.machine import MachinePage
 from atoll.doors.web.pages import Pages
+from atoll.doors.web.received import Received
 from atoll.doors.web.running import Running
 from atoll.doors.web.terminal.pages import TerminalPages
 from atoll.doors.web.terminal.pool import Terminals
@@ -73,6 +74,7 @@ class Web:
             ssh=ssh,
             visitors=view.visitors,
             pages=self._pages,
+            forms=view.forms,
             session_seconds=session_seconds,
             sessions=sessions,
             published=published,
@@ -86,6 +88,7 @@ class Web:
             Running(view, host=names.domain, acts=self._acts),
             Books(view, library=library),
             TerminalPages(view, names=names, terminals=terminals),
+            Received(view, names=names),
         )
 
     async def run(self) -> None:

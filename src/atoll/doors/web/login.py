@@ -10,9 +10,10 @@ link changes nothing, only the POST of its own page does; a signed-in stranger l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,6 +21,7 @@ from starlette.routing import Route as Path
 
 from atoll.base.errors import Denied
 from atoll.domain.account import Account, Published
+from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
     HOST_HEADER,
@@ -27,9 +29,11 @@ from atoll.domain.web import (
     TOKEN_COOKIE,
     TOKEN_S,
     Names,
+    Target,
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading, Visitors
 from atoll.services.sessions import Session
@@ -87,14 +91,18 @@ class Login:
         ssh: str,
         visitors: Visitors,
         pages: Pages,
+        forms: Forms,
         session_seconds: float,
         sessions: SigningIn,
         published: Callable[[], Awaitable[tuple[Published, ...]]],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
         self._ssh = ssh
         self._visitors = visitors
         self._pages = pages
+        self._forms = forms
+        self._now = now
         self._session_s = int(session_seconds)
         self._sessions = sessions
         self._published = published
@@ -136,18 +144,24 @@ class Login:
             )
         agent = request.headers.get("user-agent", "")
         session_id = await self._sessions.new_session(account.id, user_agent=agent)
-        target = self._names.target(request.cookies.get(_TO_COOKIE, ""))
-        onward = f"/login?to={_url(target.authority, target.path)}" if target else "/"
-        response = RedirectResponse(onward, status_code=303)
+        response = RedirectResponse(self._onward(request), status_code=303)
         _set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         _set_cookie(response, _TO_COOKIE, "", 0)
         return response
 
-    async def login(self, request: Request) -> Response:
-        """Send a signed-in person on to the VM page in `to`, with a code for that host."""
-        to = request.query_params.get("to", "")
+    def _onward(self, request: Request) -> str:
+        """Where somebody was going who had to sign in first."""
+        to = request.cookies.get(_TO_COOKIE, "")
         target = self._names.target(to)
-        if to and target is None:
+        if target is not None:
+            return f"/login?to={_url(target.authority, target.path)}"
+        return self._names.page(to) or "/"
+
+    async def login(self, request: Request) -> Response:
+        """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
+        to = request.query_params.get("to", "")
+        target, page = self._names.target(to), self._names.page(to)
+        if to and target is None and page is None:
             return self._pages.message(
                 request, "Not one of our pages", "This link leads to something that is not a VM here.",
                 status=400,
@@ -155,18 +169,19 @@ class Login:
         session = await self._visitors.session(request)
         if session is None:
             response = self._sign_in_first(request)
-            if target and len(to) <= _TO_BYTES:
+            if to and len(to) <= _TO_BYTES:
                 _set_cookie(response, _TO_COOKIE, to, _TO_S)
             return response
         if target is None:
-            return RedirectResponse("/", status_code=303)
-        if not await self._may_open(session.account, target.vm_name):
-            return self._pages.message(
+            return RedirectResponse(page or "/", status_code=303)
+        if not await self._may_open(session.account, target):
+            return self._pages.page(
                 request,
-                "No access",
-                f"There is no VM at {target.host}, or it is not shared with you.",
-                hint=f"{self._ssh} ls",
+                "no-access.html",
                 status=403,
+                email=session.account.email,
+                host=target.host,
+                ask=self._forms.form("share ask", ("message",), {"vm": target.vm_name}),
             )
         code = self._sessions.handoff(session, host=target.host)
         onward = f"{DOOR_PATH}auth?code={code}&to={quote(target.path, safe='')}"
@@ -209,11 +224,13 @@ class Login:
         _set_cookie(response, SESSION_COOKIE, "", 0)
         return response
 
-    async def _may_open(self, account: Account, vm_name: str) -> bool:
-        return any(
-            vm.vm_name == vm_name and (vm.is_public or account.id in vm.accounts)
-            for vm in await self._published()
-        )
+    async def _may_open(self, account: Account, target: Target) -> bool:
+        path = urlsplit(target.path).path
+        for vm in await self._published():
+            if vm.vm_name == target.vm_name:
+                port = target.port or vm.port
+                return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
+        return False
 
     def _sign_in_first(self, request: Request) -> Response:
         return self._pages.message(

@@ -20,6 +20,7 @@ from atoll.doors.web.charts import charts
 from atoll.doors.web.forms import Form
 from atoll.doors.web.live import Live, digest
 from atoll.doors.web.pages import is_part
+from atoll.doors.web.shared import Shared
 from atoll.doors.web.view import View
 
 RANGES = tuple(map(str, Range))
@@ -72,6 +73,7 @@ class MachinePage:
             share=share,
             power=[self._view.forms.act(verb, vm=name) for verb in _POWER.get(vm["status"], ())],
             sharing=self._sharing(share),
+            shared=Shared.of(self._view.forms, share),
             changing=list(self._changing(vm, share)),
             copy=self._view.forms.form("cp", ("new",), {"source": name}),
             rm=self._view.forms.act("rm", vm=name),

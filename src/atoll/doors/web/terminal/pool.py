@@ -157,6 +157,12 @@ class Terminals:
             if terminal.vm == vm:
                 terminal.finish("The VM was paused or stopped.")
 
+    def end_access(self, account: str, vm: str) -> None:
+        """An account may no longer enter a VM."""
+        for terminal in self._terminals.values():
+            if terminal.vm == vm and terminal.account == account:
+                terminal.finish("Access was withdrawn.")
+
     def _make_room(self, account: Account) -> None:
         """Let go of the one that nobody looks at for longest; raises Exhausted when all are in use."""
         for those, most in (
