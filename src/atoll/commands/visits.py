@@ -49,7 +49,11 @@ class Log:
     "share log",
     help="Show who opened your VM's web address, newest last. Nobody but its owner sees this.",
     reach=Reach.VM,
-    examples=("share log web", "share log web -n 100 --who bob@example.com", "share log web -f"),
+    examples=(
+        "share log web",
+        "share log web -n 100 --who bob@example.com",
+        "share log web --follow",
+    ),
     result={
         "vm_name": "the VM",
         "visits": "one entry per request, or for several alike in one second: `at`, `who` (an e-mail"
