@@ -78,8 +78,8 @@ async def _fill(cloud: Control, engine: FakeEngine, count: int) -> None:
 async def cookie_of(cloud: Control) -> str:
     """A signed-in browser's."""
     sessions = Sessions(
-        store=cloud.store, changes=cloud.cloud.changes, key=bytes(32), session_seconds=3600,
-        now=cloud.clock,
+        store=cloud.store, changes=cloud.cloud.changes, keys=cloud.cloud.keys.tokens,
+        session_seconds=3600, now=cloud.clock,
     )  # fmt: skip
     return f"{SESSION_COOKIE}={await sessions.new_session(cloud.ann.account.id)}"
 

@@ -29,7 +29,7 @@ from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.files import Files
 from atoll.doors.edge.tls.serving import crt_list
 
-KEY = "5e" * 32
+KID, KEY = "5e5e5e5e", "5e" * 32
 HOST = "web.atoll.localhost"  # resolves to loopback everywhere, so clients name it in TLS, too
 ACCOUNT = "acct-000000000001"
 UPSTREAM, UPSTREAM_PORT = "127.0.1.1", 18000
@@ -69,7 +69,7 @@ def cookie() -> str:
         "aud": HOST, "sub": ACCOUNT, "email": "ann@example.com", "sid": "5e" * 16,
         "iat": int(time.time()), "exp": int(time.time()) + 3600,
     }  # fmt: skip
-    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(KEY.encode()))
+    token = jwt.encode({"alg": "HS256", "kid": KID}, claims, OctKey.import_key(KEY.encode()))
     return f"{TOKEN_COOKIE}={token}; theme=dark"
 
 
@@ -158,12 +158,12 @@ def _edge(root: Path) -> str:
     for name in (name_maps.DOMAINS, name_maps.PROOFS):
         files.map(name).write_text("")
     vms = [_vm(name) for name in ("web", *(f"vm-{n}-x" for n in range(500)))]
-    maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"))
+    maps = decide.maps(vms, {}, domain=config.https.domain, block=IPv4Network("127.0.1.0/24"),
+                       keys={KID: KEY})  # fmt: skip
     for table, entries in maps.tables().items():
         files.map(table).write_text("".join(f"{k} {v}\n" for k, v in entries.items()))
     rendered = haproxy.render(
         config,
-        session_key=KEY,
         limits=haproxy.Limits(requests_per_10s=MANY, connections=MANY, total_connections=9_500),
         binds=haproxy.Binds(secure=f"127.0.0.1:{PORTS['atoll']}", plain=PLAIN_HTTP),
     )

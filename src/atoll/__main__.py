@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     issuer.add_argument("what", choices=("rotate",), help="new ones now; all tokens end")
     execute = add("exec", _exec, "run one command of the cloud as its owner (root)")
     execute.add_argument("line", nargs=argparse.REMAINDER, help="for example: ls --json")
+    edge = add("edge", _edge, "the keys that sign what browsers show at VMs (root)")
+    edge.add_argument("what", choices=("rotate-key",))
+    edge.add_argument(
+        "--revoke",
+        action="store_true",
+        help="forget all older keys: browsers go round by the sign-in",
+    )
     serve = add("serve", _serve, "run one of the processes in the foreground")
     serve.add_argument("what", choices=("engine", "control", "edge", "supervise"))
     serve.add_argument("--only", action="append", help="supervise only this child")
@@ -186,6 +193,14 @@ def _exec(arguments: argparse.Namespace) -> int:
     if reply["text"]:
         print(reply["text"])
     return int(reply["exit"])
+
+
+def _edge(arguments: argparse.Namespace) -> int:
+    local = Local(socket=socket_path(load().paths.run))
+    kid = asyncio.run(local.rotate_key(revoke=arguments.revoke))
+    older = "older ones are forgotten" if arguments.revoke else "the one before verifies for 12 h"
+    print(f"key {kid} signs now; {older}")
+    return 0
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -161,6 +161,11 @@ class Https(Section):
     )
     vm_port_first: Port = Field(3000, description="first of those ports")
     vm_port_last: Port = Field(9999, description="last of those ports")
+    exedev_headers: bool = Field(
+        False,
+        description="tell VMs who is signed in as X-ExeDev-UserID, -Email and -Token-Ctx too, and take"
+        " tokens in X-ExeDev-Authorization: for programs made for exe.dev",
+    )
     session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
 
 

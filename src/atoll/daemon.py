@@ -19,6 +19,9 @@ from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.doors.api.app import Api
+from atoll.doors.edge.access_log import AccessLog
+from atoll.doors.edge.asked import Questions
+from atoll.doors.edge.files import Files
 from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
 from atoll.doors.front.serve import serve
@@ -75,7 +78,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     sessions = Sessions(
         store=store,
         changes=cloud.changes,
-        key=keys.session_key,
+        keys=keys.tokens,
         session_seconds=config.https.session_hours * 3600,
     )
     language = Language(cloud=cloud, sessions=sessions)
@@ -95,12 +98,18 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=folder,
         cloud=cloud,
         sessions=sessions,
+        signing=keys.tokens,
+        tokens=cloud.vm_tokens,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
         keeping=cloud.shelf if config.acme.directory else None,
         naming=cloud.domains,
         proofs=lambda: proofs.answers,
     )
+    questions = Questions(
+        path=Files(config.edge_run).questions, domain=config.https.domain, tokens=cloud.vm_tokens
+    )
+    visits = AccessLog(path=Files(config.edge_run).visits, visits=cloud.visits)
     terminals = Terminals(
         shells=Shells(opener=ssh, language=language, history=cloud.history),
         language=language,
@@ -181,13 +190,15 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=PublicKeys(gateway=keys.host_key_public, host_ca=keys.host_ca_public),
         problems=lambda: [cloud.audit.problem] if cloud.audit.problem else [],
         issuer=issuer,
+        signing=keys.tokens,
+        changed=cloud.changes.bump,
     )
     gc.collect()
     gc.freeze()  # what is here by now stays; walking it for every few requests was 15% of `/exec ls`
     try:
         async with TaskGroup() as group:
             group.create_task(cloud.run(), name="cloud")
-            group.create_task(_edge(edge), name="edge")
+            group.create_task(_edge(edge, questions, visits), name="edge")
             if config.acme.directory:
                 job = certificates(
                     config, keys=folder, cloud=cloud, proofs=proofs, changes=cloud.changes
@@ -210,6 +221,7 @@ async def _metadata(metadata: Metadata, config: Config) -> None:
     await serve(metadata.app(), port=config.control.services_port, address=str(address))
 
 
-async def _edge(edge: EdgeSync) -> None:
+async def _edge(edge: EdgeSync, questions: Questions, visits: AccessLog) -> None:
     await edge.prepare()
-    await edge.run()
+    async with questions.serving(), visits.serving():
+        await edge.run()

@@ -179,6 +179,8 @@ async def test_share(atoll: Atoll, vm: str) -> None:
     assert "is public" in await told(atoll, f"share set-public {vm}")
     assert (await asked(atoll, f"share set-private {vm}"))["share"] == "private"
     assert "port 8000" in await told(atoll, f"share port {vm} 8000")
+    log = await asked(atoll, f"share log {vm} -n 5 --who anonymous")
+    assert log["vm_name"] == vm
 
 
 async def test_share_with_people(atoll: Atoll, vm: str) -> None:

@@ -190,12 +190,11 @@ class TestTokens:
         self, edge: Edge, ann: Account
     ) -> None:
         """It would outlive the list of revoked sessions, which holds them for TOKEN_S."""
-        key = bytes.fromhex((edge.keys / "session_key").read_text())
         for ahead_s, status in ((2 * 86400.0, 401), (30.0, 200)):
             ahead = Sessions(
                 store=edge.store,
                 changes=edge.cloud.changes,
-                key=key,
+                keys=edge.ring,
                 session_seconds=7 * 86400,
                 now=partial(lambda by_s: time.time() + by_s, ahead_s),
             )

@@ -61,7 +61,7 @@ async def world(tmp_path: Path, *, leads_to: str = "") -> AsyncIterator[World]:
     async with (
         knot({"test": [f"shop A {leads_to or address}", f"moved A {address}"]}) as dns,
         acme_server(resolver=dns.address) as server,
-        running_edge(https={"listen": address, "http_port": 80}) as edge,
+        running_edge(listen=address, http_port=80) as edge,
     ):
         proofs = HttpProofs(changes=edge.cloud.changes, shown=edge.sync.shown)
         edge.proofs = lambda: proofs.answers

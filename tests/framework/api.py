@@ -56,7 +56,11 @@ async def door(
     cloud = control.cloud
     (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     sessions = Sessions(
-        store=control.store, changes=cloud.changes, key=bytes(32), session_seconds=60, now=cloud.now
+        store=control.store,
+        changes=cloud.changes,
+        keys=cloud.keys.tokens,
+        session_seconds=60,
+        now=cloud.now,
     )
     built = http(
         config=cloud.config,

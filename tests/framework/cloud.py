@@ -106,7 +106,7 @@ async def control(
         config=_inside(config or Config(), folder), store=store, engine=seen, keys=keys, now=clock
     )
     sessions = Sessions(
-        store=store, changes=cloud.changes, key=keys.session_key, session_seconds=3600, now=clock
+        store=store, changes=cloud.changes, keys=keys.tokens, session_seconds=3600, now=clock
     )
     made = Control(
         cloud=cloud,

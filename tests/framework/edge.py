@@ -26,7 +26,9 @@ from atoll.commands.reply import Reply
 from atoll.config import Config, render
 from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import TOKEN_COOKIE
-from atoll.doors.edge import decide, launch
+from atoll.doors.edge import decide, launch, tickets
+from atoll.doors.edge.access_log import AccessLog
+from atoll.doors.edge.asked import Questions
 from atoll.doors.edge.decide import Maps
 from atoll.doors.edge.files import TABLES, Files
 from atoll.doors.edge.loop import EdgeSync
@@ -35,11 +37,15 @@ from atoll.doors.front.serve import serve
 from atoll.services.answers import Answers
 from atoll.services.certificates.shelf import Shelf
 from atoll.services.changes import Changes
+from atoll.services.keyring import KeyRing
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
+from atoll.services.visits import Visits
+from atoll.services.vm_tokens import VmTokens
 from atoll.store import accounts
 from atoll.store.engine import Store
 from framework.front import http, ways_upon
+from framework.published import published
 
 READY_S = 20.0
 _START = (
@@ -178,11 +184,16 @@ class Edge:
         self.cloud = Publisher()
         self.store = store
         self.keys = config.control_state / "keys"
-        key = bytes.fromhex((self.keys / "session_key").read_text())
+        self.ring = KeyRing(self.keys / "token_keys.json")
         self.sessions = Sessions(
-            store=store, changes=self.cloud.changes, key=key, session_seconds=3600
+            store=store, changes=self.cloud.changes, keys=self.ring, session_seconds=3600
         )
-        self.tokens = Tokens(store=store, domain=config.https.domain)
+        domain, changed = config.https.domain, self.cloud.changes.bump
+        self.tokens = Tokens(store=store, domain=domain, changed=changed)
+        self.vm_tokens = VmTokens(store=store, domain=domain, changed=changed)
+        self.visits = Visits(store=store)
+        self.access_log = AccessLog(path=self.files.visits, visits=self.visits)
+        self.questions = Questions(path=self.files.questions, domain=domain, tokens=self.vm_tokens)
         self.shelf = Shelf(config.certificates)
         self.proofs: Callable[[], Mapping[str, str]] = dict
         self.domains: dict[str, str] = {}  # custom domain -> VM name
@@ -193,7 +204,7 @@ class Edge:
             language=WhoAmI(),
             sessions=self.sessions,
             callers=self.tokens,
-            answers=Answers(store=store, key=key),
+            answers=Answers(store=store, key=os.urandom(32)),
             published=self.cloud.published,
             changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
@@ -208,6 +219,8 @@ class Edge:
             keys=self.keys,
             cloud=self.cloud,
             sessions=self.sessions,
+            signing=self.ring,
+            tokens=self.vm_tokens,
             changes=self.cloud.changes,
             keeping=self.shelf,
             naming=self,
@@ -238,6 +251,17 @@ class Edge:
         async with self.store.begin() as tx:
             await accounts.add(tx, account, now=0.0)
         return account
+
+    def publish(
+        self, name: str, address: str | None, owner: Account, *, is_public: bool = False
+    ) -> None:
+        """A VM of this owner on port 8000, private if nothing else is said."""
+        self.cloud.put(published(name, address, (owner.id,), is_public=is_public))
+
+    def use(self, ring: KeyRing) -> None:
+        """Sign and verify with other keys."""
+        self.ring = self.sessions._keys = self.sync._signing = ring
+        self.cloud.changes.bump()
 
     async def token(self, account: Account, name: str) -> str:
         """A `Cookie` header value that opens a VM."""
@@ -270,6 +294,8 @@ class Edge:
             await self.sessions.revoked(),
             domain=self.config.https.domain,
             block=self.config.network.block,
+            keys=self.ring.table(),
+            tokens=tickets.table(await self.vm_tokens.good(), domain=self.config.https.domain),
         )
 
     async def agreed(self) -> None:
@@ -329,8 +355,8 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_edge(*, https: Mapping[str, object] | None = None) -> AsyncIterator[Edge]:
-    """HAProxy, control's API and the loop between them, on free ports; `https`: other settings."""
+async def running_edge(**https: object) -> AsyncIterator[Edge]:
+    """HAProxy, control's API and the loop between them, on free ports, with these settings of HTTPS."""
     # Not pytest's tmp_path: HAProxy runs as its own user and must get there.
     folder = Path(tempfile.mkdtemp(prefix="atoll-edge-"))
     folder.chmod(0o755)
@@ -341,7 +367,7 @@ async def running_edge(*, https: Mapping[str, object] | None = None) -> AsyncIte
             "network": {"instance": "edgetest", "block": "127.0.1.0/24"},
             "https": {
                 "port": secure, "http_port": free_port(),
-                "vm_port_first": 23000, "vm_port_last": 23999, **(https or {}),
+                "vm_port_first": 23000, "vm_port_last": 23999, **https,
             },
             "control": {"api_port": free_port(), "user": "nobody"},
         }
@@ -349,14 +375,13 @@ async def running_edge(*, https: Mapping[str, object] | None = None) -> AsyncIte
     (folder / "atoll.toml").write_text(render(config))
     keys = config.control_state / "keys"
     keys.mkdir(parents=True)
-    (keys / "session_key").write_text(os.urandom(32).hex())
     store = Store(f"sqlite+aiosqlite:///{folder / 'atoll.db'}")
     await store.migrate()
     edge = Edge(config=config, store=store, folder=folder)
     try:
         await edge.start_haproxy()
         await edge.sync.prepare()
-        async with TaskGroup() as group:
+        async with edge.questions.serving(), edge.access_log.serving(), TaskGroup() as group:
             jobs = [
                 group.create_task(serve(edge.http.app, port=config.control.api_port)),
                 group.create_task(edge.sync.run()),

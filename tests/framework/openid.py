@@ -31,6 +31,7 @@ from atoll.services.elsewhere import Elsewhere
 from atoll.services.identities import Identities
 from atoll.services.issuer import Issuer
 from atoll.services.joining import Joining
+from atoll.services.keyring import KeyRing
 from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
@@ -232,7 +233,11 @@ async def world(
     clock, config = Clock(), Config(https=Https(domain=domain))
     names = Addresses(config).names
     sessions = Sessions(
-        store=store, changes=Changes(), key=bytes(32), session_seconds=86_400, now=clock
+        store=store,
+        changes=Changes(),
+        keys=KeyRing(folder / "token_keys.json"),
+        session_seconds=86_400,
+        now=clock,
     )
     issuer = Issuer(url=names.url(domain, ""), folder=folder, now=clock)
     shown: list[Published] = []

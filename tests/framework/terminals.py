@@ -217,7 +217,7 @@ async def house(
         (folder / "ca.pem").touch()
         cloud = made.cloud
         sessions = Sessions(
-            store=made.store, changes=cloud.changes, key=bytes(32), session_seconds=3600,
+            store=made.store, changes=cloud.changes, keys=cloud.keys.tokens, session_seconds=3600,
             now=cloud.now,
         )  # fmt: skip
         built = http(

@@ -15,6 +15,7 @@ from atoll.domain.account import Account, Caller, Published
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
+from atoll.services.keyring import KeyRing
 from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
@@ -51,7 +52,10 @@ class House:
             published("blog", None, {"acct-x"}, is_public=True),
         ]
         self.sessions = Sessions(
-            store=store, changes=Changes(), key=bytes(32), session_seconds=3600
+            store=store,
+            changes=Changes(),
+            keys=KeyRing(folder / "token_keys.json"),
+            session_seconds=3600,
         )
         self.heard = Heard()
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")

@@ -34,7 +34,7 @@ def check_error(line: str) -> None:
 
 SHARE = (
     "Try: share show, share port, share set-public, share set-private, share add, share remove,"
-    " share add-link, share remove-link, share ls, share accept, share ask"
+    " share add-link, share remove-link, share ls, share accept, share ask, share log"
 )
 
 

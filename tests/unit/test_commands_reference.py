@@ -23,7 +23,7 @@ def test_the_verbs_of_the_language() -> None:
         "events", "audit", "audit verify", "audit export",
         "share show", "share port", "share set-public", "share set-private",
         "share add", "share remove", "share add-link", "share remove-link", "share ls", "share accept",
-        "share ask",
+        "share ask", "share log",
         "transfer", "team new", "team ls", "team members", "team join", "team leave", "team rename",
         "team disable", "team add", "team remove", "team role", "team usage",
             "domain add", "domain ls", "domain rm",

@@ -229,3 +229,13 @@ def test_more_in_place_of_less_cuts_nothing() -> None:
     root = replace(WEB, openings=frozenset({Opening(account="acct-b", port=EVERY_PORT)}))
     assert decide.cut(maps(web), maps(root)) == frozenset()
     assert decide.cut(maps(root), maps(web)) == {"10.213.1.2"}
+
+
+def test_keys_of_tokens_come_first_and_go_first() -> None:
+    old, new = Maps(keys={"a": "1", "b": "2"}), Maps(keys={"b": "2", "c": "3"})
+    steps = decide.changes(old, replace(new, revoked={"5e": "acct-a"}))
+    assert [(step.table, step.key, step.value) for step in steps] == [
+        ("keys", "c", "3"),
+        ("keys", "a", None),
+        ("revoked", "5e", "acct-a"),
+    ]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from atoll.config import Config
 from atoll.doors.edge import haproxy, pages, vm_ports
 
 GOLDEN = Path(__file__).with_name("golden") / "haproxy.cfg"
-KEY = "ab" * 32
 
 
 def rendered(**https: object) -> dict[str, str]:
-    return haproxy.render(Config.model_validate({"https": https}), session_key=KEY)
+    return haproxy.render(Config.model_validate({"https": https}))
 
 
 def test_golden() -> None:
@@ -46,12 +43,6 @@ def test_hsts_only_for_names_of_its_own() -> None:
 
 def test_without_vm_ports_no_port_can_be_asked_for() -> None:
     assert "-m int 100000:100000" in rendered(vm_ports=False)["haproxy.cfg"]
-
-
-@pytest.mark.parametrize("key", ["", "ab", "AB" * 32, 'x" }\n' * 16])
-def test_only_a_hex_key_is_taken(key: str) -> None:
-    with pytest.raises(AssertionError):
-        haproxy.render(Config(), session_key=key)
 
 
 def test_pages_carry_variables_and_nothing_else_of_log_format() -> None:

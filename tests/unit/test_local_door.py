@@ -24,6 +24,7 @@ from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.host_setup.local import Local
 from atoll.services.issuer import Issuer
+from atoll.services.keyring import KeyRing
 from framework.clients import client
 
 KEY = "ssh-ed25519 AAAAkey"
@@ -108,13 +109,26 @@ async def door(folder: Path, town: Town) -> AsyncIterator[Local]:
     path = folder / "control.sock"
     keys = PublicKeys(gateway="ssh-ed25519 AAAAg", host_ca="ssh-ed25519 AAAAc")
     issuer = Issuer(url="https://atoll.localhost:8443", folder=folder)
+    ring = KeyRing(folder / "token_keys.json")
     served = LocalDoor(
-        path=path, language=town, owners=town, keys=keys, issuer=issuer,
-        problems=lambda: town.problems,
+        path=path, language=town, owners=town, keys=keys, issuer=issuer, signing=ring,
+        changed=town.news.set, problems=lambda: town.problems,
     )  # fmt: skip
     async with served.serving():
         assert path.stat().st_mode & 0o777 == 0o600
         yield Local(socket=path)
+
+
+async def test_keys_are_rotated_and_the_edge_is_told(tmp_path: Path) -> None:
+    town = Town()
+    async with door(tmp_path, town) as local:
+        kid = await local.rotate_key(revoke=False)
+        assert town.news.is_set()
+        kids = KeyRing(tmp_path / "token_keys.json").table()
+        assert len(kids) == 3
+        assert KeyRing(tmp_path / "token_keys.json").signing.kid == kid
+        await local.rotate_key(revoke=True)
+        assert not kids.keys() & KeyRing(tmp_path / "token_keys.json").table().keys()
 
 
 async def ask(folder: Path, line: bytes) -> dict[str, Any]:

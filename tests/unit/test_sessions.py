@@ -17,11 +17,11 @@ from atoll.base.errors import Denied
 from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S
 from atoll.services.changes import Changes
+from atoll.services.keyring import KeyRing
 from atoll.services.sessions import CODE_S, HANDOFF_S, Session, Sessions
 from atoll.store import accounts
 from atoll.store.engine import Store
 
-KEY = bytes(range(32))
 ANN = Account(id="acct-000000000001", email="ann@example.com")
 BOB = Account(id="acct-000000000002", email="böb@example.com")
 HOST = "web.atoll.localhost"
@@ -53,9 +53,14 @@ async def _store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
+@pytest.fixture(name="ring")
+def _ring(tmp_path: Path, clock: Clock) -> KeyRing:
+    return KeyRing(tmp_path / "token_keys.json", now=clock)
+
+
 @pytest.fixture(name="sessions")
-def _sessions(store: Store, clock: Clock) -> Sessions:
-    return Sessions(store=store, changes=Changes(), key=KEY, session_seconds=86_400, now=clock)
+def _sessions(store: Store, clock: Clock, ring: KeyRing) -> Sessions:
+    return Sessions(store=store, changes=Changes(), keys=ring, session_seconds=86_400, now=clock)
 
 
 async def signed_in(sessions: Sessions, account: Account = ANN) -> Session:
@@ -108,9 +113,9 @@ class TestSessions:
         clock.at += TOKEN_S + 1
         assert await sessions.revoked() == {}
 
-    async def test_revoking_bumps_once(self, store: Store, clock: Clock) -> None:
+    async def test_revoking_bumps_once(self, store: Store, clock: Clock, ring: KeyRing) -> None:
         changes = Changes()
-        sessions = Sessions(store=store, changes=changes, key=KEY, session_seconds=60, now=clock)
+        sessions = Sessions(store=store, changes=changes, keys=ring, session_seconds=60, now=clock)
         session = await signed_in(sessions)
         await sessions.revoke(session.id)
         await sessions.revoke(session.id)
@@ -129,7 +134,9 @@ class TestSessions:
 
 
 class TestTokens:
-    async def test_claims_and_signature(self, sessions: Sessions, clock: Clock) -> None:
+    async def test_claims_and_signature(
+        self, sessions: Sessions, clock: Clock, ring: KeyRing
+    ) -> None:
         session = await signed_in(sessions)
         token = sessions.mint(host=HOST, account=ANN, session_id=session.id)
         head, payload, signature = token.split(".")
@@ -143,7 +150,11 @@ class TestTokens:
             "exp": int(clock.at + TOKEN_S),
         }
         # as HAProxy computes it: the key is the text of the hex digits
-        digest = hmac.digest(KEY.hex().encode(), f"{head}.{payload}".encode(), hashlib.sha256)
+        key = ring.signing
+        assert json.loads(base64.urlsafe_b64decode(head + "==")) == {
+            "alg": "HS256", "kid": key.kid, "typ": "JWT",
+        }  # fmt: skip
+        digest = hmac.digest(key.text.encode(), f"{head}.{payload}".encode(), hashlib.sha256)
         assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == signature
 
     async def test_never_outlives_its_session(self, sessions: Sessions, clock: Clock) -> None:
@@ -158,6 +169,16 @@ class TestTokens:
             shown = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["email"]
             assert shown.isascii()
             assert shown.isprintable()
+
+    async def test_key_that_is_revoked_reads_nothing(
+        self, sessions: Sessions, ring: KeyRing
+    ) -> None:
+        session = await signed_in(sessions)
+        token = sessions.mint(host=HOST, account=ANN, session_id=session.id)
+        ring.rotate()
+        assert sessions.session_key_in(token, host=HOST) == session.key
+        ring.rotate(revoke=True)
+        assert sessions.session_key_in(token, host=HOST) is None
 
     async def test_session_key_is_read_for_its_host_only(self, sessions: Sessions) -> None:
         session = await signed_in(sessions)

@@ -136,7 +136,10 @@ def wire(data: bytes) -> bytes:
 class TestPermissions:
     def test_everything(self) -> None:
         assert permission.parse(SIGNED) == Permission(
-            expires_at=1_800_000_060, not_before=1_799_999_999, cmds=("ls", "ssh web")
+            expires_at=1_800_000_060,
+            not_before=1_799_999_999,
+            cmds=("ls", "ssh web"),
+            ctx='{"a":[1]}',
         )
 
     def test_nothing_said_is_the_default(self) -> None:

@@ -40,7 +40,9 @@ class Generate:
     expires: str = flag(
         "--exp", "how long it is good: 30d, 8w, 1y or never", default="1y", shown="1y"
     )
-    vm: str | None = flag("--vm", "good for this VM only", value="VM", source=Source.VM)
+    vm: str | None = flag(
+        "--vm", "good for this VM only, and at its web address", value="VM", source=Source.VM
+    )
     tag: str | None = flag(
         "--tag", "good for VMs with this tag only", value="TAG", source=Source.TAG
     )
@@ -48,7 +50,7 @@ class Generate:
 
 @VERBS.command(
     "ssh-key generate-api-key",
-    help="Make a token for POST /exec. It is shown once.",
+    help="Make a token for POST /exec, and for a VM's web address with --vm. It is shown once.",
     reach=Reach.ACCOUNT,
     mutates=True,
     examples=(

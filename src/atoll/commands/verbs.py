@@ -29,6 +29,7 @@ from atoll.commands import (
     token,
     transfer,
     usage,
+    visits,
     vm,
 )
 from atoll.commands.registry import Registry
@@ -47,6 +48,7 @@ REGISTRY = Registry.of(
     share_people.VERBS,
     share_links.VERBS,
     share_received.VERBS,
+    visits.VERBS,
     transfer.VERBS,
     team.VERBS,
     team_people.VERBS,

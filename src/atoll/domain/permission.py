@@ -29,6 +29,7 @@ class Permission:
     expires_at: int | None = None
     not_before: int | None = None
     cmds: tuple[str, ...] = DEFAULT_CMDS
+    ctx: str | None = None  # for programs behind a VM's web address: compact ASCII JSON
 
     def refusal(self, now: float) -> str:
         """Why it is not good at `now`; empty when it is."""
@@ -47,7 +48,10 @@ def parse(signed: bytes) -> Permission:
         raise _bad(f"field {unknown[0][:40]!r} is unknown")
     cmds = claims.get("cmds", list(DEFAULT_CMDS))
     return Permission(
-        expires_at=_time(claims, "exp"), not_before=_time(claims, "nbf"), cmds=_cmds(cmds)
+        expires_at=_time(claims, "exp"),
+        not_before=_time(claims, "nbf"),
+        cmds=_cmds(cmds),
+        ctx=json.dumps(claims["ctx"], separators=(",", ":")) if "ctx" in claims else None,
     )
 
 

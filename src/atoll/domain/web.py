@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy checks
 TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
@@ -127,6 +127,11 @@ def is_own_page(site: str | None, origin: str | None, host: str) -> bool:
         return origin is None or urlsplit(origin).hostname == host
     except ValueError:  # no URL
         return False
+
+
+def header_safe(email: str) -> str:
+    """HAProxy copies this into a header; anything but printable ASCII is percent-encoded."""
+    return email if email.isascii() and email.isprintable() else quote(email, safe="@+._-")
 
 
 def own_path(path: str) -> str:

@@ -11,6 +11,7 @@ login here: whoever is root on the machine owns the cloud anyway.
     {"do": "public-keys"}                                                 -> {"reply": {...}}
     {"do": "problems"}                                         -> {"reply": {"problems": ["…"]}}
     {"do": "rotate-issuer"}                                               -> {"reply": {"keys": [..]}}
+    {"do": "rotate-key", "revoke": false}                                 -> {"reply": {"kid": ..}}
 Errors come as {"error": {"code", "error", "hint"}}.
 """
 
@@ -77,6 +78,23 @@ class Issuer(Protocol):
         ...
 
 
+class Signing(Protocol):
+    """The keys that sign tokens; `doors.edge` shows them to HAProxy."""
+
+    def rotate(self, *, revoke: bool = False) -> Named:
+        """Sign with the next key from now on; it is returned."""
+        ...
+
+
+class Named(Protocol):
+    """A key."""
+
+    @property
+    def kid(self) -> str:
+        """Its id."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKeys:
     """What a client needs to trust this cloud: two OpenSSH public key lines."""
@@ -123,7 +141,16 @@ class RotateIssuer(_Request):
     do: Literal["rotate-issuer"] = "rotate-issuer"
 
 
-AnyRequest: TypeAlias = Execute | EnsureOwner | GetPublicKeys | GetProblems | RotateIssuer
+class RotateKey(_Request):
+    """Sign tokens with the next key; `revoke` ends the tokens of all others."""
+
+    do: Literal["rotate-key"] = "rotate-key"
+    revoke: bool = False
+
+
+AnyRequest: TypeAlias = (
+    Execute | EnsureOwner | GetPublicKeys | GetProblems | RotateIssuer | RotateKey
+)
 Request = Annotated[AnyRequest, Field(discriminator="do")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 
@@ -144,14 +171,19 @@ class LocalDoor:
         owners: Owners,
         keys: PublicKeys,
         issuer: Issuer,
+        signing: Signing,
+        changed: Callable[[], None],
         problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        """`changed` tells the edge that `signing` has other keys."""
         self._path = path
         self._language = language
         self._owners = owners
         self._keys = keys
         self._problems = problems
         self._issuer = issuer
+        self._signing = signing
+        self._changed = changed
         self._allowed = frozenset({0, os.geteuid()})
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -225,6 +257,11 @@ class LocalDoor:
             case RotateIssuer():
                 self._issuer.rotate()
                 return _Answer({"reply": self._issuer.jwks()})
+            case RotateKey(revoke=revoke):
+                kid = self._signing.rotate(revoke=revoke).kid
+                self._changed()
+                _log.info("key rotated", kid=kid, revoke=revoke)
+                return _Answer({"reply": {"kid": kid}})
 
 
 @dataclass(frozen=True, slots=True)

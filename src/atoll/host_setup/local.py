@@ -56,6 +56,10 @@ class Local:
         (key,) = (await self._ask({"do": "rotate-issuer"}))["keys"]
         return str(key["kid"])
 
+    async def rotate_key(self, *, revoke: bool) -> str:
+        """Sign tokens with the next key, with `revoke` forget all others; the id of the new one."""
+        return str((await self._ask({"do": "rotate-key", "revoke": revoke}))["kid"])
+
     async def answers(self) -> bool:
         """Whether control is there."""
         try:

@@ -60,6 +60,8 @@ from atoll.services.teams import Teams
 from atoll.services.tokens import Tokens
 from atoll.services.trash import Trash
 from atoll.services.usage import Usage
+from atoll.services.visits import Visits
+from atoll.services.vm_tokens import VmTokens
 from atoll.services.vms import Vms
 from atoll.services.withdrawal import Withdrawal
 from atoll.store.engine import Store
@@ -203,7 +205,14 @@ class Cloud:
             now=now,
         )
         self.answers = Answers(store=store, key=keys.session_key, now=now)
-        self.tokens = Tokens(store=store, domain=config.https.domain, now=now)
+        self.tokens = Tokens(
+            store=store, domain=config.https.domain, changed=self.changes.bump, now=now
+        )
+        self.vm_tokens = VmTokens(
+            store=store, domain=config.https.domain, changed=self.changes.bump, now=now
+        )
+        self.accounts.when_key_ends(lambda _key: self.changes.bump())
+        self.visits = Visits(store=store)
         self.handover = Handover(
             store=store,
             facts=self.facts,
@@ -238,6 +247,7 @@ class Cloud:
             group.create_task(self.trash.run())
             group.create_task(self.sampler.run())
             group.create_task(self.domains.run())
+            group.create_task(self.visits.run())
             group.create_task(self.sharing.run())
             group.create_task(self.withdrawal.run())
             group.create_task(self.audit.run())

@@ -20,13 +20,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from atoll.base import atomic
+from atoll.services.keyring import KeyRing
 
 _SKEW_S = 3600  # clocks of VMs and clients may be behind ours
 _HOST_DAYS = 3650  # refreshed at every start and rename; the key dies with the VM
 
 
 class Keys:
-    """The gateway's host key, the two SSH authorities, the session key, the link key and the VM seed."""
+    """The gateway's host key, the two SSH authorities, keys of tokens and links, and the VM seed."""
 
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -35,7 +36,15 @@ class Keys:
         self.host_key_public = _public(asyncssh.read_private_key(self.host_key_path))
         self._user_ca = asyncssh.read_private_key(_key_file(folder / "user_ca"))
         self._host_ca = asyncssh.read_private_key(_key_file(folder / "host_ca"))
-        self.session_key = _secret(folder / "session_key")
+        # Seals answers, and signed tokens too until there was a ring.
+        old = folder / "session_key"
+        signed_before = old.exists()
+        self.session_key = _secret(old)
+        self.tokens = KeyRing(
+            folder / "token_keys.json",
+            nameless=self.session_key if signed_before else None,
+            now=now,
+        )
         self._vm_seed = _secret(folder / "vm_seed")
         self._link_key = _secret(folder / "link_key")
         self.user_ca_public = _public(self._user_ca)

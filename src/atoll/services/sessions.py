@@ -17,17 +17,17 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from atoll.base import log
 from atoll.base.errors import Denied, Exhausted, Unavailable
 from atoll.domain.account import Account
-from atoll.domain.web import TOKEN_S
+from atoll.domain.web import TOKEN_S, header_safe
 from atoll.services.changes import Changes
+from atoll.services.keyring import NAMELESS, KeyRing
 from atoll.store import sessions as rows
 from atoll.store.engine import Store
 
@@ -75,20 +75,20 @@ class _Handoff:
 
 
 class Sessions:
-    """Signing in and out. `key` is the 32-byte session key that HAProxy has too."""
+    """Signing in and out. `keys` sign the tokens; HAProxy has them too."""
 
     def __init__(
         self,
         *,
         store: Store,
         changes: Changes,
-        key: bytes,
+        keys: KeyRing,
         session_seconds: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._changes = changes
-        self._key = OctKey.import_key(key.hex().encode())  # as text: that is how HAProxy reads it
+        self._keys = keys
         self._session_s = session_seconds
         self._now = now
         # Lost with the process: the browser is then sent round once more.
@@ -233,17 +233,23 @@ class Sessions:
         claims = {
             "aud": host,
             "sub": account.id,
-            "email": _header_safe(account.email),
+            "email": header_safe(account.email),
             "sid": _key(_hash(session_id)),
             "iat": int(now),
             "exp": int(expires),
         }
-        return jwt.encode({"alg": "HS256"}, claims, self._key, algorithms=["HS256"])
+        key = self._keys.signing
+        header = {"alg": "HS256", "kid": key.kid}
+        return jwt.encode(header, claims, OctKey.import_key(key.text), algorithms=["HS256"])
 
     def session_key_in(self, token: str, *, host: str) -> str | None:
         """The session key in a token of ours for `host`, also when its time is over."""
         try:
-            claims = jwt.decode(token, self._key, algorithms=["HS256"]).claims
+            kid = jws.extract_compact(token.encode()).headers().get("kid", NAMELESS)
+            key = self._keys.get(kid)
+            if key is None:
+                return None
+            claims = jwt.decode(token, OctKey.import_key(key.text), algorithms=["HS256"]).claims
         except (JoseError, ValueError):
             return None
         return str(claims.get("sid")) if claims.get("aud") == host else None
@@ -291,8 +297,3 @@ def _hash(secret: str) -> str:
 def _key(hash_: str) -> str:
     """What tokens and the map of revoked sessions call a session: it opens nothing by itself."""
     return hash_[:32]
-
-
-def _header_safe(email: str) -> str:
-    """HAProxy copies this into a header; anything but printable ASCII is percent-encoded."""
-    return email if email.isascii() and email.isprintable() else quote(email, safe="@+._-")

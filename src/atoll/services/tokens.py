@@ -45,10 +45,19 @@ class ApiToken:
 class Tokens:
     """Makes, lists, removes and recognises API tokens."""
 
-    def __init__(self, *, store: Store, domain: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        domain: str,
+        changed: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`changed` is called when there is another token, or one less."""
         self.namespace = signed_token.namespace_of(domain)
         self._store = store
         self._now = now
+        self._changed = changed
         self._ends: list[Callable[[str], None]] = []
 
     def when_token_ends(self, tell: Callable[[str], None]) -> None:
@@ -112,6 +121,7 @@ class Tokens:
         async with self._store.begin() as tx:
             _check_label(label, {other.label for other in await rows.tokens_of(tx, account.id)})
             await rows.add_token(tx, row)
+        self._changed()
         return _shown(row), token
 
     async def of(self, account: Account) -> tuple[ApiToken, ...]:
@@ -127,6 +137,7 @@ class Tokens:
             if found is None:
                 return False
             await rows.remove_token(tx, account=account.id, label=label)
+        self._changed()
         self.ended(found)
         return True
 

@@ -79,6 +79,14 @@ async def by_key(tx: Tx, fingerprint: str) -> tuple[Account, SshKey] | None:
     return _account(row), SshKey(**{column.name: found[column] for column in ssh_keys.c})
 
 
+async def keys_among(tx: Tx, fingerprints: Collection[str]) -> tuple[SshKey, ...]:
+    """Those of these keys that are there."""
+    if not fingerprints:
+        return ()
+    query = select(ssh_keys).where(ssh_keys.c.fingerprint.in_(fingerprints))
+    return tuple(SshKey(**row._mapping) for row in await tx.execute(query))
+
+
 async def add_key(tx: Tx, key: SshKey) -> None:
     """Store a new key; the caller has checked fingerprint and name."""
     values = {column.name: getattr(key, column.name) for column in ssh_keys.c}

@@ -386,3 +386,33 @@ identities = Table(  # of people at other providers
     Column("created_at", Double, nullable=False),
     UniqueConstraint("account", "issuer"),
 )
+
+visits = Table(  # a ring per VM: see store.visits
+    "visits",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("account", Text, nullable=False),  # empty: nobody was signed in
+    Column("by", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("ms", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("is_let_in", Boolean, nullable=False),
+    Column("count", Integer, nullable=False),
+    Index(None, "vm", "id"),
+)
+
+visitors = Table(
+    "visitors",
+    metadata,
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), primary_key=True),
+    Column("account", Text, primary_key=True),  # empty: all that were not signed in
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+)

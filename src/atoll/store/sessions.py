@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 
 from atoll.domain.account import Account, Scope
+from atoll.domain.vm_token import VmToken
 from atoll.store.engine import Tx
-from atoll.store.schema import accounts, api_tokens, login_codes, sessions
+from atoll.store.schema import accounts, api_tokens, login_codes, sessions, vms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +196,24 @@ async def tokens_of(tx: Tx, account: str) -> tuple[TokenRow, ...]:
     query = select(api_tokens).where(api_tokens.c.account == account)
     rows = await tx.execute(query.order_by(api_tokens.c.created_at, api_tokens.c.hash))
     return tuple(_token(row) for row in rows)
+
+
+async def vm_tokens(tx: Tx, *, now: float) -> tuple[VmToken, ...]:
+    """The tokens in time that are good for one VM and stand for themselves, of VMs with a name."""
+    query = (
+        select(
+            vms.c.name, api_tokens.c.hash, accounts.c.id, accounts.c.email, api_tokens.c.expires_at
+        )
+        .join_from(api_tokens, vms)
+        .join(accounts, accounts.c.id == api_tokens.c.account)
+        .where(api_tokens.c.key.is_(None), vms.c.name.is_not(None))
+        .where(or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > now))
+        .order_by(api_tokens.c.hash)
+    )
+    return tuple(
+        VmToken(vm_name=name, hash=hash_, account=account, email=email, until=until)
+        for name, hash_, account, email, until in await tx.execute(query)
+    )
 
 
 async def token_used(tx: Tx, hash_: str, *, now: float) -> None:

@@ -22,6 +22,7 @@ from atoll.domain.account import Published
 from atoll.domain.sharing import EVERY_PORT, EVERYBODY, WHOLE, Opening, is_plain
 
 HOSTS, GRANTS, REVOKED = "hosts", "grants", "revoked"
+KEYS, TOKENS = "keys", "tokens"
 NOT_RUNNING = "-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _KEY = re.compile(r"[0-9A-Za-z._-]{1,80}")  # what may stand in a map without being two words
@@ -31,15 +32,23 @@ Table = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maps:
-    """The three tables HAProxy looks things up in."""
+    """The tables HAProxy looks things up in."""
 
     hosts: Table = field(default_factory=dict)  # vm host -> address:port
     grants: Table = field(default_factory=dict)  # prefix of vm host|account id|port|path/ -> end
     revoked: Table = field(default_factory=dict)  # session key -> account id
+    keys: Table = field(default_factory=dict)  # key id -> key text, see services.keyring
+    tokens: Table = field(default_factory=dict)  # see doors.edge.tickets
 
     def tables(self) -> dict[str, Table]:
         """By map name."""
-        return {HOSTS: self.hosts, GRANTS: self.grants, REVOKED: self.revoked}
+        return {
+            HOSTS: self.hosts,
+            GRANTS: self.grants,
+            REVOKED: self.revoked,
+            KEYS: self.keys,
+            TOKENS: self.tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +62,15 @@ class Change:
 
 
 def maps(
-    published: Iterable[Published], revoked: Table, *, domain: str, block: IPv4Network
+    published: Iterable[Published],
+    revoked: Table,
+    *,
+    domain: str,
+    block: IPv4Network,
+    keys: Table | None = None,
+    tokens: Table | None = None,
 ) -> Maps:
-    """The maps for these VMs and these revoked sessions (session key -> account id).
+    """The maps for these VMs, revoked sessions (session key -> account id) keys of tokens, and tokens.
 
     A VM whose values could not stand in a map (a blank, a newline) or whose address is not one of
     the VMs' `block` is left out: it is then unknown, which denies.
@@ -76,6 +91,8 @@ def maps(
             for key, account in revoked.items()
             if _KEY.fullmatch(key) and _KEY.fullmatch(account)
         },
+        keys=keys or {},
+        tokens=tokens or {},
     )
 
 
@@ -121,15 +138,18 @@ def changes(old: Maps, new: Maps) -> tuple[Change, ...]:
     """Steps from `old` to `new`, in an order that never opens more than one of the two does.
 
     First everything that takes access away (revocations, withdrawn grants, hosts gone or changed),
-    then what gives it.
+    then what gives it. A key opens nothing by itself.
     """
+    signing = (*_set(KEYS, old.keys, new.keys), *_removed(KEYS, old.keys, new.keys))
     revoke = _set(REVOKED, old.revoked, new.revoked)
+    ended = _removed(TOKENS, old.tokens, new.tokens)
     withdraw = _removed(GRANTS, old.grants, new.grants)
     gone = _removed(HOSTS, old.hosts, new.hosts)
     moved = _set(HOSTS, old.hosts, new.hosts)
     grant = _set(GRANTS, old.grants, new.grants)
+    admit = _set(TOKENS, old.tokens, new.tokens)
     forget = _removed(REVOKED, old.revoked, new.revoked)
-    return (*revoke, *withdraw, *gone, *moved, *grant, *forget)
+    return (*signing, *revoke, *ended, *withdraw, *gone, *moved, *grant, *admit, *forget)
 
 
 def cut(old: Maps, new: Maps) -> frozenset[str]:
@@ -139,6 +159,7 @@ def cut(old: Maps, new: Maps) -> frozenset[str]:
     """
     hosts = {host for host, value in old.hosts.items() if _moves(value, new.hosts.get(host))}
     hosts |= {key.partition("|")[0] for key in old.grants if not _is_kept(key, new.grants)}
+    hosts |= {key.partition("|")[0] for key in old.tokens.keys() - new.tokens.keys()}
     signed_out = {new.revoked[key] for key in new.revoked.keys() - old.revoked.keys()}
     if signed_out:
         # Which streams belong to a session HAProxy does not tell: end those its account may hold.

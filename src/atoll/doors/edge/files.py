@@ -1,10 +1,11 @@
 """Where the edge keeps what HAProxy reads, and who may write it.
 
-    haproxy.cfg, pages/   written by root (`atoll up`); the configuration holds the session key
-    maps/, certs/         written by control, read by HAProxy
+    haproxy.cfg, pages/   written by root (`atoll up`)
+    maps/, certs/         written by control, read by HAProxy; one map holds the keys of tokens
     run/haproxy.sock      made by HAProxy, used by control
+    control/              sockets made by control, used by HAProxy
 
-Invariant: HAProxy runs without privileges from its first instruction, so control, which writes two
+Invariant: HAProxy runs without privileges from its first instruction, so control, which writes three
 of these folders, gains nothing by pointing a file elsewhere.
 """
 
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.base import atomic
-from atoll.doors.edge.decide import GRANTS, HOSTS, REVOKED
+from atoll.doors.edge.decide import GRANTS, HOSTS, KEYS, REVOKED, TOKENS
 
 EDGE_USER = "haproxy"  # made by Debian's package
-TABLES = (HOSTS, GRANTS, REVOKED)
+TABLES = (HOSTS, GRANTS, REVOKED, KEYS, TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Files:
 
     @property
     def maps(self) -> Path:
-        """Folder of the three maps."""
+        """Folder of the maps."""
         return self.root / "maps"
 
     @property
@@ -63,6 +64,16 @@ class Files:
         """HAProxy's runtime socket."""
         return self.root / "run" / "haproxy.sock"
 
+    @property
+    def questions(self) -> Path:
+        """Where control says who comes with a token."""
+        return self.root / "control" / "questions.sock"
+
+    @property
+    def visits(self) -> Path:
+        """Where control reads who asked for what, a datagram per request."""
+        return self.root / "control" / "visits.sock"
+
     def map(self, table: str) -> Path:
         """The file of one map; HAProxy knows the map by this very path."""
         return self.maps / f"{table}.map"
@@ -79,6 +90,7 @@ def make_folders(files: Files, *, control_user: str, edge_user: str = EDGE_USER)
         (files.pages, 0, 0),
         (files.maps, control.pw_uid, edge.pw_gid),
         (files.certificate.parent, control.pw_uid, edge.pw_gid),
+        (files.questions.parent, control.pw_uid, edge.pw_gid),
         (files.socket.parent, edge.pw_uid, control.pw_gid),
     ):
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""HAProxy's configuration, rendered from `haproxy.cfg.in`. Pure: settings and a key in, files out.
+"""HAProxy's configuration, rendered from `haproxy.cfg.in`. Pure: settings in, files out.
 
 Works with HAProxy 2.6 (Debian 12) and 3.0 (Debian 13). What changes while it runs is in maps
 (`decide`), so a new configuration, and a restart, is needed only for new settings.
@@ -17,13 +17,24 @@ from pathlib import Path
 from atoll.config import Config
 from atoll.domain.sharing import PLAIN_PATH
 from atoll.domain.web import DOOR_PATH, TOKEN_COOKIE, TOKEN_S
-from atoll.doors.edge import decide, name_maps, pages
+from atoll.doors.edge import asked, decide, name_maps, pages
 from atoll.doors.edge.files import Files
 
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg.in")
 _SLOT = re.compile(r"\{\{([a-z0-9_]+)\}\}")
+_ASK = "ask.lua"
 _STEP_S = 60  # a clock set back by less is forgiven
 _KIND = {"html": '"text/html; charset=utf-8"', "json": "application/json"}
+# Names of the reference product, for programs made for it.
+_EXEDEV_LOGIN = (
+    "http-request set-var(txn.login)"
+    ' \'req.fhdr(x-exedev-authorization),regsub("^bearer +","",i)\''
+    " if !{ var(txn.login) -m found }"
+)
+_EXEDEV_HEADERS = """\
+http-request set-header x-exedev-userid %[var(txn.uid)] if is_signed
+    http-request set-header x-exedev-email %[var(txn.email)] if is_signed
+    http-request set-header x-exedev-token-ctx %[var(txn.entry),field(3,:),ub64dec] if has_context"""
 _SAFE_HEADERS = (
     "hdr cache-control no-store hdr x-content-type-options nosniff"
     " hdr content-security-policy \"default-src 'none'; style-src 'unsafe-inline'\""
@@ -36,6 +47,7 @@ class Limits:
 
     requests_per_10s: int = 20_000
     control_per_10s: int = 300  # sign-in and /exec: guessing and hammering stop here
+    visits_per_10s: int = 500  # of more than that, one request in a hundred is written down
     connections: int = 2_000
     total_connections: int = 8_000  # two descriptors each: below the usual limits of containers
 
@@ -49,24 +61,24 @@ class Binds:
 
 
 def render(
-    config: Config, *, session_key: str, limits: Limits | None = None, binds: Binds | None = None
+    config: Config, *, limits: Limits | None = None, binds: Binds | None = None
 ) -> dict[str, str]:
-    """File name below `config.edge_run` -> text: `haproxy.cfg` and the pages it names.
-
-    `session_key` is the HMAC key of the tokens: 64 hex digits, used as text.
-    """
-    assert re.fullmatch(r"[0-9a-f]{64}", session_key), "the session key is 64 hex digits"
+    """File name below `config.edge_run` -> text: `haproxy.cfg` and the pages it names."""
     files = Files(config.edge_run)
     values = _values(config, files, limits or Limits(), binds or Binds())
-    values["session_key"] = session_key
     text = _SLOT.sub(lambda slot: values[slot[1]], _TEMPLATE.read_text())
     lines = [line for source in text.splitlines() for line in _expand(source, files.pages)]
-    rendered = {files.configuration.name: "\n".join(lines) + "\n"}
+    rendered = {files.configuration.name: "\n".join(lines) + "\n", _ASK: _ask(files)}
     for answer in pages.ANSWERS:
         page, body = pages.render(answer, ssh=lobby(config))
         rendered[f"{files.pages.name}/{answer.name}.html"] = page
         rendered[f"{files.pages.name}/{answer.name}.json"] = body
     return rendered
+
+
+def _ask(files: Files) -> str:
+    values = {"questions": str(files.questions), "seconds": f"{asked.SECONDS:g}"}
+    return _SLOT.sub(lambda slot: values[slot[1]], _TEMPLATE.with_name(f"{_ASK}.in").read_text())
 
 
 def lobby(config: Config) -> str:
@@ -86,6 +98,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
     main_ports = {https.port, https.public_port or https.port, 443}
     has_names_of_its_own = https.domain.rpartition(".")[2] != "localhost"
     return {
+        "ask": str(files.root / _ASK),
         "api_port": str(config.control.api_port),
         "bind": binds.secure,
         "crt_list": str(files.crt_list),
@@ -97,11 +110,14 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "domain_pattern": https.domain.replace(".", "[.]"),
         "door": f"https://{https.domain}{public_suffix(config)}",
         "door_path": DOOR_PATH,
+        "exedev_headers": _EXEDEV_HEADERS if https.exedev_headers else "",
+        "exedev_login": _EXEDEV_LOGIN if https.exedev_headers else "",
         # With `vm_ports = false` a range no client can name: ports have at most five digits.
         "first_port": str(https.vm_port_first if https.vm_ports else 100_000),
         "last_port": str(https.vm_port_last if https.vm_ports else 100_000),
         "grants": str(files.map(decide.GRANTS)),
         "hosts": str(files.map(decide.HOSTS)),
+        "keys": str(files.map(decide.KEYS)),
         "hsts": "http-after-response set-header strict-transport-security max-age=31536000"
         if has_names_of_its_own
         else "",  # on localhost it would bind every other program of this machine
@@ -113,6 +129,9 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         "requests_per_10s": str(limits.requests_per_10s),
         "revoked": str(files.map(decide.REVOKED)),
         "socket": str(files.socket),
+        "visits": str(files.visits),
+        "visits_per_10s": str(limits.visits_per_10s),
+        "tokens": str(files.map(decide.TOKENS)),
         "token_s": str(int(TOKEN_S) + _STEP_S),
         "total_connections": str(limits.total_connections),
     }

@@ -1,7 +1,7 @@
 """Start HAProxy: `atoll serve edge`, root, which becomes HAProxy without any privilege.
 
 What needs root is done here and before: the listening sockets, the rule that sends the VM ports to
-them, the configuration with the session key. HAProxy itself starts as its own user, inherits the
+them, the configuration. HAProxy itself starts as its own user, inherits the
 sockets and can gain nothing by exec; so nothing it parses (maps and certificates come from control)
 is ever parsed by root.
 """
@@ -21,7 +21,7 @@ from atoll.config import Config
 from atoll.doors.edge import haproxy, name_maps, vm_ports
 from atoll.doors.edge.files import EDGE_USER, TABLES, Files, install, make_folders
 
-CONTROL_S = 120.0  # how long control may take to write key, certificate and maps on a first start
+CONTROL_S = 120.0  # how long control may take to write certificate and maps on a first start
 NFT_S = 10.0
 BACKLOG = 4096
 
@@ -32,16 +32,14 @@ async def prepare(config: Config, *, edge_user: str = EDGE_USER) -> None:
     """Folders, configuration and VM ports. Raises Unavailable when control does not come up."""
     files = Files(config.edge_run)
     make_folders(files, control_user=config.control.user, edge_user=edge_user)
-    key_path = session_key_path(config)
     maps = (*TABLES, name_maps.DOMAINS, name_maps.PROOFS)
-    needed = (key_path, files.certificate, files.crt_list, *map(files.map, maps))
+    needed = (files.certificate, files.crt_list, *map(files.map, maps))
 
     async def written() -> bool | None:
         return all(path.exists() for path in needed) or None
 
     await poll(written, seconds=CONTROL_S, what="control writing the edge's first files")
-    rendered = haproxy.render(config, session_key=key_path.read_text().strip())
-    install(files, rendered, edge_user=edge_user)
+    install(files, haproxy.render(config), edge_user=edge_user)
     try:
         await run(["nft", "-f", "-"], stdin=vm_ports.render(config).encode(), seconds=NFT_S)
     except Unavailable as error:  # the default port and <port>-<vm> names work without it
@@ -102,8 +100,3 @@ def listen(address: str, port: int, *, transparent: bool = False) -> socket.sock
         ) from error
     sock.set_inheritable(True)
     return sock
-
-
-def session_key_path(config: Config) -> Path:
-    """Where control keeps the key of the tokens (64 hex digits)."""
-    return config.control_state / "keys" / "session_key"

@@ -20,7 +20,8 @@ from atoll.base.errors import AtollError
 from atoll.base.timeout import timeout
 from atoll.config import Config
 from atoll.domain.account import Published
-from atoll.doors.edge import decide
+from atoll.domain.vm_token import VmToken
+from atoll.doors.edge import decide, tickets
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.decide import Maps, Table
 from atoll.doors.edge.files import TABLES, Files, publish
@@ -55,6 +56,22 @@ class Revoking(Protocol):
         ...
 
 
+class Signing(Protocol):
+    """Which keys sign tokens, or did and still verify them."""
+
+    def table(self) -> dict[str, str]:
+        """Key id -> key text."""
+        ...
+
+
+class Tokens(Protocol):
+    """Which tokens open a VM's web address now."""
+
+    async def good(self) -> tuple[VmToken, ...]:
+        """All of them."""
+        ...
+
+
 class Versions(Protocol):
     """A counter that goes up when either of the two says something new."""
 
@@ -79,6 +96,8 @@ class EdgeSync:
         keys: Path,
         cloud: Publishing,
         sessions: Revoking,
+        signing: Signing,
+        tokens: Tokens,
         changes: Versions,
         is_informed: Callable[[], bool] = lambda: True,
         keeping: Keeping | None = None,
@@ -89,6 +108,8 @@ class EdgeSync:
         self._config = config
         self._cloud = cloud
         self._sessions = sessions
+        self._signing = signing
+        self._tokens = tokens
         self._changes = changes
         self._is_informed = is_informed
         self._now = now
@@ -223,6 +244,8 @@ class EdgeSync:
         self._shown = None
         for table, entries in (
             (decide.GRANTS, {}),
+            (decide.TOKENS, new.tokens),
+            (decide.KEYS, new.keys),
             (decide.REVOKED, new.revoked),
             (decide.HOSTS, new.hosts),
             (decide.GRANTS, new.grants),
@@ -246,6 +269,8 @@ class EdgeSync:
             await self._sessions.revoked(),
             domain=self._config.https.domain,
             block=self._config.network.block,
+            keys=self._signing.table(),
+            tokens=tickets.table(await self._tokens.good(), domain=self._config.https.domain),
         )
 
     def _write(self, maps: Maps) -> None:

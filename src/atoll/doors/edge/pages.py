@@ -69,6 +69,21 @@ ANSWERS = (
         hint="{ssh} browser",
     ),
     Answer(
+        name="bad-token",
+        status=401,
+        code="unauthenticated",
+        title="This token is not good here",
+        text="The token is unknown, has ended, or was not made for {host}.",
+        hint="{ssh} ssh-key generate-api-key --vm {vm}",
+    ),
+    Answer(
+        name="repeated",
+        status=400,
+        code="invalid",
+        title="Authorization is given twice",
+        text="The Authorization header stands in this request more than once.",
+    ),
+    Answer(
         name="no-access",
         status=403,
         code="denied",
