@@ -20,6 +20,8 @@ from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
 from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
+from atoll.doors.names.files import Files, read_addresses
+from atoll.doors.names.loop import NameSync, no_addresses
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
@@ -31,6 +33,7 @@ from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
 from atoll.services.keys import Keys
 from atoll.services.sessions import Sessions
+from atoll.services.vm_addresses import VmAddresses
 from atoll.store.engine import Store
 
 _log = log.get("control")
@@ -64,7 +67,9 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         session_seconds=config.https.session_hours * 3600,
     )
     language = Language(cloud=cloud, sessions=sessions)
+    places = _places(config, store, keys)
     ssh = SshDoor(
+        places=places,
         listen=config.ssh.listen,
         port=config.ssh.port,
         domain=config.https.domain,
@@ -136,12 +141,29 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     async with TaskGroup() as group:
         group.create_task(cloud.run(), name="cloud")
         group.create_task(_edge(edge), name="edge")
+        if config.dns.enabled:
+            by_name = places.by_name if places else no_addresses
+            zone = NameSync(config=config, changes=cloud.changes, vms=by_name)
+            group.create_task(zone.run(), name="names")
         group.create_task(serve(front.app(), port=config.control.api_port), name="http")
         group.create_task(web.run(), name="web")
         group.create_task(ssh.run(), name="ssh")
         async with local.serving():
             _log.info("control ready", ssh_port=config.ssh.port)
             await asyncio.Event().wait()
+
+
+def _places(config: Config, store: Store, keys: Keys) -> VmAddresses | None:
+    """The VMs' own addresses, where there is a network for them."""
+    network, files = config.dns.vm_network, Files(config.dns_run)
+    if network is None:
+        return None
+    return VmAddresses(
+        store=store,
+        network=network,
+        key=keys.address_key,
+        own=lambda: set(read_addresses(files)) | set(config.dns.ipv6),
+    )
 
 
 async def _edge(edge: EdgeSync) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from atoll.base.errors import AtollError
 from atoll.config import Config
-from atoll.doctor import machine, running
+from atoll.doctor import machine, names, running
 from atoll.doctor.finding import Finding, missing, ok
 
 
@@ -25,4 +25,5 @@ async def examine(
         first,
         *await machine.examine(config, is_running=is_running),
         *await running.examine(config, processes),
+        *await names.examine(config),
     ]
