@@ -25,9 +25,10 @@ from atoll.doctor.examine import examine
 from atoll.doctor.finding import Finding, Level
 from atoll.doors.edge import launch
 from atoll.doors.local import socket_path
+from atoll.doors.names import launch as dns_launch
 from atoll.host_setup.layout import log_dir
 from atoll.host_setup.local import Local
-from atoll.host_setup.processes import NAMES, build, children, choose
+from atoll.host_setup.processes import build, children, choose, names
 from atoll.supervise.supervisor import Supervisor, allow_many_files
 
 
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="forget all older keys: browsers go round by the sign-in",
     )
     serve = add("serve", _serve, "run one of the processes in the foreground")
-    serve.add_argument("what", choices=("engine", "control", "edge", "supervise"))
+    serve.add_argument("what", choices=("engine", "control", "edge", "dns", "supervise"))
     serve.add_argument("--only", action="append", help="supervise only this child")
     return parser
 
@@ -208,11 +209,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = load()
     if arguments.what == "supervise":
         allow_many_files()
-        asyncio.run(_supervisor(config, arguments.only or NAMES).run())
+        asyncio.run(_supervisor(config, arguments.only or names(config)).run())
         return 0
     if arguments.what == "edge":
         asyncio.run(launch.prepare(config))
         launch.become_haproxy(config)
+    if arguments.what == "dns":
+        asyncio.run(dns_launch.prepare(config))
+        dns_launch.become_knot(config)
     from atoll import daemon  # heavy: the whole of one half
 
     run = daemon.run_engine if arguments.what == "engine" else daemon.run_control

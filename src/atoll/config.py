@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -30,6 +31,16 @@ Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?$")]
 Sender = Annotated[str, StringConstraints(pattern=r"^([a-z0-9._+-]{1,64}@[a-z0-9.-]{1,190})?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _prefix(text: str) -> str:
+    if text and ipaddress.IPv6Network(text).prefixlen > 64:
+        raise ValueError("must be a /64 or larger")
+    return text
+
+
+Prefix = Annotated[str, AfterValidator(_prefix)]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Section(BaseModel):
@@ -204,6 +215,58 @@ class Domains(Section):
     )
 
 
+class Dns(Section):
+    """Authoritative DNS for `https.domain`, Knot."""
+
+    enabled: bool = Field(
+        False, description="answer for the domain; nobody asks for names under localhost"
+    )
+    listen: tuple[Address, ...] = Field(
+        (),
+        description="addresses; empty: every global one of this machine's interfaces. Not 0.0.0.0: the"
+        " VMs' resolver and the host's own have port 53 of other addresses",
+    )
+    port: Port = Field(53, description="UDP and TCP; resolvers ask on 53 and nowhere else")
+    ipv4: tuple[ipaddress.IPv4Address, ...] = Field(
+        (),
+        description="what names resolve to; empty: public ones of the interfaces. To be set behind NAT",
+    )
+    ipv6: tuple[ipaddress.IPv6Address, ...] = Field(
+        (),
+        description="the same for IPv6; empty: public ones, if ssh.listen and https.listen take IPv6",
+    )
+    name_servers: tuple[Domain, ...] = Field(
+        (), description="names of the NS records; empty: ns1.<domain>, which needs glue"
+    )
+    ipv6_prefix: Prefix = Field(
+        "",
+        description="network (/64 or larger) that is routed to this machine: each VM gets an address"
+        " of it, and `ssh <vm>.<domain>` needs no user name; empty: none. It shows which names exist",
+    )
+    ttl_s: int = Field(
+        300,
+        ge=1,
+        le=86400,
+        description="seconds resolvers keep an answer; a moved machine waits as long",
+    )
+    vm_ttl_s: int = Field(
+        10,
+        ge=1,
+        le=86400,
+        description="the same for one VM's address: a new name soon leads to its VM",
+    )
+    caa: tuple[Domain, ...] = Field(
+        (), description="authorities that may certify the domain, as letsencrypt.org; empty: any"
+    )
+
+    @property
+    def vm_network(self) -> ipaddress.IPv6Network | None:
+        """`ipv6_prefix`, when it is in use."""
+        if not self.enabled or not self.ipv6_prefix:
+            return None
+        return ipaddress.IPv6Network(self.ipv6_prefix)
+
+
 class Control(Section):
     """The part without privileges."""
 
@@ -295,6 +358,7 @@ class Config(Section):
     https: Https = Https()
     acme: Acme = Acme()
     domains: Domains = Domains()
+    dns: Dns = Dns()
     control: Control = Control()
     mail: Mail = Mail()
     accounts: Accounts = Accounts()
@@ -334,6 +398,11 @@ class Config(Section):
     def edge_run(self) -> Path:
         """HAProxy's configuration, maps and runtime socket."""
         return self.paths.run / "edge"
+
+    @property
+    def dns_run(self) -> Path:
+        """Knot's configuration, zones and control socket."""
+        return self.paths.run / "dns"
 
     @property
     def database_url(self) -> str:

@@ -28,6 +28,9 @@ from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
 from atoll.doors.metadata.app import HOST as METADATA_HOST
 from atoll.doors.metadata.app import Metadata
+from atoll.doors.names.files import Files as NameFiles
+from atoll.doors.names.files import read_addresses
+from atoll.doors.names.loop import NameSync, no_addresses
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
@@ -48,6 +51,7 @@ from atoll.services.issuer import Issuer
 from atoll.services.keys import Keys
 from atoll.services.openid import OpenId
 from atoll.services.sessions import Sessions
+from atoll.services.vm_addresses import VmAddresses
 from atoll.services.workload import Workload
 from atoll.store.engine import Store
 
@@ -82,7 +86,9 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         session_seconds=config.https.session_hours * 3600,
     )
     language = Language(cloud=cloud, sessions=sessions)
+    places = _places(config, store, keys)
     ssh = SshDoor(
+        places=places,
         listen=config.ssh.listen,
         port=config.ssh.port,
         domain=config.https.domain,
@@ -204,6 +210,10 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
                     config, keys=folder, cloud=cloud, proofs=proofs, changes=cloud.changes
                 )
                 group.create_task(job, name="certificates")
+            if config.dns.enabled:
+                by_name = places.by_name if places else no_addresses
+                zone = NameSync(config=config, changes=cloud.changes, vms=by_name)
+                group.create_task(zone.run(), name="names")
             group.create_task(serve(front.app(), port=config.control.api_port), name="http")
             group.create_task(_metadata(metadata, config), name="metadata")
             group.create_task(web.run(), name="web")
@@ -219,6 +229,19 @@ async def _metadata(metadata: Metadata, config: Config) -> None:
     """At the address that the engine gives services for VMs; see atoll.engine.net.services."""
     address = config.network.block.network_address + 1
     await serve(metadata.app(), port=config.control.services_port, address=str(address))
+
+
+def _places(config: Config, store: Store, keys: Keys) -> VmAddresses | None:
+    """The VMs' own addresses, where there is a network for them."""
+    network, files = config.dns.vm_network, NameFiles(config.dns_run)
+    if network is None:
+        return None
+    return VmAddresses(
+        store=store,
+        network=network,
+        key=keys.address_key,
+        own=lambda: set(read_addresses(files)) | set(config.dns.ipv6),
+    )
 
 
 async def _edge(edge: EdgeSync, questions: Questions, visits: AccessLog) -> None:

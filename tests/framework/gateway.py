@@ -29,6 +29,7 @@ from atoll.commands.reply import Reply
 from atoll.domain.account import Account, Caller, Door, Route
 from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.door import SshDoor
+from atoll.doors.ssh.visitor import Places
 from atoll.services.keys import Keys
 
 DOMAIN = "atoll.localhost"
@@ -245,14 +246,20 @@ Host *
 
 @asynccontextmanager
 async def ground(
-    folder: Path, *, limits: Limits | None = None, vms: tuple[str, ...] = ("web",)
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    vms: tuple[str, ...] = ("web",),
+    listen: str = "127.0.0.1",
+    places: Places | None = None,
 ) -> AsyncIterator[Ground]:
     """A door and one sshd per VM of ann's, serving while the body runs."""
     keys = Keys(folder / "keys")
     town = Town()
     vm_port = free_port("127.0.0.2")
     door = SshDoor(
-        listen="127.0.0.1",
+        listen=listen,
+        places=places,
         port=0,
         domain=DOMAIN,
         directory=town,

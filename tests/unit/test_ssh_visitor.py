@@ -21,6 +21,8 @@ ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll
 class House:
     """A door that reaches VMs, or does not."""
 
+    places = None
+
     def __init__(self, town: Town, result: VmSide | AtollError) -> None:
         self.directory: Directory = town
         self.domain = DOMAIN

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path`: temporary file beside it, fsync, rename, fsync of the folder."""
+def write(path: Path, data: bytes, *, mode: int = 0o600, exact: bool = False) -> None:
+    """Replace `path`: temporary file beside it, fsync, rename, fsync of the folder.
+
+    `exact`: the mode is that under any umask.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb") as file:
+            if exact:
+                os.fchmod(fd, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

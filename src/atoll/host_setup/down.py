@@ -14,6 +14,7 @@ from atoll.base.aio import together
 from atoll.base.errors import AtollError, Conflict
 from atoll.config import Config
 from atoll.doors.edge import launch
+from atoll.doors.names import launch as dns_launch
 from atoll.engine.teardown import teardown
 from atoll.host_setup import layout, remembered
 from atoll.host_setup.processes import Processes, choose
@@ -35,6 +36,7 @@ async def down(config: Config, config_path: Path, progress: Progress) -> None:
         await _pause_all(config, processes, progress)
     await progress.step("processes", processes.stop())
     await launch.withdraw(config)
+    await dns_launch.withdraw(config)
     await progress.step("networks, cgroups, sockets", asyncio.to_thread(teardown, config))
 
 

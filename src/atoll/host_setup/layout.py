@@ -42,6 +42,7 @@ async def prepare(config: Config) -> None:
         (config.paths.cache, 0o755),
         # root's: control must not be able to swap HAProxy's configuration in it
         (config.edge_run, 0o755),
+        (config.dns_run, 0o755),
     ):
         _folder(path, mode, 0, 0)
     for path, mode in (

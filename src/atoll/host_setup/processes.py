@@ -53,7 +53,7 @@ class Supervised:
         if (
             found.is_alive
             and found.build == build(self._config)
-            and set(found.children) == set(NAMES)
+            and set(found.children) == set(names(self._config))
         ):
             return False
         await self.stop()
@@ -73,7 +73,7 @@ class Supervised:
         """See Processes."""
         found = supervision.status(self._config.paths.run)
         if not found.is_alive:
-            return dict.fromkeys(NAMES, "not running")
+            return dict.fromkeys(names(self._config), "not running")
         return {
             name: f"running, pid {watch.pid}, restarts {watch.restarts}"
             if watch.pid
@@ -89,7 +89,9 @@ class Supervised:
         )
 
 
-NAMES = ("engine", "control", "edge")
+def names(config: Config) -> tuple[str, ...]:
+    """What this configuration runs."""
+    return tuple(child.name for child in children(config))
 
 
 def children(config: Config) -> tuple[Child, ...]:
@@ -104,6 +106,7 @@ def children(config: Config) -> tuple[Child, ...]:
         ),
         # Opens its sockets as root, then becomes HAProxy under that user.
         Child(name="edge", argv=this_command("serve", "edge")),
+        *([Child(name="dns", argv=this_command("serve", "dns"))] if config.dns.enabled else []),
     )
 
 

@@ -1,4 +1,4 @@
-"""The three units, rendered for one configuration, and how they are driven.
+"""The units, rendered for one configuration, and how they are driven.
 
 Invariant: a unit file on disk is ours in full, never edited in place; it changes only when what it
 is rendered from changes. The engine's unit has KillMode=process: VMs outlive it.
@@ -15,9 +15,11 @@ from atoll.base import atomic
 from atoll.base.proc import run
 from atoll.config import Config
 from atoll.doors.local import socket_path
+from atoll.doors.names.files import Files
 
 SYSTEMCTL_S = 120.0
 UNITS = ("engine", "control", "edge")
+DNS = "dns"  # only where `dns.enabled` asks for it
 UNIT_DIR = Path("/etc/systemd/system")
 TMPFILES_DIR = Path("/etc/tmpfiles.d")
 
@@ -38,11 +40,13 @@ class Systemd:
         self._config_path = config_path
         self._build = build
         self._unit_dir = unit_dir
+        self._units = (*UNITS, DNS) if config.dns.enabled else UNITS
         self._tmpfiles_dir = tmpfiles_dir
 
     async def start(self) -> bool:
         """Install the units, enable them, start or restart them; False when nothing changed."""
         changed = self.install()
+        await self._end_unwanted()
         if changed:
             await self._systemctl("daemon-reload")
             await self._systemctl("enable", *self._names())
@@ -73,7 +77,9 @@ class Systemd:
 
     def install(self) -> bool:
         """Write the unit files and the folders a boot needs; False if all were right."""
-        written = [_write(self._unit_dir / self._name(unit), self.render(unit)) for unit in UNITS]
+        written = [
+            _write(self._unit_dir / self._name(unit), self.render(unit)) for unit in self._units
+        ]
         instance = self._config.network.instance
         return _write(self._tmpfiles_dir / f"{instance}.conf", self._tmpfiles()) or any(written)
 
@@ -83,7 +89,7 @@ class Systemd:
 
     def remove(self) -> None:
         """Delete what `install` wrote."""
-        for name in self._names():
+        for name in (*self._names(), self._name(DNS)):
             (self._unit_dir / name).unlink(missing_ok=True)
         (self._tmpfiles_dir / f"{self._config.network.instance}.conf").unlink(missing_ok=True)
 
@@ -100,6 +106,8 @@ class Systemd:
             control_state=config.control_state,
             control_run=socket_path(config.paths.run).parent,
             edge_run=config.edge_run,
+            dns_run=config.dns_run,
+            dns_zones=Files(config.dns_run).zones,
             capabilities="CAP_NET_BIND_SERVICE" if config.ssh.port < 1024 else "",
         )
 
@@ -111,19 +119,27 @@ class Systemd:
             f"d {run_dir} 0755 root root\n"
             f"d {socket_path(run_dir).parent} 0700 {user} {user}\n"
             f"d {self._config.edge_run} 0755 root root\n"
+            f"d {self._config.dns_run} 0755 root root\n"
         )
+
+    async def _end_unwanted(self) -> None:
+        """A DNS server that the configuration no longer asks for."""
+        name = self._name(DNS)
+        if name not in self._names() and (self._unit_dir / name).exists():
+            await self._systemctl("disable", "--now", name)
+            (self._unit_dir / name).unlink()
 
     async def _states(self) -> dict[str, str]:
         finished = await run(
             ["systemctl", "is-active", *self._names()], seconds=SYSTEMCTL_S, check=False
         )
-        return dict(zip(UNITS, finished.out.decode().split(), strict=False))
+        return dict(zip(self._units, finished.out.decode().split(), strict=False))
 
     async def _systemctl(self, *arguments: str) -> None:
         await run(["systemctl", *arguments], seconds=SYSTEMCTL_S)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(self._name(unit) for unit in UNITS)
+        return tuple(self._name(unit) for unit in self._units)
 
     def _name(self, unit: str) -> str:
         return f"{self._config.network.instance}-{unit}.service"

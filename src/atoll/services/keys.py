@@ -47,6 +47,7 @@ class Keys:
         )
         self._vm_seed = _secret(folder / "vm_seed")
         self._link_key = _secret(folder / "link_key")
+        self.address_key = _secret(folder / "address_key")  # see domain.vm_address
         self.user_ca_public = _public(self._user_ca)
         self.host_ca_public = _public(self._host_ca)
 

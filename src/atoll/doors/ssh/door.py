@@ -23,7 +23,7 @@ from atoll.doors.ssh.lobby import Lobby
 from atoll.doors.ssh.relay import ClientSide, VmSide
 from atoll.doors.ssh.roll import Roll
 from atoll.doors.ssh.session import History, Language
-from atoll.doors.ssh.visitor import Directory, Visitor
+from atoll.doors.ssh.visitor import Directory, Places, Visitor
 from atoll.doors.ssh.vm import Certifier, VmLogin
 
 _log = get(__name__)
@@ -69,9 +69,11 @@ class SshDoor:
         keys: GatewayKeys,
         vm_ssh_port: int = 22,
         limits: Limits | None = None,
+        places: Places | None = None,
     ) -> None:
         """`port` 0 takes a free one (see `port` while serving); `domain` is that of the VMs."""
         self.directory = directory
+        self.places = places
         self.domain = domain
         self.vm_ssh_port = vm_ssh_port
         self.port = port
@@ -97,7 +99,7 @@ class SshDoor:
         try:
             server = await loop.create_server(
                 lambda: ClientSide(loop, options),
-                self._listen,
+                _hosts(self._listen),
                 self.port,
                 backlog=_BACKLOG,
                 reuse_address=True,
@@ -183,6 +185,11 @@ class SshDoor:
             seconds=_GOODBYE_S,
         )
         await self._vms.close(seconds=_GOODBYE_S)
+
+
+def _hosts(listen: str) -> tuple[str, ...]:
+    """`::` takes IPv4 too, by a socket of its own: clients keep addresses as people know them."""
+    return ("0.0.0.0", "::") if listen == "::" else (listen,)
 
 
 async def _contained(job: Awaitable[VmSide | AtollError]) -> VmSide | AtollError:

@@ -20,6 +20,15 @@ class Target:
 
     vm: str | None
     must_exist: bool = False
+    address: str = ""  # the VM's own, if that was dialled and not a name
+
+
+def of_address(address: str, vm: str | None) -> Target:
+    """Whoever dials an address for VMs means that VM, whatever the user name; `vm` is None for nobody's.
+
+    The user name is then the client's affair: it logs in as the VM's login user.
+    """
+    return Target(vm or "", must_exist=True, address=address)
 
 
 def of_user(user: str) -> Target:

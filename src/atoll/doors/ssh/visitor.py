@@ -51,6 +51,16 @@ class Directory(Protocol):
         """A key was offered that nobody has."""
 
 
+class Places(Protocol):
+    """The VMs' own addresses."""
+
+    def is_for_vms(self, address: str) -> bool:
+        """True when a connection to it means a VM, though perhaps one that is not."""
+
+    async def vm_at(self, address: str) -> str | None:
+        """The name of the VM with this address."""
+
+
 class House(Protocol):
     """What a visitor uses of the door."""
 
@@ -58,6 +68,7 @@ class House(Protocol):
     domain: str
     vm_ssh_port: int
     limits: Limits
+    places: Places | None
 
     async def open_vm(self, route: Route) -> VmSide:
         """Log in to a VM; raises Unavailable."""
@@ -106,6 +117,7 @@ class Visitor(asyncssh.SSHServer):
         self.caller: Caller | None = None
         self.user = ""
         self.source = ""
+        self._dialled = ""  # our own end
         self.offered = ""  # fingerprint of the last key that nobody knows
         self.trouble: AtollError | None = None
         self.route: Route | None = None
@@ -117,6 +129,7 @@ class Visitor(asyncssh.SSHServer):
         assert isinstance(conn, ClientSide)
         self._conn = conn
         self.source = str(conn.get_extra_info("peername", ("",))[0])
+        self._dialled = str(conn.get_extra_info("sockname", ("",))[0])
         self._place, self.refusal = self._admit(self.source)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -180,15 +193,23 @@ class Visitor(asyncssh.SSHServer):
         caller = await self._house.directory.caller_for_key(key_line, source=self.source)
         if caller is None:
             return None
-        wanted = target.of_user(user)
+        wanted = await self._wanted(user)
         if wanted.vm is None:
             return _Way(caller)
         try:
             return _Way(caller, route=await self._house.directory.route(caller, wanted.vm))
         except NotFound as error:
+            if wanted.address:  # the same for nobody's, another's, and one this key may not enter
+                return _Way(caller, trouble=NotFound(f"No VM at {wanted.address}", hint="Try: ls"))
             return _Way(caller, trouble=error if wanted.must_exist else None)
         except AtollError as error:
             return _Way(caller, trouble=error)
+
+    async def _wanted(self, user: str) -> target.Target:
+        places, address = self._house.places, self._dialled
+        if places is None or not places.is_for_vms(address):
+            return target.of_user(user)
+        return target.of_address(address, await places.vm_at(address))
 
     def _take(self, way: _Way | None) -> None:
         if self._way is not None and self._way is not way:

@@ -1,0 +1,65 @@
+"""The names of the cloud: does our server answer, and does the world ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atoll.base import ask_dns
+from atoll.base.errors import AtollError
+from atoll.config import Config
+from atoll.doctor.finding import Finding, degraded, missing, ok
+from atoll.doors.names.addresses import LOOPBACK
+from atoll.doors.names.zone import servers
+
+ASK_S = 5.0
+_NO_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+
+
+async def examine(config: Config, *, resolver: tuple[str, int] | None = None) -> list[Finding]:
+    """Nothing where no DNS is asked for. `resolver` is asked in place of the system's."""
+    if not config.dns.enabled:
+        return []
+    findings = [await _server(config), await _delegation(config, resolver)]
+    return [*findings, *_addresses(config)]
+
+
+async def _server(config: Config) -> Finding:
+    domain, port = config.https.domain, config.dns.port
+    try:
+        serial = await ask_dns.serial(domain, address=str(LOOPBACK), port=port, seconds=ASK_S)
+    except AtollError as error:
+        return missing("DNS server", error.message, "atoll status")
+    if serial is None:
+        return missing("DNS server", f"answers, but not for {domain}", "atoll status")
+    return ok("DNS server", f"{domain}, serial {serial}")
+
+
+async def _delegation(config: Config, resolver: tuple[str, int] | None) -> Finding:
+    domain = config.https.domain
+    ours = frozenset(servers(domain, config.dns.name_servers))
+    wanted = f"at the registrar of {domain}: NS {', '.join(sorted(ours))} (docs/names.md)"
+    try:
+        found = await ask_dns.name_servers(domain, seconds=ASK_S, server=resolver)
+    except AtollError as error:
+        return degraded("DNS delegation", error.message, f"kdig NS {domain}")
+    if found == ours:
+        return ok("DNS delegation", ", ".join(sorted(found)))
+    shown = ", ".join(sorted(found)) or "nobody"
+    return degraded("DNS delegation", f"{domain} is asked of {shown}", wanted)
+
+
+def _addresses(config: Config) -> list[Finding]:
+    network = config.dns.vm_network
+    if network is None:
+        return []
+    if not _NO_IPV6.exists() or _NO_IPV6.read_text().strip() == "1":
+        return [missing("VM addresses", "IPv6 is off", "sysctl net.ipv6.conf.all.disable_ipv6=0")]
+    deaf = [
+        name
+        for name, listen in (("ssh", config.ssh.listen), ("https", config.https.listen))
+        if ":" not in listen
+    ]
+    if deaf:
+        keys = " and ".join(f"{name}.listen" for name in deaf)
+        return [degraded("VM addresses", f"{keys} takes no IPv6", f'set {keys} to "::"')]
+    return [ok("VM addresses", str(network))]

@@ -1,0 +1,1 @@
+"""Authoritative DNS for the cloud's domain: Knot answers, control writes the zone."""
