@@ -368,6 +368,9 @@ class TestLogin:
         assert redeemed.status == 303
 
         onward = edge.url("", redeemed.headers["location"])
+        begin = (await edge.page(onward, *jar)).headers["location"]
+        assert begin == edge.url("web", "/__atoll/login?to=%2Fdeep%3Fx%3D1")
+        onward = (await edge.page(begin, *jar)).headers["location"]
         handoff = (await edge.page(onward, *jar)).headers["location"]
         assert handoff.startswith(edge.url("web", "/__atoll/auth?code="))
         arrived = await edge.page(handoff, *jar)
@@ -396,8 +399,9 @@ class TestLogin:
     async def test_handoff_is_for_one_host(self, edge: Edge, ann: Account) -> None:
         session = await edge.sessions.session(await edge.sessions.new_session(ann.id))
         assert session is not None
-        code = edge.sessions.handoff(session, host=edge.host("web"))
-        answer = await edge.page(edge.url("other", f"/__atoll/auth?code={code}"))
+        code = edge.sessions.handoff(session, host=edge.host("web"), way="w" * 22)
+        jar = cookie(f"__Host-atoll-way={'w' * 22}")
+        answer = await edge.page(edge.url("other", f"/__atoll/auth?code={code}"), *jar)
         assert answer.status == 403
         assert "set-cookie" not in answer.headers
 

@@ -106,9 +106,10 @@ class TestRedirects:
     async def test_and_so_does_the_handoff(self, edge: Edge, ann: Account, to: str) -> None:
         session = await edge.sessions.session(await edge.sessions.new_session(ann.id))
         assert session is not None
-        code = edge.sessions.handoff(session, host=edge.host("web"))
+        code = edge.sessions.handoff(session, host=edge.host("web"), way="w" * 22)
+        jar = ("-H", f"Cookie: __Host-atoll-way={'w' * 22}")
         query = f"?code={code}&to={quote(to.format(port=edge.port), safe='')}"
-        self._stays(edge, await edge.page(edge.url("web", f"/__atoll/auth{query}")))
+        self._stays(edge, await edge.page(edge.url("web", f"/__atoll/auth{query}"), *jar))
 
     @pytest.mark.parametrize(
         "target",

@@ -149,7 +149,7 @@ async def test_a_share_link_is_opened_with_a_button(
         assert await uses(cloud, ann, link["token"]) == 0
         async with visitor.page.expect_request(re.compile(r"/login\?to=")):
             await visitor.page.get_by_role("button", name="Open", exact=True).click()
-        await visitor.page.wait_for_url(re.compile("/__atoll/auth"))
+        await visitor.page.wait_for_url(re.compile("/__atoll/login"))
         visitor.troubles.clear()  # no edge is here, which would know that address
     assert await uses(cloud, ann, link["token"]) == 1
     assert not found, "\n".join(found)

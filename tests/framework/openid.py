@@ -40,7 +40,7 @@ from atoll.store.engine import Store
 from framework.front import http, ways_upon
 from framework.published import published
 
-ANN = Account(id="acct-ann", email="<ann>@example.com")
+ANN = Account(id="acct-ann", email="ann&co'@example.com")
 BOB = Account(id="acct-bob", email="bob@example.com")
 DOMAIN = "atoll.localhost"
 WEB = f"web.{DOMAIN}"

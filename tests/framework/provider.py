@@ -105,7 +105,7 @@ class Provider:
             "iat": int(self.now()),
             "exp": int(self.now()) + 300,
             "nonce": nonce,
-            "email": "<ann>@example.com",
+            "email": "ann&co'@example.com",
             "email_verified": True,
             **self.claims,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -80,6 +81,16 @@ class House:
     async def post(self, path: str, *, host: str = DOMAIN, **headers: str) -> httpx2.Response:
         """A browser's POST through HAProxy."""
         return await self.client.post(path, headers=_headers(host, headers))
+
+    async def on_its_way(self, to: str, cookie: str) -> tuple[str, str]:
+        """Where a signed-in browser is led to with its code, and the cookie it got at the VM's host."""
+        begin = urlsplit((await self.get(f"/login?to={to}", cookie=cookie)).headers["location"])
+        assert begin.path == "/__atoll/login"
+        named = {"host": begin.netloc, HOST_HEADER: str(begin.hostname)}
+        begun = await self.client.get(f"{begin.path}?{begin.query}", headers=named)
+        onward = begun.headers["location"].removeprefix(f"https://{DOMAIN}:8443")
+        led = await self.get(onward, cookie=cookie)
+        return led.headers["location"], begun.headers["set-cookie"].partition(";")[0]
 
     async def signed_in(self) -> str:
         """A Cookie header."""
@@ -159,10 +170,9 @@ async def test_who_is_signed_in_is_escaped(house: House) -> None:
 
 
 async def test_handoff_to_a_vm(house: House) -> None:
-    answer = await house.get(f"/login?to=https://{WEB}:3001/a%3Fb", cookie=await house.signed_in())
-    where = answer.headers["location"]
+    where, way = await house.on_its_way(f"https://{WEB}:3001/a%3Fb", await house.signed_in())
     assert where.startswith(f"https://{WEB}:3001/__atoll/auth?code=")
-    arrived = await house.get(where.removeprefix(f"https://{WEB}:3001"), host=WEB)
+    arrived = await house.get(where.removeprefix(f"https://{WEB}:3001"), host=WEB, cookie=way)
     assert arrived.headers["location"] == "/a?b"
     assert arrived.headers["set-cookie"].startswith(f"{TOKEN_COOKIE}=ey")
 
@@ -191,12 +201,35 @@ async def test_open_redirect_is_refused(house: House, to: str) -> None:
     assert "location" not in answer.headers
 
 
+@pytest.mark.parametrize("cookie", ["", "__Host-atoll-way=", f"__Host-atoll-way={'x' * 22}"])
+async def test_a_code_of_somebody_else_signs_nobody_in(house: House, cookie: str) -> None:
+    """Login CSRF: who makes a browser open their own code would have it act as theirs."""
+    where, _ = await house.on_its_way(f"https://{WEB}:8443/", await house.signed_in())
+    answer = await house.get(where.partition(":8443")[2], host=WEB, cookie=cookie)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+async def test_the_way_begins_at_its_own_host(house: House) -> None:
+    for host in (
+        "evil.example",
+        f"their.{DOMAIN}:8443",
+        f"{WEB}:1",
+        "",
+        f"{WEB}:8443@evil.example",
+    ):
+        named = {"host": host, HOST_HEADER: WEB}
+        answer = await house.client.get("/__atoll/login?to=/a", headers=named)
+        assert answer.status_code == 400, host
+
+
 @pytest.mark.parametrize("to", ["//evil.example", "/\\evil.example", "https://evil.example", ""])
 async def test_after_the_handoff_only_a_path(house: House, to: str) -> None:
     session = await house.sessions.session(await house.sessions.new_session(house.ann.id))
     assert session is not None
-    code = house.sessions.handoff(session, host=WEB)
-    answer = await house.get(f"/__atoll/auth?code={code}&to={to}", host=WEB)
+    code = house.sessions.handoff(session, host=WEB, way="w" * 22)
+    way = f"__Host-atoll-way={'w' * 22}"
+    answer = await house.get(f"/__atoll/auth?code={code}&to={to}", host=WEB, cookie=way)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
@@ -209,7 +242,7 @@ async def test_where_one_was_going_is_kept_through_sign_in(house: House) -> None
     code = await house.sessions.login_code(house.ann.id)
     redeemed = await house.post(f"/login/{code}", cookie=kept)
     onward = await house.get(redeemed.headers["location"], cookie=await house.signed_in())
-    assert onward.headers["location"].startswith(f"https://{WEB}:8443/__atoll/auth?")
+    assert onward.headers["location"] == f"https://{WEB}:8443/__atoll/login?to=%2Fdeep"
 
 
 async def test_forged_kept_place_is_ignored(house: House) -> None:
@@ -281,12 +314,11 @@ async def test_the_audit_is_told_of_every_sign_in_and_way_in(house: House) -> No
     signed = await house.post(f"/login/{code}", x_forwarded_for="192.0.2.7")
     cookie = signed.headers["set-cookie"].partition(";")[0]
     assert (await house.post(f"/login/{code}", x_forwarded_for="192.0.2.8")).status_code == 403
-    to = await house.get(f"/login?to=https://{WEB}:8443/", cookie=cookie)
+    to, way = await house.on_its_way(f"https://{WEB}:8443/", cookie)
     assert (
         await house.get(f"/login?to=https://their.{DOMAIN}:8443/", cookie=cookie)
     ).status_code == 403
-    path = to.headers["location"].partition(":8443")[2]
-    let_in = await house.get(path, host=WEB)
+    let_in = await house.get(to.partition(":8443")[2], host=WEB, cookie=way)
     token = let_in.headers["set-cookie"].partition(";")[0]
     assert token.startswith(TOKEN_COOKIE)
     await house.post("/__atoll/logout", host=WEB, cookie=token)

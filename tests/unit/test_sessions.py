@@ -25,6 +25,7 @@ from atoll.store.engine import Store
 ANN = Account(id="acct-000000000001", email="ann@example.com")
 BOB = Account(id="acct-000000000002", email="böb@example.com")
 HOST = "web.atoll.localhost"
+WAY = "w" * 22
 
 
 class Clock:
@@ -192,29 +193,31 @@ class TestTokens:
 class TestHandoff:
     async def test_once_for_one_host(self, sessions: Sessions) -> None:
         session = await signed_in(sessions)
-        code = sessions.handoff(session, host=HOST)
-        assert await sessions.redeem_handoff(code, host=HOST) == session
-        assert await sessions.redeem_handoff(code, host=HOST) is None
-        code = sessions.handoff(session, host=HOST)
-        assert await sessions.redeem_handoff(code, host="other.atoll.localhost") is None
-        assert await sessions.redeem_handoff(code, host=HOST) is None  # a wrong try uses it up
+        code = sessions.handoff(session, host=HOST, way=WAY)
+        assert await sessions.redeem_handoff(code, host=HOST, way=WAY) == session
+        assert await sessions.redeem_handoff(code, host=HOST, way=WAY) is None
+        code = sessions.handoff(session, host=HOST, way=WAY)
+        assert await sessions.redeem_handoff(code, host="other.atoll.localhost", way=WAY) is None
+        assert (
+            await sessions.redeem_handoff(code, host=HOST, way=WAY) is None
+        )  # a wrong try uses it up
 
     async def test_one_session_holds_no_more_than_its_share(self, sessions: Sessions) -> None:
         session = await signed_in(sessions)
-        codes = [sessions.handoff(session, host=HOST) for _ in range(60)]
-        assert await sessions.redeem_handoff(codes[9], host=HOST) is None
-        assert await sessions.redeem_handoff(codes[10], host=HOST) == session
+        codes = [sessions.handoff(session, host=HOST, way=WAY) for _ in range(60)]
+        assert await sessions.redeem_handoff(codes[9], host=HOST, way=WAY) is None
+        assert await sessions.redeem_handoff(codes[10], host=HOST, way=WAY) == session
 
     async def test_ends_with_time_and_with_the_session(
         self, sessions: Sessions, clock: Clock
     ) -> None:
         session = await signed_in(sessions)
-        old = sessions.handoff(session, host=HOST)
+        old = sessions.handoff(session, host=HOST, way=WAY)
         clock.at += HANDOFF_S + 1
-        assert await sessions.redeem_handoff(old, host=HOST) is None
-        fresh = sessions.handoff(session, host=HOST)
+        assert await sessions.redeem_handoff(old, host=HOST, way=WAY) is None
+        fresh = sessions.handoff(session, host=HOST, way=WAY)
         await sessions.revoke(session.id)
-        assert await sessions.redeem_handoff(fresh, host=HOST) is None
+        assert await sessions.redeem_handoff(fresh, host=HOST, way=WAY) is None
 
 
 async def test_the_store_holds_no_secret(sessions: Sessions, tmp_path: Path) -> None:

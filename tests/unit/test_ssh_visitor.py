@@ -12,7 +12,7 @@ from atoll.base.errors import AtollError, Unavailable
 from atoll.domain.account import Route
 from atoll.doors.ssh.admission import Limits, Place
 from atoll.doors.ssh.relay import VmSide
-from atoll.doors.ssh.visitor import Directory, Visitor
+from atoll.doors.ssh.visitor import Directory, Places, Visitor
 from framework.gateway import ANN, DOMAIN, Town
 
 ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca")
@@ -21,7 +21,7 @@ ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll
 class House:
     """A door that reaches VMs, or does not."""
 
-    places = None
+    places: Places | None = None
 
     def __init__(self, town: Town, result: VmSide | AtollError) -> None:
         self.directory: Directory = town

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from atoll.doors.api.limits import Limits
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from atoll.base.limits import Limits
 from atoll.commands.addresses import Addresses
 from atoll.doors.metadata.app import URL, Metadata
 from atoll.doors.web.openid.endpoints import Endpoints

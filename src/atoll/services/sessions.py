@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import hmac
 import re
 import secrets
 import time
@@ -71,6 +72,7 @@ class Browser:
 class _Handoff:
     session_id: str
     host: str
+    way: str
     expires_at: float
 
 
@@ -256,8 +258,12 @@ class Sessions:
 
     # -- handoff from the cloud's host to a VM's ---------------------------------------------
 
-    def handoff(self, session: Session, *, host: str) -> str:
-        """A one-time code that moves a session to `host` within HANDOFF_S seconds."""
+    def handoff(self, session: Session, *, host: str, way: str) -> str:
+        """A one-time code that moves a session to `host` within HANDOFF_S seconds.
+
+        `way` is the secret that the browser has there: whoever is given a code of somebody else's to
+        open would be signed in as them.
+        """
         now = self._now()
         own = [code for code, made in self._handoffs.items() if made.session_id == session.id]
         for code in own[: max(0, len(own) - _HANDOFFS_EACH + 1)]:
@@ -267,13 +273,15 @@ class Sessions:
         if len(self._handoffs) >= _HANDOFFS:
             raise Exhausted("too many sign-ins are under way", hint="Try again in a minute")
         code = secrets.token_urlsafe(32)
-        self._handoffs[_hash(code)] = _Handoff(session.id, host, now + HANDOFF_S)
+        self._handoffs[_hash(code)] = _Handoff(session.id, host, way, now + HANDOFF_S)
         return code
 
-    async def redeem_handoff(self, code: str, *, host: str) -> Session | None:
-        """The session behind a handoff code made for this very host, once."""
+    async def redeem_handoff(self, code: str, *, host: str, way: str) -> Session | None:
+        """The session behind a handoff code made for this very host and browser, once."""
         found = self._handoffs.pop(_hash(code), None)
         if found is None or found.host != host or found.expires_at <= self._now():
+            return None
+        if not (way and hmac.compare_digest(found.way.encode(), way.encode("utf-8", "replace"))):
             return None
         return await self.session(found.session_id)
 

@@ -2,7 +2,9 @@
 
     ssh … browser      ->  /login/<code>            session cookie on the cloud's host
                            (by mail: doors.web.mailed; by passkey: doors.web.passkeys)
-    VM page, no token  ->  /login?to=<VM page>      is it ours, may they? one-time handoff code
+    VM page, no token  ->  /login?to=<VM page>      is it ours, may they?
+                       ->  <VM host>/__atoll/login  a secret for this browser on that host
+                       ->  /login?to=…&way=…        one-time handoff code, good with that secret
                        ->  <VM host>/__atoll/auth   token cookie on that host, back to the page
 
 Invariants: no cookie is shared between hosts; redirects lead to our own hosts only; looking at a
@@ -11,6 +13,8 @@ link changes nothing, only the POST of its own page does; a signed-in stranger l
 
 from __future__ import annotations
 
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -46,6 +50,10 @@ from atoll.services.sessions import Session
 _TO_S = 900
 _TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 _HOW = "link"
+_WAY_COOKIE = (
+    "__Host-atoll-way"  # on a VM's host: the secret of a browser that is to be signed in there
+)
+_WAY = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class SigningIn(Beginning, Protocol):
@@ -71,11 +79,11 @@ class SigningIn(Beginning, Protocol):
         """The session key in a token of ours for `host`."""
         ...
 
-    def handoff(self, session: Session, *, host: str) -> str:
+    def handoff(self, session: Session, *, host: str, way: str) -> str:
         """A one-time code that carries the session to `host`."""
         ...
 
-    async def redeem_handoff(self, code: str, *, host: str) -> Session | None:
+    async def redeem_handoff(self, code: str, *, host: str, way: str) -> Session | None:
         """The session behind such a code, once."""
         ...
 
@@ -126,6 +134,7 @@ class Login:
     def vm_routes(self) -> list[Path]:
         """For every VM's host."""
         return [
+            Path(f"{DOOR_PATH}login", self.begin, methods=["GET"]),
             Path(f"{DOOR_PATH}auth", self.auth, methods=["GET"]),
             Path(f"{DOOR_PATH}logout", self.vm_logout, methods=["POST"]),
         ]
@@ -177,15 +186,38 @@ class Login:
             url, vm = f"https://{target.host}", target.vm_name
             await self._witness.opened(request, session, vm=vm, url=url, result=Denied.code)
             return self.no_access(request, session.account, target.vm_name, host=target.host)
-        code = self._sessions.handoff(session, host=target.host)
+        way = request.query_params.get("way", "")
+        if not _WAY.fullmatch(way):
+            begin = f"https://{target.authority}{DOOR_PATH}login?to={quote(target.path, safe='')}"
+            return RedirectResponse(begin, status_code=303)
+        code = self._sessions.handoff(session, host=target.host, way=way)
         onward = f"{DOOR_PATH}auth?code={code}&to={quote(target.path, safe='')}"
         return RedirectResponse(f"https://{target.authority}{onward}", status_code=303)
+
+    async def begin(self, request: Request) -> Response:
+        """On a VM's host: give this browser a secret, which a code must be made for, and lead on."""
+        path = own_path(request.query_params.get("to", "/"))
+        target = await self._arriving.target(f"https://{request.headers.get('host', '')}{path}")
+        if target is None or target.host != request.headers[HOST_HEADER]:
+            return self._pages.message(
+                request, "Not one of our pages", "This link leads to something that is not a VM here.",
+                status=400,
+            )  # fmt: skip
+        way = request.cookies.get(_WAY_COOKIE, "")
+        if not _WAY.fullmatch(way):  # else another tab is on its way, too
+            way = secrets.token_urlsafe(16)
+        to = quote(f"https://{target.authority}{target.path}", safe="")
+        onward = self._names.url(self._names.domain, f"/login?to={to}&way={way}")
+        response = RedirectResponse(onward, status_code=303)
+        set_cookie(response, _WAY_COOKIE, way, _TO_S)
+        return response
 
     async def auth(self, request: Request) -> Response:
         """On a VM's host: trade the handoff code for this host's token."""
         host = request.headers[HOST_HEADER]
         code = request.query_params.get("code", "")
-        session = await self._sessions.redeem_handoff(code, host=host)
+        way = request.cookies.get(_WAY_COOKIE, "")
+        session = await self._sessions.redeem_handoff(code, host=host, way=way)
         path = own_path(request.query_params.get("to", "/"))
         response = RedirectResponse(path, status_code=303)  # without a token: round once more
         if session is None:
