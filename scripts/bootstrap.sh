@@ -77,9 +77,9 @@ install_packages() {
     apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
   unhold_services
   # They would come up at the next boot otherwise, HAProxy on ports 80 and 443 of its example.
-  for unit in haproxy knot postgresql ssh; do
+  for unit in caddy haproxy knot nginx postgresql ssh; do
     case " $* " in
-      *" $unit "* | *" $unit-server "* | *" open$unit-server "*) disable_unit "$unit" ;;
+      *" $unit "* | *" $unit-light "* | *" $unit-server "* | *" open$unit-server "*) disable_unit "$unit" ;;
     esac
   done
 }

@@ -63,7 +63,7 @@ class TestPeople:
         reply = await cloud.run("share add web Bob@Example.com --message hi")
         assert reply.data == {
             "status": "success", "vm_name": "web", "shared_with": "bob@example.com", "share_level": "web",
-            "url": f"{WEB}/", "message": "Share created",
+            "url": f"{WEB}/", "message": "Invitation sent",
         }  # fmt: skip
         assert await opens(cloud, cloud.bob)
         assert not await opens(cloud, cloud.bob, port=3000)

@@ -71,7 +71,7 @@ class SetPrivate(Where):
         "url": "the address",
         "users": "people: `email`, `status` (`active`, or `pending` until there is an account),"
         " `share_level` (`web`, `root`), `invited_at`; `port`, `path`, `expires_at` where it is limited;"
-        " `via` the link they came by",
+        " `via` the link they came by, `last_opened_at` when they last came",
         "links": "open links: `id`, `token`, `url`, `use_count`, `last_used_at`, and limits as above",
         "teams": "teams: `team_id`, `team_name`, `share_level`, and limits as above",
         "public": "what everybody may open",
@@ -84,11 +84,12 @@ async def show(ctx: Context, args: Show) -> Reply:
     url = ctx.addresses.https_url(args.vm)
     if args.who and not args.url:
         raise Invalid("--who needs the address that they would open", hint=f"Try: --url {url}")
-    data = share_view.data(shared, url, lambda link: link_url(ctx, link))
+    opened = await ctx.cloud.visits.last_opened(shared.vm.id)
+    data = share_view.data(shared, url, lambda link: link_url(ctx, link), opened)
     if args.url:
         data["explanation"] = await _explained(ctx, shared.vm, args)
         return Reply(data=data, text=share_view.told(data["explanation"]))
-    text = share_view.text(shared, url, lambda link: link_url(ctx, link))
+    text = share_view.text(shared, url, lambda link: link_url(ctx, link), opened)
     return Reply(data=data, text=Qr(text, url) if args.qr else text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import Invalid, NotFound
+from atoll.base.errors import AtollError, Invalid, NotFound
 from atoll.commands import places, share_view
 from atoll.commands.context import Context
 from atoll.commands.places import Lasting, Where
@@ -15,7 +15,7 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant
 from atoll.commands.reply import Reply
 from atoll.commands.share import place_url
-from atoll.domain.sharing import Level, Place
+from atoll.domain.sharing import Level, Place, Who
 
 VERBS = Registry()
 MESSAGE_CHARS = 1000
@@ -57,7 +57,11 @@ class Remove(Where):
         "url": "what they can open",
         "message": "what was done",
     },
-    sometimes={"expires_at": "when it ends, UTC", "team_name": "of a team: its name"},
+    sometimes={
+        "expires_at": "when it ends, UTC",
+        "team_name": "of a team: its name",
+        "problem": "why no mail goes out",
+    },
 )
 async def add(ctx: Context, args: Add) -> Reply:
     to = await receiver(ctx, args.who)
@@ -92,10 +96,31 @@ async def add(ctx: Context, args: Add) -> Reply:
     if until is not None:
         data["expires_at"] = instant(until)
         end = f" until {instant(until)}"
+    problem = ""
+    if to.kind is Who.PERSON:
+        problem = await _told(ctx, to.name, args, url)
+        data |= {"problem": problem} if problem else {"message": "Invitation sent"}
     what = f"{url} and: {ctx.addresses.ssh_command(args.vm)}" if args.root else url
     whom = f"team {to.name}" if to.fields else to.name
-    text = f"{whom} may open {what}{end}"
+    text = f"{whom} may open {what}{end}" + (f"; {problem}" if problem else "")
     return Reply(data=data, text=Qr(text, url) if args.qr else text)
+
+
+async def _told(ctx: Context, who: str, args: Add, url: str) -> str:
+    """Mail to a person; why there is none. The share is good all the same."""
+    quoted = "\n".join(f"  {line}" for line in args.message.splitlines())
+    root = f"\nand log in to it:\n\n{ctx.addresses.ssh_command(args.vm)}\n" if args.root else ""
+    try:
+        await ctx.cloud.mail.send(
+            to=who,
+            subject=f"{ctx.caller.account.email} shares {args.vm} with you",
+            text=f"{ctx.caller.account.email} shares the virtual machine {args.vm} with you.\n\n"
+            + (f"They say:\n\n{quoted}\n\n" if quoted else "")
+            + f"Sign in with this address to open it:\n\n{url}\n{root}",
+        )
+    except AtollError as error:
+        return f"no mail goes to {who}: {error.message}"
+    return ""
 
 
 @VERBS.command(

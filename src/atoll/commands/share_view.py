@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atoll.commands.render import facts, instant, table
@@ -23,18 +23,20 @@ from atoll.domain.sharing import (
 )
 from atoll.services.sharing import Shared
 
-_HEAD = ("WHO", "LEVEL", "WHAT", "UNTIL", "NOTE")
+_HEAD = ("WHO", "LEVEL", "WHAT", "UNTIL", "OPENED", "NOTE")
 
 
-def data(shared: Shared, url: str, link_url: Callable[[Link], str]) -> dict[str, Any]:
-    """The JSON of `share show`."""
+def data(
+    shared: Shared, url: str, link_url: Callable[[Link], str], opened: Mapping[str, float]
+) -> dict[str, Any]:
+    """The JSON of `share show`; `opened` says when which account (id) last was let in."""
     given = shared.grants
     return {
         "vm_name": shared.vm.label,
         "status": share_word(shared.vm),
         "port": shared.vm.port,
         "url": url,
-        "users": [_user(shared, grant) for grant in given if grant.kind is Who.PERSON],
+        "users": [_user(shared, grant, opened) for grant in given if grant.kind is Who.PERSON],
         "links": [_link(link, link_url(link)) for link in shared.links],
         "teams": [_team(shared, grant) for grant in given if grant.kind is Who.TEAM],
         "public": [_what(grant) for grant in given if grant.kind is Who.PUBLIC],
@@ -45,18 +47,20 @@ def data(shared: Shared, url: str, link_url: Callable[[Link], str]) -> dict[str,
     }
 
 
-def text(shared: Shared, url: str, link_url: Callable[[Link], str]) -> str:
+def text(
+    shared: Shared, url: str, link_url: Callable[[Link], str], opened: Mapping[str, float]
+) -> str:
     """The same for people."""
     vm = shared.vm
     above = facts((("url", url), ("port", str(vm.port)), ("share", share_word(vm))))
     rows = [
-        ("you", "root", "everything", "", ""),
-        *(_row(shared, grant) for grant in shared.grants),
+        ("you", "root", "everything", "", _opened_at(opened.get(vm.owner)), ""),
+        *(_row(shared, grant, opened) for grant in shared.grants),
         *(
-            (f"link {link.id}", "web", _place(link), _until(link), _uses(link, link_url(link)))
+            (f"link {link.id}", "web", _place(link), _until(link), "", _uses(link, link_url(link)))
             for link in shared.links
         ),
-        *((one.email, "", "", "", f"asks: {one.message}") for one in shared.asking),
+        *((one.email, "", "", "", "", f"asks: {one.message}") for one in shared.asking),
     ]
     return table(_HEAD, rows, above=(*above.split("\n"), ""))
 
@@ -116,7 +120,8 @@ def _opened(one: Opening) -> str:
     return f"port {one.port}" + ("" if one.path == WHOLE else f" below {one.path}")
 
 
-def _user(shared: Shared, grant: Grant) -> dict[str, Any]:
+def _user(shared: Shared, grant: Grant, opened: Mapping[str, float]) -> dict[str, Any]:
+    last = opened.get(shared.addresses.get(grant.who, ""))
     via = {"via": grant.link} if grant.link else {}
     return {
         "email": grant.who,
@@ -125,6 +130,7 @@ def _user(shared: Shared, grant: Grant) -> dict[str, Any]:
         "share_level": grant.level.value,
         **_what(grant),
         **via,
+        **({} if last is None else {"last_opened_at": instant(last)}),
     }
 
 
@@ -162,17 +168,23 @@ def _what(one: Grant | Link) -> dict[str, Any]:
     return found
 
 
-def _row(shared: Shared, grant: Grant) -> tuple[str, ...]:
+def _row(shared: Shared, grant: Grant, opened: Mapping[str, float]) -> tuple[str, ...]:
     team = shared.teams.get(grant.who, grant.who)
     who = {Who.PUBLIC: "everybody", Who.TEAM: f"team {team}"}.get(grant.kind, grant.who)
+    person = shared.addresses.get(grant.who, "") if grant.kind is Who.PERSON else ""
+    last = _opened_at(opened.get(person) if person else None)
     notes = [_status(shared, grant)] if grant.kind is Who.PERSON else []
     if grant.link:
         notes.append(f"by {grant.link}")
-    return (who, grant.level.value, _place(grant), _until(grant), ", ".join(notes))
+    return (who, grant.level.value, _place(grant), _until(grant), last, ", ".join(notes))
 
 
 def _status(shared: Shared, grant: Grant) -> str:
     return "active" if grant.who in shared.addresses else "pending"
+
+
+def _opened_at(at: float | None) -> str:
+    return "" if at is None else instant(at)
 
 
 def _place(one: Grant | Link) -> str:

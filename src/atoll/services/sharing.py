@@ -38,7 +38,7 @@ class Shared:
     grants: tuple[Grant, ...]
     links: tuple[Link, ...]
     asking: tuple[Asking, ...]
-    addresses: frozenset[str]  # of people that have an account
+    addresses: Mapping[str, str]  # of people that have an account, to its id
     teams: Mapping[str, str]  # names of those it is shared with, by id
 
 
@@ -70,7 +70,7 @@ class Sharing:
                 grants=given,
                 links=await grants.links_of(tx, vm.id),
                 asking=await grants.asking(tx, vm.label),
-                addresses=frozenset(await grants.receivers(tx)),
+                addresses=await grants.receivers(tx),
                 teams=await teams.names(tx, {one.who for one in given if one.kind is Who.TEAM}),
             )
 
