@@ -184,12 +184,12 @@ async def test_share(atoll: Atoll, vm: str) -> None:
 
 
 async def test_share_with_people(atoll: Atoll, vm: str) -> None:
-    added = await asked(atoll, f"share add {vm} bob@example.com --for 2h --path /docs")
+    added = await asked(atoll, f"share add {vm} nobody@example.com --for 2h --path /docs")
     assert added["url"].endswith("/docs")
-    said = await told(atoll, f"share show {vm} --who bob@example.com --url {added['url']}")
+    said = await told(atoll, f"share show {vm} --who nobody@example.com --url {added['url']}")
     assert "there is no account with this address yet" in said
-    assert "bob@example.com" in await told(atoll, f"share show {vm}")
-    assert "bob@example.com lost" in await told(atoll, f"share remove {vm} bob@example.com")
+    assert "nobody@example.com" in await told(atoll, f"share show {vm}")
+    assert "nobody@example.com lost" in await told(atoll, f"share remove {vm} nobody@example.com")
     link = await asked(atoll, f"share add-link {vm} --for 1h")
     assert (await asked(atoll, f"share accept {link['url']}"))["vm_name"] == vm  # one's own
     assert "is over" in await told(atoll, f"share remove-link {vm} {link['token']}")

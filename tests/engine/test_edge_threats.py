@@ -283,16 +283,16 @@ class TestForgedTokens:
     ) -> None:
         """Nobody but control has it; still, no odd value may be read as a good one."""
         _, claims = await self._claims(edge, ann)
-        key = (edge.keys / "session_key").read_text().encode()
+        signing = edge.ring.signing
+        key = signing.text.encode()
+        header: dict[str, object] = {"alg": "HS256", "kid": signing.kid}
         payload = json.dumps(claims | changed).encode()
-        got = await said(
-            edge, "web", f"Cookie: {TOKEN_COOKIE}={unsigned({'alg': 'HS256'}, payload, key)}"
-        )
+        got = await said(edge, "web", f"Cookie: {TOKEN_COOKIE}={unsigned(header, payload, key)}")
         assert got is not None
         assert got.status in (401, 403)
         assert not web.raw
         payload = json.dumps(claims).encode()  # the same by the same means, unchanged
-        assert await self._opens(edge, unsigned({"alg": "HS256"}, payload, key))
+        assert await self._opens(edge, unsigned(header, payload, key))
 
 
 class TestCookies:

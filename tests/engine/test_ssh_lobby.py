@@ -181,7 +181,7 @@ async def test_a_question_mark_says_what_can_come_and_is_a_letter_inside_a_word(
     here: Lobby,
 ) -> None:
     await here.control.run("new --name web")
-    with here.screen(columns=60, rows=40) as screen:
+    with here.screen(columns=60, rows=80) as screen:
         await screen.shows(".*", PROMPT)
         screen.type("?")
         await screen.shows(
@@ -196,6 +196,8 @@ async def test_a_question_mark_says_what_can_come_and_is_a_letter_inside_a_word(
         await screen.shows(
             f"{PROMPT} share show",
             "  <vm> +VM",
+            "  --url URL +say why .*",
+            "  --who EMAIL +by whom.*",
             "  --qr +draw the address as a QR code too",
             "  --json +print the result as JSON",
             "  --help +say what a command does; nothing is run",

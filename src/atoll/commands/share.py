@@ -89,8 +89,10 @@ async def show(ctx: Context, args: Show) -> Reply:
     if args.url:
         data["explanation"] = await _explained(ctx, shared.vm, args)
         return Reply(data=data, text=share_view.told(data["explanation"]))
+    if args.qr:  # which has to fit on a screen with its address
+        return Reply(data=data, text=Qr(share_view.address(shared, url), url))
     text = share_view.text(shared, url, lambda link: link_url(ctx, link), opened)
-    return Reply(data=data, text=Qr(text, url) if args.qr else text)
+    return Reply(data=data, text=text)
 
 
 async def _explained(ctx: Context, vm: VmRecord, args: Show) -> dict[str, Any]:

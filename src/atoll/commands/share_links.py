@@ -26,7 +26,9 @@ class AddLink(Lasting):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveLink:
     vm: str = argument("vm", "VM", source=Source.VM)
-    link: str = argument("link", "its token or id, see: share show", value="LINK", secret=True)
+    link: str = argument(
+        "link", "the link, its token or its id, see: share show", value="LINK", secret=True
+    )
     evict: bool = flag("--evict", "also take access from who came by it", default=False)
 
 
@@ -80,8 +82,9 @@ async def add_link(ctx: Context, args: AddLink) -> Reply:
     },
 )
 async def remove_link(ctx: Context, args: RemoveLink) -> Reply:
+    which = args.link.rstrip("/").rpartition("/")[2]
     link, out = await ctx.cloud.links.remove(
-        ctx.caller, args.vm, args.link, evict=args.evict, act=ctx.act
+        ctx.caller, args.vm, which, evict=args.evict, act=ctx.act
     )
     evicted = [grant.who for grant in out]
     data = {

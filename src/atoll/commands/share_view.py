@@ -47,12 +47,17 @@ def data(
     }
 
 
+def address(shared: Shared, url: str) -> str:
+    """Its address alone, for people."""
+    vm = shared.vm
+    return facts((("url", url), ("port", str(vm.port)), ("share", share_word(vm))))
+
+
 def text(
     shared: Shared, url: str, link_url: Callable[[Link], str], opened: Mapping[str, float]
 ) -> str:
     """The same for people."""
     vm = shared.vm
-    above = facts((("url", url), ("port", str(vm.port)), ("share", share_word(vm))))
     rows = [
         ("you", "root", "everything", "", _opened_at(opened.get(vm.owner)), ""),
         *(_row(shared, grant, opened) for grant in shared.grants),
@@ -62,7 +67,7 @@ def text(
         ),
         *((one.email, "", "", "", "", f"asks: {one.message}") for one in shared.asking),
     ]
-    return table(_HEAD, rows, above=(*above.split("\n"), ""))
+    return table(_HEAD, rows, above=(*address(shared, url).split("\n"), ""))
 
 
 def explained(

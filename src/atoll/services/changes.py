@@ -7,8 +7,12 @@ page) has one of everything, which the others feed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
+from atoll.base.timeout import timeout
+
+IN_FORCE_S = 1.0  # the edge takes milliseconds; whoever asks is not kept from an answer
 LOOK_S = 0.5  # between two looks of one follower: a person reads no faster
 
 
@@ -19,7 +23,9 @@ class Changes:
         """`also` is bumped with this one."""
         self.version = 0
         self._also = also
+        self._shown: int | None = None  # the version that is in force at the edge
         self._moved = asyncio.Event()
+        self._shows = asyncio.Event()
 
     def bump(self) -> None:
         """Something changed."""
@@ -34,6 +40,20 @@ class Changes:
         while self.version <= version:
             await self._moved.wait()
         return self.version
+
+    def show(self, version: int) -> None:
+        """What has changed up to this version is in force at the edge."""
+        self._shown = version
+        self._shows.set()
+        self._shows = asyncio.Event()
+
+    async def in_force(self, *, seconds: float = IN_FORCE_S) -> None:
+        """Wait until what has changed so far is in force at the edge, where there is one that answers."""
+        version = self.version
+        with contextlib.suppress(TimeoutError):
+            async with timeout(seconds):
+                while self._shown is not None and self._shown < version:
+                    await self._shows.wait()
 
     async def looks(self, version: int) -> AsyncGenerator[None, None]:
         """Yield whenever there may be something new beyond `version`, LOOK_S apart at least.

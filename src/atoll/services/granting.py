@@ -45,11 +45,12 @@ class Granting:
         await grants.remove(tx, [grant.id for grant in taken])
         await self._tell_vm(tx, vm, taken, act)
 
-    def changed(self, *those: Grant) -> None:
-        """These grants came, went or changed."""
+    async def changed(self, *those: Grant) -> None:
+        """These grants came, went or changed; returns when the edge does so, too."""
         self._changes.bump()
         if _roots(those):
             self._journal.wake()
+        await self._changes.in_force()
 
     async def _answer(self, tx: Tx, vm: VmRecord, grant: Grant) -> None:
         """Who is given something no longer asks for it."""

@@ -63,7 +63,7 @@ class Links:
             if len(await grants.links_of(tx, vm.id)) >= MAX_LINKS:
                 raise Exhausted(f"{MAX_LINKS} links are the most", hint=f"Try: share show {name}")
             await grants.add_link(tx, made)
-        self._granting.changed()  # its end is to be noticed
+        await self._granting.changed()  # its end is to be noticed
         return made
 
     async def remove(
@@ -82,7 +82,7 @@ class Links:
             out = tuple(came) if evict else ()
             await grants.remove_link(tx, link.id)
             await self._granting.remove(tx, vm, out, act=act)
-        self._granting.changed(*out)
+        await self._granting.changed(*out)
         return link, out
 
     async def read(self, token: str) -> tuple[Link, VmRecord] | None:
@@ -124,7 +124,7 @@ class Links:
             await grants.link_used(tx, link.id, now=self._now())
             if not _has_already(await grants.of_vm(tx, vm.id), grant):
                 await self._granting.put(tx, vm_now, grant, act=ids.new("act"))
-        self._granting.changed(grant)
+        await self._granting.changed(grant)
         return found
 
     def _token_of(self, id_: str) -> str:

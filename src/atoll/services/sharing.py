@@ -135,7 +135,7 @@ class Sharing:
                     hint=f"To take that away: share remove {name} {called or who} --root",
                 )
             await self._granting.put(tx, vm, grant, act=act)
-        self._granting.changed(grant)
+        await self._granting.changed(grant)
         return grant
 
     async def take(
@@ -163,7 +163,7 @@ class Sharing:
             if not taken:
                 return ()
             await self._granting.remove(tx, vm, taken, act=act)
-        self._granting.changed(*taken)
+        await self._granting.changed(*taken)
         return taken
 
     async def lower(
@@ -184,7 +184,7 @@ class Sharing:
             await self._granting.remove(tx, vm, (root,), act=act)
             lowered = replace(root, level=Level.WEB)
             await grants.put(tx, lowered)
-        self._granting.changed(root)
+        await self._granting.changed(root)
         return lowered
 
     async def run(self) -> None:
@@ -214,7 +214,7 @@ class Sharing:
                 await grants.end_links(tx, now=now)
                 end = await grants.next_end(tx)
             _log.info("grants ended", count=len(over))
-            self._granting.changed(*over)
+            await self._granting.changed(*over)
         return LOOK_S if end is None else min(max(end - now, 0.01), LOOK_S)
 
 

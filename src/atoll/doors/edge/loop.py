@@ -81,6 +81,9 @@ class Versions(Protocol):
         """Return the version once it is greater."""
         ...
 
+    def show(self, version: int) -> None:
+        """HAProxy has what the stores said at this version."""
+
 
 class EdgeSync:
     """Owns the map files and HAProxy's maps at run time, with helpers for certificates and names.
@@ -221,6 +224,7 @@ class EdgeSync:
         await self._names.tell()
         await self._tls.tell()
         self.pushed = version
+        self._changes.show(version)
 
     async def _compare(self, wanted: Maps, pid: int) -> None:
         """Read what HAProxy has and replace each map that differs."""
