@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("what", choices=("show", "path"), nargs="?", default="show")
     ssh = add("ssh-config", _ssh_config, "OpenSSH client configuration for short names (root)")
     ssh.add_argument("--install", action="store_true", help="write it into ~/.ssh")
+    trust = add("trust", _trust, "have this machine trust the certificates of this cloud (root)")
+    trust.add_argument("--remove", action="store_true", help="no longer")
+    trust.add_argument("--print", action="store_true", help="print the CA's certificate instead")
     issuer = add("issuer", _issuer, "the keys that tokens of this cloud are signed with (root)")
     issuer.add_argument("what", choices=("rotate",), help="new ones now; all tokens end")
     execute = add("exec", _exec, "run one command of the cloud as its owner (root)")
@@ -172,6 +175,22 @@ def _ssh_config(arguments: argparse.Namespace) -> int:
     path = ssh_config.install(text, person, config)
     short = config.https.domain.partition(".")[0]
     print(f"wrote {path}; try: ssh {short} help")
+    return 0
+
+
+def _trust(arguments: argparse.Namespace) -> int:
+    from atoll.host_setup import trust
+
+    config = load()
+    if arguments.print:
+        print(trust.certificate(config), end="")
+        return 0
+    if arguments.remove:
+        path, was_there = asyncio.run(trust.remove(config))
+        print(f"{path} is gone" if was_there else f"{path} was not there")
+        return 0
+    path, is_new = asyncio.run(trust.install(config))
+    print(f"{path} is trusted {'now' if is_new else 'already'}\n\n{trust.elsewhere(config)}")
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from atoll.base.errors import AtollError
 from atoll.config import Config
-from atoll.doctor import control, machine, mail, names, running
+from atoll.doctor import certificates, control, machine, mail, names, running
 from atoll.doctor.finding import Finding, missing, ok
 from atoll.doors.local import socket_path
 
@@ -29,5 +29,6 @@ async def examine(
         *await running.examine(config, processes),
         *await control.examine(socket_path(config.paths.run)),
         await asyncio.to_thread(mail.examine, config),
+        await asyncio.to_thread(certificates.examine, config),
         *await names.examine(config),
     ]
