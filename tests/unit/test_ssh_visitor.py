@@ -67,6 +67,34 @@ async def test_a_way_into_a_vm_is_told_before_it_is_open(is_there: bool) -> None
     assert town.openings == [(ANN.email, "web", "ssh", result, "")]
 
 
+async def test_what_was_lost_between_offer_and_proof_is_not_used() -> None:
+    """Offer a key, have access taken away, then sign: the look at the offer counts for nothing."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    line = key.export_public_key().decode().strip()
+    town = Town(keys={line: ANN}, routes={(ANN.id, "web"): ROUTE})
+    visitor = Visitor(House(town, VmSide.__new__(VmSide)), refused)
+    assert await visitor.validate_public_key("web", key)
+    del town.routes[ANN.id, "web"]
+    assert await visitor.validate_public_key("web", key)  # it is ann's all the same
+    visitor.auth_completed()
+    assert visitor.route is None
+    del town.keys[line]
+    assert not await visitor.validate_public_key("web", key)
+
+
+async def test_what_is_lost_while_the_login_is_under_way_is_not_used() -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    line = key.export_public_key().decode().strip()
+    town = Town(keys={line: ANN}, routes={(ANN.id, "web"): ROUTE})
+    visitor = Visitor(House(town, Unavailable("late")), refused)
+    assert await visitor.validate_public_key("web", key)
+    visitor.auth_completed()
+    del town.routes[ANN.id, "web"]
+    assert await visitor.vm_side() is None
+    assert visitor.trouble is not None
+    assert visitor.trouble.code == "not-found"
+
+
 async def test_keys_that_nobody_has_are_counted() -> None:
     town = Town()
     visitor = Visitor(House(town, Unavailable("no sshd")), refused)

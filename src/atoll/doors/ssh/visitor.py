@@ -92,6 +92,12 @@ class _Way:
     trouble: AtollError | None = None  # why there is no VM
     dial: asyncio.Task[VmSide | AtollError] | None = None
 
+    def is_same(self, other: _Way) -> bool:
+        """Whether another look found the same."""
+        return (self.caller, self.route) == (other.caller, other.route) and (
+            (self.trouble is None) == (other.trouble is None)
+        )
+
     def call_off(self) -> None:
         """A login that nobody waits for is cancelled, or closed when it has succeeded."""
         dial, self.dial = self.dial, None
@@ -111,7 +117,7 @@ class Visitor(asyncssh.SSHServer):
         self._ways: dict[tuple[str, str], _Way | None] = {}
         self._way: _Way | None = None
         self._is_stranger = False
-        self._refused = 0
+        self._refused = self._attempts = 0
         self.refusal = ""
         self.wants_vm = False
         self.caller: Caller | None = None
@@ -170,16 +176,15 @@ class Visitor(asyncssh.SSHServer):
         """
         line = " ".join(key.export_public_key().decode().split()[:2])
         asked = (username, line)
-        if asked not in self._ways:
-            if len(self._ways) >= _MAX_ATTEMPTS:
-                self.dismiss(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many attempts")
-                return False
-            try:
-                self._ways[asked] = await self._find_way(username, line)
-            except AtollError as error:
-                self.dismiss(asyncssh.DISC_SERVICE_NOT_AVAILABLE, str(error))
-                return False
-        way = self._ways[asked]
+        self._attempts += 1
+        if self._attempts > 2 * _MAX_ATTEMPTS or len(self._ways) > _MAX_ATTEMPTS:
+            self.dismiss(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many attempts")
+            return False
+        try:
+            way = await self._way_now(asked)
+        except AtollError as error:
+            self.dismiss(asyncssh.DISC_SERVICE_NOT_AVAILABLE, str(error))
+            return False
         self._take(way)
         if way is None:
             self._refuse(key)
@@ -187,6 +192,16 @@ class Visitor(asyncssh.SSHServer):
         if way.route is not None and way.dial is None:
             way.dial = self._house.start(self._open(way.route))
         return True
+
+    async def _way_now(self, asked: tuple[str, str]) -> _Way | None:
+        """Where it leads at this moment: between an offer and its proof a right may have been lost."""
+        known, found = self._ways.get(asked), await self._find_way(*asked)
+        if known is not None and found is not None and known.is_same(found):
+            return known  # with the login that is under way
+        if known is not None:
+            known.call_off()
+        self._ways[asked] = found
+        return found
 
     async def _find_way(self, user: str, key_line: str) -> _Way | None:
         """Lobby or VM, or what stands in the way, which is told after the proof."""
@@ -241,6 +256,7 @@ class Visitor(asyncssh.SSHServer):
         result = await asyncio.shield(dial)
         assert self.caller is not None
         assert self.route is not None
+        result = await self._still(self.caller, self.route, result)
         said = result.code if isinstance(result, AtollError) else "ok"
         try:
             await self._house.directory.opened(self.caller, self.route, how="ssh", result=said)
@@ -252,6 +268,21 @@ class Visitor(asyncssh.SSHServer):
             self.trouble = result
             return None
         return result
+
+    async def _still(
+        self, caller: Caller, route: Route, result: VmSide | AtollError
+    ) -> VmSide | AtollError:
+        """The connection if the caller may still have it: a login takes a while."""
+        try:
+            now = await self._house.directory.route(caller, route.vm_name)
+            if now.vm_id == route.vm_id:
+                return result
+            trouble: AtollError = NotFound(f"No VM {route.vm_name!r}", hint="Try: ls")
+        except AtollError as error:
+            trouble = error
+        if isinstance(result, VmSide):
+            result.abort()
+        return trouble
 
     def kbdint_auth_supported(self) -> bool:
         return True
@@ -341,6 +372,11 @@ class Visitor(asyncssh.SSHServer):
                 asyncssh.OPEN_CONNECT_FAILED, f"port {port} of VM '{name}' does not answer"
             ) from error
         self._jumps.setdefault(route.vm_id, WeakSet()).add(forwarder)
+        try:  # from here on a loss ends it; one while it connected is seen now
+            await self._house.directory.route(self.caller, name)
+        except AtollError as error:
+            forwarder.close()
+            raise asyncssh.ChannelOpenError(refused, str(error)) from error
         await self._house.directory.opened(self.caller, route, how="jump", port=inside)
         return forwarder
 
