@@ -135,7 +135,8 @@ WORKS: dict[str, dict[str, str]] = {
     "transfer": {
         "transfer web bob@example.com": "would give web to bob@example.com\n"
         "would tell web its name and keys",
-        "transfer db bob@example.com": "would give db to bob@example.com",
+        "transfer db bob@example.com": "would give db to bob@example.com\n"
+        "would let old.example.com lead to db no more",
     },
     "team new": {"team new x": "would make team x"},
     "team join": {"team join guild": "would join team guild: admin"},

@@ -10,7 +10,7 @@ import pytest
 from atoll.base.errors import Conflict, Invalid, NotFound
 from atoll.config import Acme, Config, Domains
 from atoll.services.dns.lookup import Lookup
-from atoll.services.domains import FIRST_S, GOOD_S, LONGEST_S
+from atoll.services.domains import FIRST_S, GOOD_S, LONGEST_S, OUTAGE_S
 from fakes.engine import FakeEngine
 from framework.cloud import Control, control
 from framework.dns_server import Zone, dns_server
@@ -99,17 +99,51 @@ async def test_what_is_wrong_is_asked_less_and_less_often(cloud: Control) -> Non
     assert waits[-1] == LONGEST_S
 
 
-async def test_one_that_leads_elsewhere_later_stays_and_says_so(cloud: Control, zone: Zone) -> None:
+async def test_one_that_leads_elsewhere_later_signs_nobody_in(cloud: Control, zone: Zone) -> None:
+    """Whoever has it then would get the sign-in codes of the VM's visitors. It stays, and says so."""
     zone.put(SHOP, "A", OURS)
     await cloud.run(f"domain add web {SHOP}")
     zone.put(SHOP, "A", "198.51.100.1")
     cloud.clock.time += GOOD_S
     await cloud.cloud.domains.recheck()
     (entry,) = (await cloud.data("domain ls web"))["domains"]
-    assert (entry["status"], entry["error"]) == ("active", f"{SHOP} leads to 198.51.100.1")
-    assert await served(cloud) == {SHOP: "web"}
+    assert entry["error"] == f"{SHOP} leads to 198.51.100.1"
+    assert await served(cloud) == {}
     names = await cloud.cloud.domains.certifiable()
     assert SHOP not in names.custom
+
+
+async def test_an_outage_of_dns_is_borne_for_a_day(cloud: Control, zone: Zone) -> None:
+    zone.put(SHOP, "A", OURS)
+    await cloud.run(f"domain add web {SHOP}")
+    zone.is_silent = True
+    cloud.cloud.domains._lookup = Lookup((zone.address,), seconds=0.1)
+    cloud.clock.time += GOOD_S
+    await cloud.cloud.domains.recheck()
+    assert await served(cloud) == {SHOP: "web"}
+    cloud.clock.time += OUTAGE_S
+    await cloud.cloud.domains.recheck()
+    assert await served(cloud) == {}
+
+
+async def test_it_does_not_go_along_when_the_vm_changes_hands(cloud: Control, zone: Zone) -> None:
+    zone.put(SHOP, "A", OURS)
+    await cloud.run(f"domain add web {SHOP}")
+    await cloud.run("transfer web bob@example.com")  # an admin may
+    assert await served(cloud) == {}
+    assert (await cloud.data("domain ls", cloud.bob))["domains"] == []
+
+
+async def test_a_name_that_leads_to_somebody_elses_vm_is_not_theirs(
+    cloud: Control, zone: Zone
+) -> None:
+    zone.put(SHOP, "CNAME", "web.atoll.localhost.")
+    await cloud.run("new --name evil", cloud.bob)
+    said = await cloud.data(f"domain add evil {SHOP}", cloud.bob)
+    assert said["error"] == f"{SHOP} is a CNAME to web.atoll.localhost"
+    assert await served(cloud) == {}
+    await cloud.run(f"domain add web {SHOP}")
+    assert await served(cloud) == {SHOP: "web"}
 
 
 async def test_a_silent_dns_is_a_problem_not_a_failure(cloud: Control, zone: Zone) -> None:

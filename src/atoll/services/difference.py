@@ -270,10 +270,7 @@ def _domain_steps(before: Picture, after: Picture) -> list[Step]:
         return Step(do, {"vm_name": after.labels.get(vm) or before.labels[vm], "domain": domain})
 
     added = after.domains.items() - before.domains.items()
-    gone = before.domains.items() - after.domains.items()
-    removed = [
-        one for one in gone if one[1] in after.labels
-    ]  # a VM that is given away keeps its own
+    removed = before.domains.items() - after.domains.items()
     return [
         *(step("add-domain", *one) for one in sorted(added)),
         *(step("remove-domain", *one) for one in sorted(removed)),

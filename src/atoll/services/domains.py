@@ -1,8 +1,10 @@
 """Names of their own for VMs: added, checked by DNS, served, removed.
 
-Invariants: a domain belongs to one VM; it is served from the first check on that finds DNS leading here,
-and stays served until it is removed, for a name that leads elsewhere brings nobody here. One that was
-never found so is nobody's yet: whoever's check succeeds has it, so none can be kept from its owner.
+Invariants: a domain belongs to one VM, and is served while DNS leads it here: whoever has its DNS is
+trusted with the visitors of that VM, for a browser is signed in at the name. So it is looked at again
+every GOOD_S, is not served once it leads elsewhere, and does not go along when the VM changes hands.
+One that was never found so is nobody's yet: whoever's check succeeds has it, so none can be kept from
+anybody.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from atoll.store.domains import DomainRow
 from atoll.store.engine import Store, Tx
 
 MOST_PER_VM = 100  # each is looked up in DNS, and has a certificate
-GOOD_S = 86400.0
+GOOD_S = 3600.0
+OUTAGE_S = 86400.0  # without an answer of DNS, what was good stays good for so long
 FIRST_S, LONGEST_S = 60.0, 3600.0
 LOOK_S = 20.0
 BATCH = 20
@@ -87,7 +90,10 @@ class Domains:
         vm = await self._access.find(caller, vm_name)
         async with self._store.read() as tx:
             await self._check_free(tx, vm, domain)
-        problem, expected = await self._verdict(domain, vm)
+        try:
+            problem, expected = await self._verdict(domain, vm)
+        except Unavailable as error:
+            problem, expected = error.message, self._expected(domain, vm)
         async with self._access.exclusively(caller, vm_name, doing="domain add") as vm:
             async with self._store.begin() as tx:
                 old = await self._check_free(tx, vm, domain, is_proven=not problem)
@@ -152,7 +158,15 @@ class Domains:
             await self._recheck(row, owners[row.vm])
 
     async def _recheck(self, row: DomainRow, vm: VmRecord) -> None:
-        problem, expected = await self._verdict(row.domain, vm)
+        now = self._now()
+        try:
+            problem, expected = await self._verdict(row.domain, vm)
+        except Unavailable as error:
+            if row.problem == "" and now - row.checked_at < OUTAGE_S:
+                async with self._store.begin() as tx:
+                    await domains.change(tx, row, next_check_at=now + FIRST_S)
+                return
+            problem, expected = error.message, self._expected(row.domain, vm)
         new = self._row(row, vm, row.domain, problem, expected)
         async with self._store.begin() as tx:
             changed = {name: getattr(new, name) for name in _CHECKED}
@@ -163,13 +177,14 @@ class Domains:
             self._changes.bump()
 
     async def _verdict(self, domain: str, vm: VmRecord) -> tuple[str, str]:
+        """What DNS says. Raises Unavailable when it does not answer."""
+        found = await self._lookup.find(domain)
+        ours = (await self._lookup.find(self._own)).addresses
         target = f"{vm.label}.{self._own}"
-        try:
-            found = await self._lookup.find(domain)
-            ours = (await self._lookup.find(self._own)).addresses
-        except Unavailable as error:
-            return error.message, f"{domain} CNAME {target}"
         return custom_domain.verdict(domain, found, target=target, ours=ours)
+
+    def _expected(self, domain: str, vm: VmRecord) -> str:
+        return f"{domain} CNAME {vm.label}.{self._own}"
 
     async def _check_free(
         self, tx: Tx, vm: VmRecord, domain: str, *, is_proven: bool = True

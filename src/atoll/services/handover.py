@@ -31,7 +31,7 @@ from atoll.services.team_grants import TeamGrants
 from atoll.services.team_place import Place, find_place, places
 from atoll.services.teams import take_out
 from atoll.services.tokens import Tokens
-from atoll.store import accounts, grants, sessions, vms
+from atoll.store import accounts, domains, grants, sessions, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 from atoll.store.sessions import TokenRow
@@ -167,6 +167,7 @@ class Handover:
                 raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
             await self._end_limited(tx, vm, left)
             await grants.clear(tx, vm.id)
+            await domains.clear(tx, vm.id)  # the names are of whoever has their DNS
             await vms.change(tx, vm, owner=heir.id)
             facts = self._facts.get(vm.id)
             if facts is None or facts.state in ON:

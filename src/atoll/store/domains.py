@@ -57,26 +57,30 @@ async def due(tx: Tx, *, now: float, limit: int) -> tuple[DomainRow, ...]:
 
 
 async def served(tx: Tx) -> dict[str, str]:
-    """Domain -> name of the VM it leads to, for those that were proven and whose VM is there."""
+    """Domain -> name of the VM it leads to, for those that DNS led here at the last look."""
     query = (
         select(domains.c.domain, vms.c.name)
         .join(vms, vms.c.id == domains.c.vm)
-        .where(domains.c.proven_at.is_not(None), vms.c.phase == Phase.LIVE, vms.c.name.is_not(None))
+        .where(domains.c.proven_at.is_not(None), domains.c.problem == "")
+        .where(vms.c.phase == Phase.LIVE, vms.c.name.is_not(None))
     )
     return {row.domain: row.name for row in await tx.execute(query)}
 
 
 async def to_certify(tx: Tx) -> frozenset[str]:
-    """Those served whose DNS led here at the last check: for others no server would sign."""
-    served_now = await served(tx)
-    query = select(domains.c.domain).where(domains.c.problem == "")
-    return frozenset((await tx.execute(query)).scalars()) & served_now.keys()
+    """Those served: for others no server would sign."""
+    return frozenset(await served(tx))
 
 
 async def change(tx: Tx, row: DomainRow, **values: Any) -> bool:
     """Set columns; False when it is gone or another VM's since `row` was read."""
     mine = (domains.c.domain == row.domain) & (domains.c.vm == row.vm)
     return (await tx.execute(update(domains).where(mine).values(**values))).rowcount == 1
+
+
+async def clear(tx: Tx, vm: str) -> None:
+    """Forget all of a VM."""
+    await tx.execute(delete(domains).where(domains.c.vm == vm))
 
 
 async def remove(tx: Tx, domain: str) -> bool:
