@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -11,6 +12,10 @@ from atoll.base import log
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
+    # Whatever a shell starts with `&` ignores these, and so would every shell that a test starts.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     log.setup(json=False, level="warning")
 
 

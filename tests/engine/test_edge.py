@@ -26,6 +26,7 @@ from atoll.base.aio import TaskGroup, poll
 from atoll.base.proc import run
 from atoll.domain.account import Account
 from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE, TOKEN_S
+from atoll.doors.edge.cutting import Cutting
 from atoll.services.sessions import Sessions
 from framework.clients import client
 from framework.edge import Answer, Edge, running_edge, upstream
@@ -262,6 +263,7 @@ class TestHeaders:
         [
             "X-Atoll-User-Id", "x-atoll-email", "X_Atoll_User_Id", "X-Atoll_Email", "X-Atoll-Host",
             "X-ExeDev-UserID", "X-ExeDev-Email", "x_exedev_email", "Forwarded", "X-Real-IP",
+            "X-Original-URL", "X-Original-Uri", "x_rewrite_url",
             "X-Forwarded-For", "X_Forwarded_For", "X-Forwarded-User", "X-Forwarded-Host",
         ],
     )  # fmt: skip
@@ -549,6 +551,19 @@ class TestStreams:
                 edge.cloud.change("chat", openings=frozenset())
                 with pytest.raises(ConnectionClosed):
                     await asyncio.wait_for(socket.recv(), 10)
+
+    async def test_a_socket_that_a_control_died_before_ending_is_ended(
+        self, edge: Edge, ann: Account
+    ) -> None:
+        async with self._echo(edge, ann) as uri:
+            async with self._connect(edge, uri, await edge.token(ann, "chat"), None) as socket:
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+                Cutting(edge.files, edge.runtime).owe(frozenset({SOCKET}))
+                edge.cloud.change("open", openings=openings({ann.id}))
+                with pytest.raises(ConnectionClosed):
+                    await asyncio.wait_for(socket.recv(), 10)
+        assert not edge.files.owed.exists()
 
     async def test_events_pass_unbuffered(self, edge: Edge, ann: Account) -> None:
         async with upstream("sse", "127.0.1.4") as server:

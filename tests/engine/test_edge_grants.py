@@ -84,6 +84,31 @@ async def test_several_public_ports_and_a_path_for_webhooks(edge: Edge, bob: Acc
     assert await status(edge, bob, "/hooks") == 200
 
 
+async def test_where_everybody_may_send_another_sites_page_sends_for_nobody(
+    edge: Edge, bob: Account
+) -> None:
+    """A page of another VM is of the same site for a browser: cookies come along."""
+    await shared(edge, opening(bob), opening(None, path="/hooks"))
+    cookie = ("-H", f"Cookie: {await edge.token(bob, 'web')}")
+    own, other = (f"https://{edge.host(name)}:{edge.port}" for name in ("web", "other"))
+    for how, is_known in (
+        ((), True),
+        (("-X", "POST"), True),
+        (("-X", "POST", "-H", f"Origin: {own}"), True),
+        (("-H", f"Origin: {other}"), True),
+        (("-X", "POST", "-H", f"Origin: {other}"), False),
+        (("-X", "DELETE", "-H", "Origin: null"), False),
+        (
+            ("-H", f"Origin: {other}", "-H", "Connection: upgrade", "-H", "Upgrade: x"),
+            False,
+        ),
+    ):
+        answer = await edge.curl(edge.url("web", "/hooks/x"), "--http1.1", *cookie, *how)
+        assert answer.status == 200
+        assert (bob.email in answer.body) == is_known, how
+        assert (bob.id in answer.body) == is_known, how
+
+
 async def test_the_longest_that_covers_counts(edge: Edge, bob: Account) -> None:
     now = time.time()
     await shared(edge, opening(bob, until=now - 10), opening(bob, path="/a"))

@@ -480,3 +480,11 @@ async def test_damage_is_named(cloud: Control) -> None:
 async def test_refused_keys_are_counted(cloud: Control) -> None:
     cloud.cloud.key_refused()
     assert (await cloud.data("audit verify"))["refused_keys"] == 1
+
+
+async def test_asking_is_recorded_alike_whether_there_is_such_a_vm(cloud: Control) -> None:
+    await cloud.run("new --name web")
+    for name in ("web", "wob"):
+        assert await tried(cloud, f"share ask {name}", cloud.bob) == "ok"
+    known, unknown = (await chain(cloud))[-2:]
+    assert (known.vm, known.owner) == (unknown.vm, unknown.owner)

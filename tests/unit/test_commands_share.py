@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from atoll.domain.account import Caller, Scope
 from atoll.domain.sharing import may_open
 from fakes.engine import FakeEngine
 from framework.cloud import START, Control, control
+from framework.signing import SshKeyFile
 
 WEB = "https://web.atoll.localhost:8443"
 
@@ -87,6 +89,21 @@ class TestPeople:
         assert not await opens(cloud, cloud.bob, port=3000)
         with pytest.raises(NotFound):
             await cloud.cloud.route(cloud.bob, "web")
+
+    async def test_a_key_that_is_removed_opens_no_vm_of_others(
+        self, cloud: Control, tmp_path: Path
+    ) -> None:
+        line = SshKeyFile.new(tmp_path, "second").line
+        await cloud.run(f"ssh-key add '{line}' --name second", cloud.bob)
+        await cloud.run("share add web bob@example.com --root")
+
+        async def knows(is_known: bool) -> bool | None:
+            keys = " ".join(authorized(cloud))
+            return (line.split()[1] in keys) == is_known or None
+
+        await poll(partial(knows, True), seconds=5, what="the VM knowing bob's key")
+        await cloud.run("ssh-key remove second", cloud.bob)
+        await poll(partial(knows, False), seconds=5, what="the VM forgetting bob's key")
 
     async def test_root_changes_nothing_of_the_vm(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root")

@@ -224,6 +224,17 @@ def test_signing_out_cuts_what_the_account_may_open() -> None:
     assert decide.cut(old, new) == {"10.213.1.6"}
 
 
+def test_a_token_that_ends_cuts_what_its_account_was_granted() -> None:
+    for vm, account, cuts in (
+        (WEB, "acct-a", True),
+        (WEB, "acct-b", False),
+        (published("web", "10.213.1.2", is_public=True), "acct-b", False),
+    ):
+        shown = maps(vm)
+        old = replace(shown, tokens={"web.atoll.localhost|ab": f"{account}:0:0:YQ"})
+        assert decide.cut(old, shown) == ({"10.213.1.2"} if cuts else set())
+
+
 def test_more_in_place_of_less_cuts_nothing() -> None:
     web = replace(WEB, openings=frozenset({Opening(account="acct-b", port=8000, path="/a")}))
     root = replace(WEB, openings=frozenset({Opening(account="acct-b", port=EVERY_PORT)}))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from atoll.base.aio import poll
+from atoll.domain.sharing import Grant, Who
 from atoll.domain.vm_token import VmToken
 from atoll.doors.edge import tickets
 from atoll.services.public_key import parse_key
 from atoll.services.tokens import Tokens
 from atoll.services.vm_tokens import VmTokens
-from atoll.store import accounts, vms
+from atoll.store import accounts, grants, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store
-from contracts.store import ANN, vm
+from contracts.store import ANN, BOB, vm
 from framework.cloud import Clock
 from framework.signing import SshKeyFile
 
@@ -128,6 +130,28 @@ async def test_signed_for_another_place_is_not(known: VmTokens, key: SshKeyFile)
     assert await known.admit("other", other) is None  # the key is for VMs with a tag
     for broken in (key.token(), token[:-1], "atoll0.x.y", "", "atoll1." + "x" * 43):
         assert await known.admit("web", broken) is None
+
+
+async def test_who_may_open_nothing_does_not_learn_that_there_is_such_a_vm(
+    store: Store, known: VmTokens, clock: Clock, tmp_path: Path
+) -> None:
+    stranger = SshKeyFile.new(tmp_path, "stranger")
+    async with store.begin() as tx:
+        await accounts.add(tx, BOB, now=0.0)
+        await accounts.add_key(tx, replace(row(stranger), account=BOB.id, tag=None))
+    token = stranger.token(namespace=NAMESPACE)
+    assert await known.admit("web", token) is None
+    given = Grant(
+        id="gr-1", vm=WEB.id, kind=Who.PERSON, who=BOB.email, path="/docs",
+        created_at=0.0, created_by=ANN.id, expires_at=clock.time + 5,
+    )  # fmt: skip
+    for grant in (given, replace(given, id="gr-2", kind=Who.PUBLIC, who="")):
+        async with store.begin() as tx:
+            await grants.put(tx, grant)
+        assert await known.admit("web", token) is not None
+        async with store.begin() as tx:
+            await grants.put(tx, replace(grant, expires_at=clock.time))
+        assert await known.admit("web", token) is None
 
 
 async def test_signed_ends_with_key_tag_name_and_vm(

@@ -110,4 +110,5 @@ async def ask(ctx: Context, args: Ask) -> Reply:
         raise Invalid(f"--message is over {MESSAGE_CHARS} characters", hint="Try a shorter one")
     await ctx.cloud.asking.ask(ctx.caller.account, name, args.message)
     text = f"If there is a VM {name}, its owner has been asked"
-    return Reply(data={"status": "asked", "vm_name": name}, text=text)
+    data = {"status": "asked", "vm_name": name}
+    return Reply(data=data, text=text, changed=())  # nor does the record of it say so

@@ -18,7 +18,8 @@ from atoll.domain.operation import OpKind
 from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
 from atoll.services.public_key import PublicKey, parse_key
-from atoll.store import accounts, vms
+from atoll.services.publishing import entered_by
+from atoll.store import accounts
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
@@ -211,7 +212,7 @@ class Accounts:
         return stored
 
     async def _tell_vms(self, tx: Tx, account: Account, act: str) -> None:
-        for vm in await vms.owned(tx, account.id):
+        for vm in await entered_by(tx, account.id):
             facts = self._facts.get(vm.id)
             if facts is not None and facts.state in ON:
                 await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)

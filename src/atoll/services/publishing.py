@@ -25,40 +25,51 @@ class Publishing:
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""
         async with self._store.read() as tx:
-            found = await _opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
+            found = await opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
         return tuple(self._published(vm, opened) for vm, opened in found)
 
     async def of_vm(self, vm: VmRecord) -> Published:
         """One VM."""
         async with self._store.read() as tx:
             given = {vm.id: await grants.of_vm(tx, vm.id)}
-            ((_, opened),) = await _opened(tx, (vm,), given)
-        return self._published(vm, opened)
+            ((_, those),) = await opened(tx, (vm,), given)
+        return self._published(vm, those)
 
     async def entering(self) -> frozenset[tuple[str, str]]:
         """(account, VM) ids of who may have a shell where."""
         async with self._store.read() as tx:
-            roots = {
-                vm: tuple(grant for grant in given if grant.level is Level.ROOT)
-                for vm, given in (await grants.everywhere(tx)).items()
-            }
-            found = await _opened(tx, await vms.everywhere(tx), roots)
-        return frozenset((one.account, vm.id) for vm, opened in found for one in opened)
+            found = await _entered(tx)
+        return frozenset((one.account, vm.id) for vm, those in found for one in those)
 
-    def _published(self, vm: VmRecord, opened: frozenset[Opening]) -> Published:
+    def _published(self, vm: VmRecord, those: frozenset[Opening]) -> Published:
         facts = self._facts.get(vm.id)
         is_up = facts is not None and facts.state is VmState.RUNNING
         return Published(
             vm_name=vm.label,
             address=facts.address if facts is not None and is_up else None,
             port=vm.port,
-            openings=opened,
+            openings=those,
         )
 
 
-async def _opened(
+async def entered_by(tx: Tx, account: str) -> tuple[VmRecord, ...]:
+    """The VMs an account may have a shell in: its own, and those shared with it at level root."""
+    found = await _entered(tx)
+    return tuple(vm for vm, those in found if any(one.account == account for one in those))
+
+
+async def _entered(tx: Tx) -> list[tuple[VmRecord, frozenset[Opening]]]:
+    roots = {
+        vm: tuple(grant for grant in given if grant.level is Level.ROOT)
+        for vm, given in (await grants.everywhere(tx)).items()
+    }
+    return await opened(tx, await vms.everywhere(tx), roots)
+
+
+async def opened(
     tx: Tx, records: tuple[VmRecord, ...], given: dict[str, tuple[Grant, ...]]
 ) -> list[tuple[VmRecord, frozenset[Opening]]]:
+    """Those of the VMs that live and have a name, each with what these grants by VM come to."""
     accounts = await grants.receivers(tx)
     members = await teams.everybody(tx)
     return [

@@ -1,8 +1,9 @@
 """Tokens that open a VM's web address: those the cloud keeps, and those their holders sign.
 
 HAProxy checks both in its map. What the cloud keeps is always there; a signed one is put there when it is
-first shown and found good, and stays until it, its key or its VM ends. Who may open the VM is another
-matter: a token only says who comes.
+first shown and found good, and stays until it, its key or its VM ends. Who may open what of the VM is
+another matter: a token only says who comes. But whoever may open nothing of it has no token for it,
+and does not learn from one that it exists.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from dataclasses import dataclass, field
 
 from atoll.base import log
 from atoll.base.errors import Denied
+from atoll.domain.sharing import EVERYBODY
 from atoll.domain.vm import VmRecord
 from atoll.domain.vm_token import MAX_CTX_BYTES, VmToken
 from atoll.services import signed_token
+from atoll.services.publishing import opened
 from atoll.services.signed_token import SignedToken
-from atoll.store import accounts, vms
+from atoll.store import accounts, grants, vms
 from atoll.store import sessions as rows
 from atoll.store.accounts import SshKey
-from atoll.store.engine import Store
+from atoll.store.engine import Store, Tx
 
 MOST_EACH = 500  # signed tokens of one account that HAProxy knows; its oldest make room
 _log = log.get("vm-tokens")
@@ -100,8 +103,8 @@ class VmTokens:
         async with self._store.read() as tx:
             vm = await vms.named(tx, vm_name)
             found = await accounts.by_key(tx, read.signature.fingerprint)
-        if vm is None or found is None:
-            return None
+            if vm is None or found is None or not await self._may_come(tx, vm, found[0].id):
+                return None
         account, key = found
         ctx = read.permission.ctx
         if not self._signs_for(key, vm, vm_name, read) or len(ctx or "") > MAX_CTX_BYTES:
@@ -116,6 +119,15 @@ class VmTokens:
         )
         self._keep(_Signed(vm.id, key.fingerprint, good))
         return good
+
+    async def _may_come(self, tx: Tx, vm: VmRecord, account: str) -> bool:
+        """Whether anything of the VM is open to the account now, if only what is to everybody."""
+        now = self._now()
+        return any(
+            one.account in (account, EVERYBODY) and (one.until is None or one.until > now)
+            for _, those in await opened(tx, (vm,), {vm.id: await grants.of_vm(tx, vm.id)})
+            for one in those
+        )
 
     def _signs_for(self, key: SshKey, vm: VmRecord, vm_name: str, read: SignedToken) -> bool:
         """Whether the key may open this VM, and did sign for its very address."""

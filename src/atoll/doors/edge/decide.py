@@ -155,16 +155,21 @@ def changes(old: Maps, new: Maps) -> tuple[Change, ...]:
 def cut(old: Maps, new: Maps) -> frozenset[str]:
     """Addresses of VMs whose open streams must end: somebody lost access, or the VM moved away.
 
-    HAProxy checks a request when it begins, so a WebSocket that is already open has to be ended.
+    HAProxy checks a request when it begins, so a WebSocket that is already open has to be ended. The
+    end of a token counts if something was granted to its account: others had no stream by it.
     """
     hosts = {host for host, value in old.hosts.items() if _moves(value, new.hosts.get(host))}
     hosts |= {key.partition("|")[0] for key in old.grants if not _is_kept(key, new.grants)}
-    hosts |= {key.partition("|")[0] for key in old.tokens.keys() - new.tokens.keys()}
+    named = {tuple(key.split("|", 2)[:2]) for key in old.grants}
+    ended = {
+        (key.partition("|")[0], old.tokens[key].partition(":")[0])
+        for key in old.tokens.keys() - new.tokens.keys()
+    }
+    hosts |= {host for host, account in ended & named}
     signed_out = {new.revoked[key] for key in new.revoked.keys() - old.revoked.keys()}
     if signed_out:
         # Which streams belong to a session HAProxy does not tell: end those its account may hold.
-        grants = (key.split("|", 2) for key in old.grants)
-        hosts |= {host for host, account, _ in grants if account in signed_out}
+        hosts |= {host for host, account in named if account in signed_out}
     addresses = {address_of(old.hosts[host]) for host in hosts if host in old.hosts}
     return frozenset(addresses - {NOT_RUNNING})
 

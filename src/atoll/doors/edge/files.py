@@ -4,6 +4,7 @@
     maps/, certs/         written by control, read by HAProxy; one map holds the keys of tokens
     run/haproxy.sock      made by HAProxy, used by control
     control/              sockets made by control, used by HAProxy
+    maps/owed             control's own: whose streams it still has to end
 
 Invariant: HAProxy runs without privileges from its first instruction, so control, which writes three
 of these folders, gains nothing by pointing a file elsewhere.
@@ -73,6 +74,11 @@ class Files:
     def visits(self) -> Path:
         """Where control reads who asked for what, a datagram per request."""
         return self.root / "control" / "visits.sock"
+
+    @property
+    def owed(self) -> Path:
+        """Addresses of VMs, a line each, whose open streams are to end."""
+        return self.maps / "owed"
 
     def map(self, table: str) -> Path:
         """The file of one map; HAProxy knows the map by this very path."""

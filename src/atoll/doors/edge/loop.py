@@ -23,6 +23,7 @@ from atoll.domain.account import Published
 from atoll.domain.vm_token import VmToken
 from atoll.doors.edge import decide, tickets
 from atoll.doors.edge.certs import Authority
+from atoll.doors.edge.cutting import Cutting
 from atoll.doors.edge.decide import Maps, Table
 from atoll.doors.edge.files import TABLES, Files, publish
 from atoll.doors.edge.name_maps import NameMaps, Naming
@@ -118,6 +119,7 @@ class EdgeSync:
         self._now = now
         self._files = Files(config.edge_run)
         self._runtime = Runtime(self._files.socket)
+        self._cutting = Cutting(self._files, self._runtime)
         self._tls = TlsSync(
             files=self._files,
             runtime=self._runtime,
@@ -246,6 +248,7 @@ class EdgeSync:
     async def _replace_all(self, old: Maps, new: Maps) -> None:
         """Whole maps; nobody is granted anything while hosts and grants differ."""
         self._shown = None
+        self._cutting.owe(decide.cut(old, new))
         for table, entries in (
             (decide.GRANTS, {}),
             (decide.TOKENS, new.tokens),
@@ -255,16 +258,15 @@ class EdgeSync:
             (decide.GRANTS, new.grants),
         ):
             await self._runtime.replace(self._files.map(table), entries)
-        await self._runtime.end_streams(decide.cut(old, new))
+        await self._cutting.settle()
 
     async def _change(self, old: Maps, new: Maps) -> None:
         """Tell HAProxy the difference, then end the streams of those who lost access."""
+        self._cutting.owe(decide.cut(old, new))
         steps = decide.changes(old, new)
         self._shown = None  # unknown, should HAProxy stop listening half-way
         await self._runtime.apply({table: self._files.map(table) for table in TABLES}, steps)
-        ended = await self._runtime.end_streams(decide.cut(old, new))
-        if ended:
-            _log.info("streams ended", count=ended)
+        await self._cutting.settle()
         self._shown = new
 
     async def _wanted(self) -> Maps:
