@@ -170,7 +170,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         providers=providers,
         identities=Identities(store=store, joining=cloud.joining),
         pages=web.pages,
-        enter=web.login.enter,
+        login=web.login,
     )
     issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
     openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)

@@ -72,6 +72,7 @@ async def door(
         changes=cloud.news,
         ca=folder / "ca.pem",
         ways=cloud,
+        audit=cloud.audit,
         runner=runner,
         limits=limits,
     )

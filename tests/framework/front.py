@@ -195,7 +195,7 @@ def http(
             providers=elsewhere,
             identities=identities,
             pages=web.pages,
-            enter=web.login.enter,
+            login=web.login,
         )
         more += door.routes()
     front = Front(

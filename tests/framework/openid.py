@@ -37,7 +37,7 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts, vms
 from atoll.store.engine import Store
-from framework.front import http, ways_upon
+from framework.front import Heard, http, ways_upon
 from framework.published import published
 
 ANN = Account(id="acct-ann", email="ann&co'@example.com")
@@ -118,6 +118,7 @@ class World:
     app: ASGIApp
     clock: Clock
     shown: list[Published]
+    heard: Heard
     domain: str = DOMAIN
 
     async def browser(self, account: Account | None = ANN) -> Browser:
@@ -257,6 +258,7 @@ async def world(
         for settings in providers
     ]
     (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    heard = Heard()
     built = http(
         config=config,
         language=NoLanguage(),
@@ -273,8 +275,9 @@ async def world(
             store=store, joining=Joining(store=store, changes=Changes(), now=clock), now=clock
         ),
         ways=ways_upon(store, config),
+        audit=heard,
     )
-    made = World(store, sessions, issuer, openid, built.app, clock, shown, domain)
+    made = World(store, sessions, issuer, openid, built.app, clock, shown, heard, domain)
     made.show("web", "blog")
     yield made
     await store.close()

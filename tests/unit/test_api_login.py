@@ -331,6 +331,7 @@ async def test_the_audit_is_told_of_every_sign_in_and_way_in(house: House) -> No
         ("web", house.ann.email, f"https://{WEB}", "ok"),
         ("sign-out", house.ann.email, "", ""),
     ]
+    assert [r["detail"] for r in told[:2]] == [{"by": "link"}, {"by": "link"}]
     assert [r["source"] for r in told[:2]] == ["192.0.2.7", "192.0.2.8"]
     assert {r["credential"] for r in told if r["who"] != "unknown"} == {told[0]["credential"]}
     assert [r.get("vm") for r in told] == [None, None, "their", "web", None]

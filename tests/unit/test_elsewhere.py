@@ -73,6 +73,8 @@ async def test_somebody_signs_in_and_goes_where_they_wanted(
     assert (arrived.status_code, arrived.headers["location"]) == (303, "/vm/web")
     assert await who(cloud, browser) == ANN
     assert set(browser.cookies) == {SESSION_COOKIE}
+    (told,) = cloud.heard.records
+    assert (told["act"], told["who"], told["detail"]) == ("sign-in", ANN.email, {"by": "provider"})
 
 
 async def test_an_atoll_signs_in_with_another_atoll(tmp_path: Path) -> None:
@@ -133,6 +135,12 @@ async def test_an_address_that_nobody_has_is_told_so(cloud: World, provider: Pro
     answer = await arrive(await cloud.browser(None), provider)
     assert answer.status_code == 403
     assert "eve@example.com has no account here" in answer.text
+    (told,) = cloud.heard.records
+    assert (told["who"], told["result"], told["detail"]) == (
+        "unknown",
+        "denied",
+        {"by": "provider"},
+    )
 
 
 @pytest.mark.parametrize("verified", [False, None, "true", 1, "false"])

@@ -133,6 +133,14 @@ async def test_the_question_is_asked_once(cloud: World) -> None:
     assert (await browser.get(other)).status_code == 200, "another VM is another question"
 
 
+async def test_the_audit_is_told_who_let_an_app_know_what(cloud: World) -> None:
+    browser = await cloud.browser()
+    await code_for(browser)
+    await browser.get(request())  # is not asked, so there is nothing new
+    told = [(one["act"], one["who"], one["vm"], one["what"]) for one in cloud.heard.records]
+    assert told == [("grant", ANN.email, "web", "openid tell email openid")]
+
+
 async def test_more_than_was_agreed_to_is_asked_again(cloud: World) -> None:
     browser = await cloud.browser()
     token = (await cloud.trade(await code_for(browser, scope="openid"))).json()

@@ -16,6 +16,7 @@ from atoll.base.limits import Limits
 from atoll.config import Config
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
 from atoll.services.mailed_links import LINK_S, TRIES, network_of
+from atoll.store import audit
 from fakes.engine import FakeEngine
 from framework.api import Door, door
 from framework.authenticator import Authenticator
@@ -99,6 +100,17 @@ class House:
         assert link
         assert code
         return link[1], code[1]
+
+    async def audited(self) -> list[tuple[str, ...]]:
+        """Who did what how, as it is recorded, commands aside."""
+        await self.cloud.cloud.audit.flush()
+        async with self.cloud.store.read() as tx:
+            records = await audit.chain(tx, 0, limit=100)
+        return [
+            (one.who, one.act, one.what, one.result, one.detail)
+            for one in records
+            if one.act != "command"
+        ]
 
     async def is_quiet(self) -> int:
         """How many letters there are once all that was asked is answered."""
@@ -406,6 +418,12 @@ async def test_a_passkey_is_made_on_the_page_and_signs_in(house: House) -> None:
     assert (arrived.status_code, arrived.headers["location"]) == (303, "/")
     assert late.is_signed_in
     shown = (await house.cloud.data("session ls"))["sessions"]
+    told = await house.audited()
+    assert told == [
+        ("ann@example.com", "grant", "passkey add phone", "ok", "{}"),
+        ("unknown", "sign-in", "", "denied", '{"by":"passkey"}'),
+        ("ann@example.com", "sign-in", "", "ok", '{"by":"passkey"}'),
+    ]
     assert ("passkey", "203.0.113.9") in [(one["how"], one["source"]) for one in shown]
 
 

@@ -55,7 +55,7 @@ class Arriving:
             source=source_of(request),
             how=how,
         )
-        await self._witness.signed_in(request, await self._sessions.session(session_id))
+        await self._witness.signed_in(request, await self._sessions.session(session_id), how=how)
         response = RedirectResponse(await self._onward(request), status_code=303)
         set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         set_cookie(response, TO_COOKIE, "", 0)

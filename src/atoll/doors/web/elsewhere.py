@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from starlette.requests import Request
@@ -37,8 +37,19 @@ class Finding(Protocol):
         ...
 
 
+class Entering(Protocol):
+    """What is needed of atoll.doors.web.login.Login."""
+
+    async def enter(self, request: Request, account: Account) -> Response:
+        """Sign a browser in and lead on."""
+        ...
+
+    async def refused(self, request: Request, code: str) -> None:
+        """Note that nobody was signed in."""
+
+
 class SignInElsewhere:
-    """The routes. `enter` signs a browser in and leads on."""
+    """The routes."""
 
     def __init__(
         self,
@@ -47,13 +58,13 @@ class SignInElsewhere:
         providers: Sequence[Elsewhere],
         identities: Finding,
         pages: Pages,
-        enter: Callable[[Request, Account], Awaitable[Response]],
+        login: Entering,
     ) -> None:
         self._host = host
         self._providers = {provider.name: provider for provider in providers}
         self._identities = identities
         self._pages = pages
-        self._enter = enter
+        self._login = login
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -74,8 +85,9 @@ class SignInElsewhere:
     async def finish(self, request: Request) -> Response:
         """Back from it."""
         try:
-            response = await self._enter(request, await self._account(request))
+            response = await self._login.enter(request, await self._account(request))
         except AtollError as error:
+            await self._login.refused(request, error.code)
             response = self._pages.message(
                 request, "That did not work", error.message, hint=error.hint, status=error.http
             )

@@ -50,6 +50,7 @@ from atoll.services.sessions import Session
 _TO_S = 900
 _TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 _HOW = "link"
+_PROVIDER = "provider"
 _WAY_COOKIE = (
     "__Host-atoll-way"  # on a VM's host: the secret of a browser that is to be signed in there
 )
@@ -120,7 +121,7 @@ class Login:
         self._arriving = arriving
         self._sessions = sessions
         self._published = published
-        self._witness = witness
+        self.witness = witness
 
     def cloud_routes(self) -> list[Path]:
         """For the cloud's own host."""
@@ -156,7 +157,7 @@ class Login:
         try:
             account = await self._sessions.redeem(request.path_params["code"])
         except Denied as error:
-            await self._witness.refused(request, error.code)
+            await self.witness.refused(request, error.code, how=_HOW)
             return self._pages.message(
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
@@ -164,7 +165,11 @@ class Login:
 
     async def enter(self, request: Request, account: Account) -> Response:
         """Sign this browser in as whoever has proven elsewhere to be `account`, and lead on."""
-        return await self._arriving.signed_in(request, account, how="provider")
+        return await self._arriving.signed_in(request, account, how=_PROVIDER)
+
+    async def refused(self, request: Request, code: str) -> None:
+        """Note that who came from elsewhere was not signed in."""
+        await self.witness.refused(request, code, how=_PROVIDER)
 
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
@@ -184,7 +189,7 @@ class Login:
             return RedirectResponse(page or "/", status_code=303)
         if not await self._may_open(session.account, target):
             url, vm = f"https://{target.host}", target.vm_name
-            await self._witness.opened(request, session, vm=vm, url=url, result=Denied.code)
+            await self.witness.opened(request, session, vm=vm, url=url, result=Denied.code)
             return self.no_access(request, session.account, target.vm_name, host=target.host)
         way = request.query_params.get("way", "")
         if not _WAY.fullmatch(way):
@@ -226,7 +231,7 @@ class Login:
                 status=403,
             )  # fmt: skip
         vm = self._names.vm_of(host)
-        await self._witness.opened(request, session, vm=vm, url=f"https://{host}")
+        await self.witness.opened(request, session, vm=vm, url=f"https://{host}")
         token = self._sessions.mint(
             host=host, account=session.account, session_id=session.id, until=session.expires_at
         )
@@ -241,7 +246,7 @@ class Login:
         if key is not None:
             account = await self._sessions.account_of_key(key)
             await self._sessions.revoke_key(key)
-            await self._witness.signed_out(request, account, key)
+            await self.witness.signed_out(request, account, key)
         response = RedirectResponse(self._names.url(self._names.domain), status_code=303)
         set_cookie(response, TOKEN_COOKIE, "", 0)
         return response
@@ -252,7 +257,7 @@ class Login:
         session = await self._visitors.session(request)
         await self._sessions.revoke(request.cookies.get(SESSION_COOKIE, ""))
         if session is not None:
-            await self._witness.signed_out(request, session.account, session.key)
+            await self.witness.signed_out(request, session.account, session.key)
         response = RedirectResponse("/", status_code=303)
         set_cookie(response, SESSION_COOKIE, "", 0)
         return response

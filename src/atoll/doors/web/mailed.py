@@ -117,7 +117,7 @@ class MailedPages:
         try:
             response = await self._arriving.signed_in(request, await account, how=_HOW)
         except Denied as error:
-            await self._witness.refused(request, error.code)
+            await self._witness.refused(request, error.code, how=_HOW)
             values = {"email": None, "problem": str(error)}
             return self._pages.page(request, "sent.html", status=403, **values)
         set_cookie(response, ASKED_COOKIE, "", 0)

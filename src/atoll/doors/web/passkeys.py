@@ -83,7 +83,7 @@ class PasskeyPages:
         try:
             account = await self._passkeys.account(credential, browser=browser)
         except Denied as error:
-            await self._witness.refused(request, error.code)
+            await self._witness.refused(request, error.code, how=_HOW)
             raise
         response = await self._arriving.signed_in(request, account, how=_HOW)
         set_cookie(response, COOKIE, "", 0)
@@ -100,12 +100,13 @@ class PasskeyPages:
         check_origin(request, self._domain)
         caller = await self._visitors.caller(request)
         form = await read_form(request)
-        await self._passkeys.add(
+        made = await self._passkeys.add(
             caller.account,
             form.get("credential", [""])[-1],
             browser=request.cookies.get(COOKIE, ""),
             name=form.get("name", [""])[-1].strip(),
         )
+        await self._witness.granted(caller, f"passkey add {made.name}")
         response = RedirectResponse("/keys", status_code=303)
         set_cookie(response, COOKIE, "", 0)
         return response

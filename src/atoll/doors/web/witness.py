@@ -7,7 +7,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from atoll.domain.account import Account, Door
+from atoll.domain.account import Account, Caller, Door
 from atoll.domain.audit import UNKNOWN, Act
 from atoll.domain.operation import Json
 from atoll.doors.front.hosts import source_of
@@ -41,12 +41,16 @@ class Witness:
     def __init__(self, audit: Recording) -> None:
         self._audit = audit
 
-    async def signed_in(self, request: Request, session: Signed | None) -> None:
-        """A new session."""
+    async def signed_in(self, request: Request, session: Signed | None, *, how: str) -> None:
+        """A new session, begun by a link, by mail, by a passkey or by a provider."""
         if session is not None:
-            await self._of(request, session, Act.SIGN_IN)
+            await self._of(_caller(request, session), Act.SIGN_IN, detail={"by": how})
 
-    async def refused(self, request: Request, result: str) -> None:
+    async def granted(self, caller: Caller, what: str, *, vm: str | None = None) -> None:
+        """Somebody made a new way in, or let an app know who they are, by a page of its own."""
+        await self._of(caller, Act.GRANT, what=what, vm=vm)
+
+    async def refused(self, request: Request, result: str, *, how: str) -> None:
         """Somebody could not sign in; what they came with is not told, for it may be good elsewhere."""
         await self._audit.record(
             who=UNKNOWN,
@@ -54,6 +58,7 @@ class Witness:
             door=Door.WEB.value,
             source=source_of(request),
             result=result,
+            detail={"by": how},
         )
 
     async def signed_out(self, request: Request, account: Account | None, key: str) -> None:
@@ -72,19 +77,18 @@ class Witness:
         self, request: Request, session: Signed, *, vm: str | None, url: str, result: str = "ok"
     ) -> None:
         """A browser was let in to a VM's address, or was not."""
-        await self._of(request, session, Act.WEB, what=url, vm=vm, result=result)
+        await self._of(_caller(request, session), Act.WEB, what=url, vm=vm, result=result)
 
     async def _of(
         self,
-        request: Request,
-        session: Signed,
+        caller: Caller,
         act: Act,
         *,
         what: str = "",
         vm: str | None = None,
         result: str = "ok",
+        detail: Mapping[str, Json] | None = None,
     ) -> None:
-        caller = caller_of(session, source=source_of(request))
         await self._audit.record(
             who=caller.account.email,
             act=act,
@@ -95,4 +99,9 @@ class Witness:
             what=what,
             vm=vm,
             result=result,
+            detail=detail,
         )
+
+
+def _caller(request: Request, session: Signed) -> Caller:
+    return caller_of(session, source=source_of(request))

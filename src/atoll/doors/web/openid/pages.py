@@ -18,12 +18,12 @@ from atoll.base.errors import Invalid
 from atoll.domain.account import Account
 from atoll.domain.openid import Asked, Query, Refused, Return, again, asked, proven
 from atoll.domain.web import Names
-from atoll.doors.front.hosts import check_origin
+from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.login import Login
 from atoll.doors.web.openid.endpoints import AUTHORIZE
 from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import read_form
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.visitor import Visitors, caller_of
 from atoll.services.openid import App
 from atoll.services.sessions import Session
 
@@ -141,6 +141,9 @@ class OpenIdPages:
         except Refused as refused:
             return self._say(back, refused)
         await self._openid.consent(session.account, app, wanted.told)
+        caller = caller_of(session, source=source_of(request))
+        words = " ".join(sorted(wanted.told))
+        await self._login.witness.granted(caller, f"openid tell {words}", vm=app.vm_name)
         return self._give(session, app, back, wanted)
 
     def _question(
