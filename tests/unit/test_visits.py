@@ -227,6 +227,16 @@ class TestVerb:
         with pytest.raises(NotFound):
             await cloud.run("share log web", cloud.bob)
 
+    async def test_a_new_owner_does_not_read_it(self, cloud: Control) -> None:
+        await self.note(cloud, account=cloud.ann.account.id)
+        await cloud.run("transfer web bob@example.com")
+        reply = await cloud.run("share log web", cloud.bob)
+        assert reply.text == "Nobody opened web yet"
+        assert (await cloud.data("share show web", cloud.bob))["users"] == []
+        async with cloud.store.read() as tx:
+            (web,) = await vms.everywhere(tx)
+            assert await rows.last_opened(tx, web.id) == {}
+
     async def test_goes_on_until_the_vm_is_gone(self, cloud: Control) -> None:
         await self.note(cloud, path="/before")
         reply = await cloud.run("share log web --follow")

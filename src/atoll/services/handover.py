@@ -31,7 +31,7 @@ from atoll.services.team_grants import TeamGrants
 from atoll.services.team_place import Place, find_place, places
 from atoll.services.teams import take_out
 from atoll.services.tokens import Tokens
-from atoll.store import accounts, domains, grants, sessions, vms
+from atoll.store import accounts, domains, grants, sessions, visits, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 from atoll.store.sessions import TokenRow
@@ -168,6 +168,7 @@ class Handover:
             await self._end_limited(tx, vm, left)
             await grants.clear(tx, vm.id)
             await domains.clear(tx, vm.id)  # the names are of whoever has their DNS
+            await visits.clear(tx, vm.id)  # who came is what its owner then may know
             await vms.change(tx, vm, owner=heir.id)
             facts = self._facts.get(vm.id)
             if facts is None or facts.state in ON:

@@ -72,6 +72,12 @@ async def trim(tx: Tx, vm: str) -> None:
             await tx.execute(delete(visits).where(mine, visits.c.id <= found))
 
 
+async def clear(tx: Tx, vm: str) -> None:
+    """Forget who came to a VM."""
+    for table in (visits, visitors):
+        await tx.execute(delete(table).where(table.c.vm == vm))
+
+
 async def latest(tx: Tx, vm: str, *, limit: int, who: str | None = None) -> tuple[Seen, ...]:
     """A VM's newest visits, newest first; of one address, the anonymous, or all."""
     return await _rows(tx, _of(vm, who).order_by(visits.c.id.desc()).limit(limit))
