@@ -190,11 +190,17 @@ async def test_share_with_people(atoll: Atoll, vm: str) -> None:
     assert "there is no account with this address yet" in said
     assert "nobody@example.com" in await told(atoll, f"share show {vm}")
     assert "nobody@example.com lost" in await told(atoll, f"share remove {vm} nobody@example.com")
+    await asked(atoll, f"share add {vm} nobody@example.com")
+    assert (await asked(atoll, f"share remove {vm} nobody@example.com"))["status"] == "success"
     link = await asked(atoll, f"share add-link {vm} --for 1h")
     assert (await asked(atoll, f"share accept {link['url']}"))["vm_name"] == vm  # one's own
     assert "is over" in await told(atoll, f"share remove-link {vm} {link['token']}")
+    link = await asked(atoll, f"share add-link {vm}")
+    assert (await asked(atoll, f"share remove-link {vm} {link['token']}"))["status"] == "success"
     assert "has been asked" in await told(atoll, "share ask no-such-vm")
+    assert (await asked(atoll, "share ask no-such-vm"))["status"] == "asked"
     assert await told(atoll, "share ls") == "Nothing is shared with you"
+    assert (await asked(atoll, "share ls"))["shared"] == []
 
 
 async def test_a_team_and_a_vm_that_changes_hands(atoll: Atoll, vm: str) -> None:
@@ -240,6 +246,8 @@ async def test_domains(atoll: Atoll, vm: str) -> None:
     assert entry["certificate"].startswith("none: acme.directory is not set")
     assert "shop.localhost" in await told(atoll, "domain ls")
     assert "any more" in await told(atoll, f"domain rm {vm} shop.localhost")
+    await asked(atoll, f"domain add {vm} shop.localhost")
+    assert (await asked(atoll, f"domain rm {vm} shop.localhost"))["removed"] is True
 
 
 async def test_copy_pause_resume_remove_undo(atoll: Atoll, vm: str) -> None:

@@ -31,7 +31,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
     "billing usage,share show,share port,share set-public,share set-private,share add,share remove,"
-    "share add-link,share remove-link,"
+    "share add-link,share remove-link,domain ls,domain add,domain rm,"
     "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key,transfer,"
     "team ls,team members,team usage,team add,team remove,team role,team rename,team disable"
 )
@@ -254,6 +254,19 @@ async def test_sharing_with_people(here: Sdk, vm: Any) -> None:
     assert (await here.do(vm, "share.remove_link", link["token"]))["status"] == "success"
     shown = await here.do(vm, "share.show")
     assert (shown["users"], shown["links"], shown["teams"]) == ([], [], [])
+
+
+async def test_domains(here: Sdk, vm: Any) -> None:
+    name = f"sdk-{here.kind}.localhost"
+    added = await here.do(vm, "domain.add", name)
+    assert (added["domain"], added["vm_name"], added["wildcard"]) == (name, vm.name, False)
+    for listed in (
+        await here.do(here.client, "domain.ls", vm.name),
+        await here.do(here.client, "domain.ls", all=True),
+    ):
+        assert [one["domain"] for one in listed["domains"]] == [name]
+    removed = await here.do(vm, "domain.remove", name)
+    assert removed == {**removed, "vm_name": vm.name, "domain": name, "removed": True}
 
 
 async def test_teams(here: Sdk, atoll: Atoll) -> None:

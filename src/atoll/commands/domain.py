@@ -105,11 +105,11 @@ async def ls(ctx: Context, args: Ls) -> Reply:
     reach=Reach.VM,
     mutates=True,
     examples=("domain rm web www.example.com",),
-    result={"vm_name": "the VM", "domain": "the name", "status": "`removed`"},
+    result={"vm_name": "the VM", "domain": "the name", "status": "`removed`", "removed": "true"},
 )
 async def rm(ctx: Context, args: One) -> Reply:
     domain = await ctx.cloud.domains.remove(ctx.caller, args.vm, args.domain)
-    data = {"vm_name": args.vm, "domain": domain, "status": "removed"}
+    data = {"vm_name": args.vm, "domain": domain, "status": "removed", "removed": True}
     return Reply(data=data, text=f"{domain} does not lead to {args.vm} any more")
 
 
