@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -613,16 +614,60 @@ class TestStreams:
                     process.kill()
                     await left.wait()
 
-    async def test_large_upload(self, edge: Edge, ann: Account, tmp_path: Path) -> None:
+    async def test_a_vm_says_itself_whether_it_wants_a_body(self, edge: Edge, ann: Account) -> None:
+        asked, may_send = asyncio.Event(), asyncio.Event()
+
+        async def picky(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert b"expect: 100-continue" in head
+            asked.set()
+            await may_send.wait()
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = await reader.readexactly(5)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n" + body)
+            await writer.drain()
+            writer.close()
+
+        host = edge.host("picky")
+        async with await asyncio.start_server(picky, "127.0.1.6", 8000), asyncio.timeout(20):
+            edge.cloud.put(published("picky", "127.0.1.6", {ann.id}, is_public=True))
+            await edge.agreed()
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", edge.port, ssl=trusting(edge), server_hostname=host
+            )
+            writer.write(
+                f"POST / HTTP/1.1\r\nhost: {host}:{edge.port}\r\ncontent-length: 5\r\n"
+                "expect: 100-continue\r\n\r\n".encode()
+            )
+            await asked.wait()
+            answer = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
+            done, _ = await asyncio.wait([answer], timeout=0.3)
+            assert not done, "the edge answered for the VM"
+            may_send.set()
+            assert b" 100 " in await answer
+            writer.write(b"hello")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+
+    async def test_a_gigabyte_passes_and_is_kept_nowhere(
+        self, edge: Edge, ann: Account, tmp_path: Path
+    ) -> None:
         data = tmp_path / "data"
         block, digest = hashlib.sha256(b"seed").digest() * 32_768, hashlib.sha256()
         with data.open("wb") as file:
-            for _ in range(100):
+            for _ in range(1024):
                 file.write(block)
                 digest.update(block)
         jar = cookie(await edge.token(ann, "web"))
-        answer: Answer = await edge.curl(edge.url("web", "/upload"), *jar, "-T", str(data))
+        answer: Answer = await edge.curl(
+            edge.url("web", "/upload"), *jar, "-T", str(data), seconds=120
+        )
         assert answer.body == digest.hexdigest()
+        assert edge.haproxy is not None
+        status = Path(f"/proc/{edge.haproxy.pid}/status").read_text()
+        (most,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        assert int(most) < 256 << 10
 
     def _connect(self, edge: Edge, uri: str, token: str, origin: Origin | None) -> connect:
         headers = {"Cookie": token} if token else {}

@@ -269,11 +269,21 @@ class Edge:
         token = self.sessions.mint(host=self.host(name), account=account, session_id=session_id)
         return f"{TOKEN_COOKIE}={token}"
 
-    async def curl(self, url: str, *arguments: str, accept: str = "*/*") -> Answer:
+    async def curl(
+        self, url: str, *arguments: str, accept: str = "*/*", seconds: int = 20
+    ) -> Answer:
         """One request; redirects are not followed."""
-        argv = ["curl", "-sS", "-i", "--cacert", str(self.keys / "ca.pem"), "--max-time", "20"]
+        argv = [
+            "curl",
+            "-sS",
+            "-i",
+            "--cacert",
+            str(self.keys / "ca.pem"),
+            "--max-time",
+            str(seconds),
+        ]
         argv += ["--connect-to", "::127.0.0.1:", "-H", f"Accept: {accept}", *arguments, url]
-        return parse((await run(argv, seconds=30)).out)
+        return parse((await run(argv, seconds=seconds + 10)).out)
 
     async def page(self, url: str, *arguments: str) -> Answer:
         """One request as a browser makes it."""
