@@ -54,17 +54,17 @@ class Answered:
             ) from error
         except errors.IssuanceError as error:
             raise Refused(f"the ACME server does not sign: {said(error.error)}") from error
+        except (errors.Error, JoseError, ValueError, KeyError) as error:  # also what is no JSON
+            raise Refused(
+                f"the ACME server's answer is not understood: {_short(error)}",
+                wait_s=self._wait_s,
+                is_limit=self._status >= 500,
+            ) from error
         except requests.RequestException as error:
             raise Refused(
                 f"the ACME server does not answer: {_short(error)}",
                 wait_s=self._wait_s,
                 is_limit=True,
-            ) from error
-        except (errors.Error, JoseError, ValueError, KeyError) as error:
-            raise Refused(
-                f"the ACME server's answer is not understood: {_short(error)}",
-                wait_s=self._wait_s,
-                is_limit=self._status >= 500,
             ) from error
 
 
