@@ -31,7 +31,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 COMMANDS = (
     "ls,new,cp,rm,restart,rename,pause,resume,resize,tag,comment,stat,ssh,whoami,browser,doc,"
     "billing usage,share show,share port,share set-public,share set-private,share add,share remove,"
-    "share add-link,share remove-link,domain ls,domain add,domain rm,"
+    "share add-link,share remove-link,domain ls,domain add,domain rm,invite,"
     "ssh-key list,ssh-key add,ssh-key remove,ssh-key rename,ssh-key generate-api-key,transfer,"
     "team ls,team members,team usage,team add,team remove,team role,team rename,team disable"
 )
