@@ -18,6 +18,7 @@ import pytest
 from asyncssh.constants import MSG_KEXINIT
 
 from atoll.base.aio import poll, together
+from atoll.base.errors import NotFound
 from atoll.base.proc import run
 from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.client_config import client_config
@@ -624,7 +625,7 @@ async def test_withdrawn_access_ends_connections_within_a_second(here: Ground) -
         for process in (straight, jumped):
             assert process.stdout is not None
             assert await process.stdout.readline() == b"in\n"
-        inside = await here.door.open_vm(replace(route, account=ANN.id))
+        inside = await here.door.open_vm(route)
         here.door.end_access("acct-bob", route.vm_id)
         here.door.end_access(ANN.id, "vm-other")
         assert straight.returncode is None
@@ -636,6 +637,23 @@ async def test_withdrawn_access_ends_connections_within_a_second(here: Ground) -
             assert await straight.wait() == 255
             assert await jumped.wait() == 255
             await inside.wait_closed()
+    await _nothing_left(here)
+
+
+async def test_what_is_lost_during_a_login_ends_it_at_whatever_door(here: Ground) -> None:
+    """Shells of the page, `POST /exec` and the lobby have nothing else that looks again."""
+    route = here.town.routes[ANN.id, "web"]
+    login = asyncio.create_task(here.door.open_vm(route))
+    await asyncio.sleep(0)
+    del here.town.routes[ANN.id, "web"]
+    try:
+        with pytest.raises(NotFound):
+            await login
+        here.town.routes[ANN.id, "web"] = replace(route, vm_id="vm-new")
+        with pytest.raises(NotFound):
+            await here.door.open_vm(route)
+    finally:
+        here.town.routes[ANN.id, "web"] = route
     await _nothing_left(here)
 
 

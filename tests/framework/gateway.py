@@ -16,7 +16,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncssh
@@ -34,6 +34,7 @@ from atoll.services.keys import Keys
 
 DOMAIN = "atoll.localhost"
 ANN = Account(id="acct-ann", email="ann@example.com")
+ANNS = Caller(account=ANN, door=Door.SSH)
 BOB = Account(id="acct-bob", email="bob@example.com")
 
 
@@ -61,7 +62,7 @@ class Town:
             raise NotFound(f"There is no VM '{vm_name[:60]}'", hint="Try: ls")
         if vm_name in self.stopped:
             raise Conflict(f"VM '{vm_name}' is paused", hint=f"Try: resume {vm_name}")
-        return route
+        return replace(route, caller=caller)
 
     async def opened(
         self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
@@ -298,6 +299,7 @@ def _sshds(here: Ground, vms: tuple[str, ...]) -> Iterator[None]:
             address=address,
             login_user=getpass.getuser(),
             host_ca=here.keys.host_ca_public,
+            caller=ANNS,
         )
         with _sshds(here, vms[:-1]):
             yield

@@ -35,7 +35,14 @@ from atoll.doors.api.run import Item
 from atoll.services.answers import Answer, Claim
 
 ANN = Account(id="acct-1", email="ann@example.com")
-ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.213.1.2", login_user="atoll", host_ca="")
+ROUTE = Route(
+    vm_id="vm-1",
+    vm_name="web",
+    address="10.213.1.2",
+    login_user="atoll",
+    host_ca="",
+    caller=Caller(account=ANN, door=Door.EXEC),
+)
 TOKEN = "atoll1.good"
 
 

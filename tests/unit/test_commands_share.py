@@ -78,7 +78,7 @@ class TestPeople:
         reply = await cloud.run("share add web bob@example.com --root")
         assert "ssh -p 2222 web@localhost" in reply.text
         assert await opens(cloud, cloud.bob, port=3000)
-        assert (await cloud.cloud.route(cloud.bob, "web")).account == cloud.bob.account.id
+        assert (await cloud.cloud.route(cloud.bob, "web")).caller.account.id == cloud.bob.account.id
 
         async def told() -> bool | None:
             return len(authorized(cloud)) == before + 1 or None

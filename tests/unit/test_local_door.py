@@ -28,7 +28,14 @@ from atoll.services.keyring import KeyRing
 from framework.clients import client
 
 KEY = "ssh-ed25519 AAAAkey"
-ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca")
+ROUTE = Route(
+    vm_id="vm-1",
+    vm_name="web",
+    address="10.0.0.2",
+    login_user="atoll",
+    host_ca="ca",
+    caller=Caller(account=Account(id="acct-ann", email="ann@example.com"), door=Door.SSH),
+)
 
 
 @dataclass

@@ -10,8 +10,11 @@ from atoll.domain.account import Route
 from atoll.doors.ssh.run import Runner
 from contracts.run_in_vm import RunInVmContract, Start
 from fakes.sshd import FakeSshd
+from framework.gateway import ANNS
 
-ROUTE = Route(vm_id="vm-1", vm_name="web", address="127.0.0.1", login_user="atoll", host_ca="")
+ROUTE = Route(
+    vm_id="vm-1", vm_name="web", address="127.0.0.1", login_user="atoll", host_ca="", caller=ANNS
+)
 
 
 @pytest.fixture(name="start")

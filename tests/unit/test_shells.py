@@ -13,8 +13,9 @@ from atoll.domain.account import Route
 from atoll.doors.ssh import shells
 from fakes.engine import FakeEngine
 from framework.cloud import control
+from framework.gateway import ANNS
 
-ROUTE = Route(vm_id="vm-1", vm_name="web", address="", login_user="", host_ca="")
+ROUTE = Route(vm_id="vm-1", vm_name="web", address="", login_user="", host_ca="", caller=ANNS)
 
 
 class Deaf:

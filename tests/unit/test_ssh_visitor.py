@@ -8,14 +8,16 @@ from collections.abc import Awaitable
 import asyncssh
 import pytest
 
-from atoll.base.errors import AtollError, Unavailable
+from atoll.base.errors import AtollError, NotFound, Unavailable
 from atoll.domain.account import Route
 from atoll.doors.ssh.admission import Limits, Place
 from atoll.doors.ssh.relay import VmSide
 from atoll.doors.ssh.visitor import Directory, Places, Visitor
-from framework.gateway import ANN, DOMAIN, Town
+from framework.gateway import ANN, ANNS, DOMAIN, Town
 
-ROUTE = Route(vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca")
+ROUTE = Route(
+    vm_id="vm-1", vm_name="web", address="10.0.0.2", login_user="atoll", host_ca="ca", caller=ANNS
+)
 
 
 class House:
@@ -86,10 +88,9 @@ async def test_what_is_lost_while_the_login_is_under_way_is_not_used() -> None:
     key = asyncssh.generate_private_key("ssh-ed25519")
     line = key.export_public_key().decode().strip()
     town = Town(keys={line: ANN}, routes={(ANN.id, "web"): ROUTE})
-    visitor = Visitor(House(town, Unavailable("late")), refused)
+    visitor = Visitor(House(town, NotFound("No VM 'web'")), refused)
     assert await visitor.validate_public_key("web", key)
     visitor.auth_completed()
-    del town.routes[ANN.id, "web"]
     assert await visitor.vm_side() is None
     assert visitor.trouble is not None
     assert visitor.trouble.code == "not-found"

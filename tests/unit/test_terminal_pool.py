@@ -52,7 +52,9 @@ class House:
             raise NotFound("VM 'web' not found", hint="Try: ls")
         if line == "ls":
             return Reply(data={"vms": []})
-        route = Route(vm_id="vm-1", vm_name="web", address="", login_user="", host_ca="")
+        route = Route(
+            vm_id="vm-1", vm_name="web", address="", login_user="", host_ca="", caller=caller
+        )
         return Reply(run_in_vm=route)
 
     async def opened(self, session: str = "s1", line: str = "ssh web") -> Terminal:

@@ -71,14 +71,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a running VM's sshd answers, and as whom to log in."""
+    """Where a running VM's sshd answers, as whom to log in, and for whom it was found."""
 
     vm_id: str
     vm_name: str
     address: str
     login_user: str
     host_ca: str  # public key line that must have signed the VM's host key
-    account: str = ""  # id of who enters
+    caller: Caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -298,8 +298,8 @@ class Cloud:
             vm_name=vm_name,
             address=facts.address,
             login_user=caller.scope.user or facts.login_user,
-            account=caller.account.id,
             host_ca=self.keys.host_ca_public,
+            caller=caller,
         )
 
     async def opened(

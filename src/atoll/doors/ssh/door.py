@@ -15,7 +15,7 @@ from typing import Protocol
 import asyncssh
 
 from atoll.base.aio import TaskGroup
-from atoll.base.errors import AtollError, Conflict, Internal
+from atoll.base.errors import AtollError, Conflict, Internal, NotFound
 from atoll.base.log import get
 from atoll.domain.account import Route
 from atoll.doors.ssh.admission import Admission, Limits
@@ -155,8 +155,20 @@ class SshDoor:
         self._vms.end(vm_id)  # what other doors and the lobby's prompt have there
 
     async def open_vm(self, route: Route) -> VmSide:
-        """Log in to a VM; raises Unavailable."""
-        return await self._vms.open(route)
+        """Log in to a VM. Raises Unavailable, or what `Directory.route` does for who may not any more.
+
+        A login takes a while. What is lost during it is seen here; what is lost later finds the
+        connection on the roll, and ends it.
+        """
+        side = await self._vms.open(route)
+        try:
+            now = await self.directory.route(route.caller, route.vm_name)
+            if now.vm_id != route.vm_id:
+                raise NotFound(f"No VM {route.vm_name!r}", hint="Try: ls")
+        except BaseException:
+            side.abort()
+            raise
+        return side
 
     def start(self, job: Awaitable[VmSide | AtollError]) -> asyncio.Task[VmSide | AtollError]:
         """Run a login as long as the door is open."""

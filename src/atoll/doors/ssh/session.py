@@ -73,7 +73,7 @@ class VmOpener(Protocol):
     """Logs in to a VM."""
 
     async def open_vm(self, route: Route) -> VmSide:
-        """Raises Unavailable."""
+        """Raises Unavailable, or NotFound for a caller who may not any more."""
 
 
 class Guest(Protocol):

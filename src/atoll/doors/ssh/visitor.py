@@ -71,7 +71,7 @@ class House(Protocol):
     places: Places | None
 
     async def open_vm(self, route: Route) -> VmSide:
-        """Log in to a VM; raises Unavailable."""
+        """Log in to a VM, if the route's caller still may; raises AtollError."""
 
     def start(self, job: Awaitable[VmSide | AtollError]) -> asyncio.Task[VmSide | AtollError]:
         """Run a job as long as the door is open."""
@@ -256,7 +256,6 @@ class Visitor(asyncssh.SSHServer):
         result = await asyncio.shield(dial)
         assert self.caller is not None
         assert self.route is not None
-        result = await self._still(self.caller, self.route, result)
         said = result.code if isinstance(result, AtollError) else "ok"
         try:
             await self._house.directory.opened(self.caller, self.route, how="ssh", result=said)
@@ -268,21 +267,6 @@ class Visitor(asyncssh.SSHServer):
             self.trouble = result
             return None
         return result
-
-    async def _still(
-        self, caller: Caller, route: Route, result: VmSide | AtollError
-    ) -> VmSide | AtollError:
-        """The connection if the caller may still have it: a login takes a while."""
-        try:
-            now = await self._house.directory.route(caller, route.vm_name)
-            if now.vm_id == route.vm_id:
-                return result
-            trouble: AtollError = NotFound(f"No VM {route.vm_name!r}", hint="Try: ls")
-        except AtollError as error:
-            trouble = error
-        if isinstance(result, VmSide):
-            result.abort()
-        return trouble
 
     def kbdint_auth_supported(self) -> bool:
         return True

@@ -25,7 +25,6 @@ from atoll.doors.ssh.roll import Roll
 LOGIN_S = 15.0  # a VM under load still answers within this
 # A login costs an emulated vCPU two seconds: of a dozen at once none would be done in time.
 LOGINS_AT_ONCE = 4
-_LOST = 10_000  # losses that are remembered, for logins under way: a minute at most
 TURN_S = 60.0  # a file sent in many parts at once; then the VM is stuck
 _CERTIFICATE_S = 3600  # our own key never leaves this process; an hour bounds a stolen copy
 # One hop inside this machine. AES-GCM is one call of OpenSSL per packet in AsyncSSH.
@@ -57,17 +56,12 @@ class VmLogin:
         self._sides: Roll[VmSide] = Roll()
         self._options: asyncssh.SSHClientConnectionOptions | None = None
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._lost: dict[
-            tuple[str, str], int
-        ] = {}  # (VM, account) -> when it lost access, in marks
-        self._mark = 0
 
     async def open(self, route: Route) -> VmSide:
         """A connection logged in as `route.login_user`; logins to one VM take turns.
 
         Raises Unavailable when the VM does not answer, is not the VM it should be or refuses us.
         """
-        mark = self._mark
         turn = self._turns.setdefault(route.vm_id, asyncio.Semaphore(LOGINS_AT_ONCE))
         try:
             async with timeout(TURN_S):
@@ -75,13 +69,9 @@ class VmLogin:
         except TimeoutError as error:
             raise _unreachable(route, f"too many log in at once ({TURN_S:g} s)") from error
         try:
-            side = await self._open(route)
+            return await self._open(route)
         finally:
             turn.release()
-        if self._lost.get((route.vm_id, route.account), 0) > mark:
-            side.abort()
-            raise _unreachable(route, "access was withdrawn")
-        return side
 
     async def _open(self, route: Route) -> VmSide:
         loop = asyncio.get_running_loop()
@@ -108,11 +98,6 @@ class VmLogin:
 
         With `account` (an id) those of one who may not enter any more.
         """
-        if account is not None:  # logins under way have no side yet
-            self._mark += 1
-            self._lost[vm_id, account] = self._mark
-            while len(self._lost) > _LOST:
-                del self._lost[next(iter(self._lost))]
         for side in self._sides:
             if side.vm_id == vm_id and account in (None, side.account):
                 side.abort()
@@ -151,7 +136,7 @@ class _VerifiedVm(VmSide):
         super().__init__(loop, options, wait=None)
         self.vm_name = route.vm_name
         self.vm_id = route.vm_id
-        self.account = route.account
+        self.account = route.caller.account.id
         self._route = route
         self._username = route.login_user
         self._protocol_factory = lambda: owner
