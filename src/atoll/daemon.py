@@ -98,7 +98,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         keys=keys,
     )
     cloud.accounts.when_key_ends(lambda key: ssh.end_key(key.fingerprint))
-    proofs = HttpProofs(changes=cloud.changes, shown=lambda version: edge.shown(version))
+    proofs = HttpProofs(changes=cloud.changes)
     edge = EdgeSync(
         config=config,
         keys=folder,

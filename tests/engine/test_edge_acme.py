@@ -63,7 +63,7 @@ async def world(tmp_path: Path, *, leads_to: str = "") -> AsyncIterator[World]:
         acme_server(resolver=dns.address) as server,
         running_edge(listen=address, http_port=80) as edge,
     ):
-        proofs = HttpProofs(changes=edge.cloud.changes, shown=edge.sync.shown)
+        proofs = HttpProofs(changes=edge.cloud.changes)
         edge.proofs = lambda: proofs.answers
         issuer = Issuer(
             settings=Acme(directory=server.directory, agree=True, ca_file=str(server.ca_file)),

@@ -21,10 +21,6 @@ from fakes.unwilling_acme import Says, UnwillingAcme, problem
 SHOP, BLOG = "shop.test", "blog.test"
 
 
-async def _shown(version: int) -> None:
-    """The edge is not asked here."""
-
-
 @pytest.fixture(name="server")
 async def _server() -> AsyncIterator[UnwillingAcme]:
     server = UnwillingAcme()
@@ -42,7 +38,7 @@ class Wish:
         self.issuer = Issuer(
             settings=Acme(directory=f"{server.url}/directory", agree=True),
             key_path=folder / "account",
-            provers={Proof.HTTP: HttpProofs(changes=self.changes, shown=_shown)},
+            provers={Proof.HTTP: HttpProofs(changes=self.changes)},
             every_s=0.01,
             patience_s=0.2,
         )

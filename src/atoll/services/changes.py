@@ -49,11 +49,16 @@ class Changes:
 
     async def in_force(self, *, seconds: float = IN_FORCE_S) -> None:
         """Wait until what has changed so far is in force at the edge, where there is one that answers."""
-        version = self.version
+        if self._shown is None:
+            return
         with contextlib.suppress(TimeoutError):
             async with timeout(seconds):
-                while self._shown is not None and self._shown < version:
-                    await self._shows.wait()
+                await self.shown(self.version)
+
+    async def shown(self, version: int) -> None:
+        """Return when what has changed up to this version is in force at the edge, whenever that is."""
+        while self._shown is None or self._shown < version:
+            await self._shows.wait()
 
     async def looks(self, version: int) -> AsyncGenerator[None, None]:
         """Yield whenever there may be something new beyond `version`, LOOK_S apart at least.

@@ -34,7 +34,6 @@ from atoll.services.certificates.shelf import Shelf
 LOOK_S = 2.0  # how soon a HAProxy that restarted behind our back is noticed
 COMPARE_S = 60.0  # and how often one that did not is compared in full
 RETRY_S = 0.5
-SHOWN_S = 20.0
 FOLDERS_S = 60.0
 INFORMED_S = 10.0  # without its engine, control says the truth after this: no VM is reachable
 
@@ -137,7 +136,7 @@ class EdgeSync:
         self._shown: Maps | None = None  # what HAProxy `_pid` has; None: unknown
         self._pid = 0
         self._compared_at = 0.0
-        self.pushed = 0  # version HAProxy has; tests and `doctor` read it
+        self._told = 0  # version HAProxy has
 
     async def prepare(self) -> None:
         """Write what HAProxy needs to start, as far as it is not there: certificate, maps.
@@ -165,14 +164,6 @@ class EdgeSync:
         for table in TABLES:
             if not self._files.map(table).exists():
                 publish(self._files.map(table), b"")  # nothing is open until `run` knows better
-
-    async def shown(self, version: int) -> None:
-        """Return when HAProxy has what a version of the changes stands for. Raises Unavailable."""
-
-        async def check() -> bool | None:
-            return self.pushed >= version or None
-
-        await poll(check, seconds=SHOWN_S, what="the edge being told")
 
     async def run(self) -> None:
         """Follow the changes for ever; `prepare` must have run."""
@@ -209,7 +200,7 @@ class EdgeSync:
 
     async def _push(self, version: int) -> None:
         """Bring files and HAProxy to what the store says; raises Unavailable when it is away."""
-        is_new = version != self.pushed or self._shown is None
+        is_new = version != self._told or self._shown is None
         wanted = await self._wanted() if is_new or self._is_compare_due() else None
         if wanted is not None:
             self._write(wanted)
@@ -225,7 +216,7 @@ class EdgeSync:
             await self._change(self._shown, wanted)
         await self._names.tell()
         await self._tls.tell()
-        self.pushed = version
+        self._told = version
         self._changes.show(version)
 
     async def _compare(self, wanted: Maps, pid: int) -> None:

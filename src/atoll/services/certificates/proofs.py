@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from typing import Protocol
 
+from atoll.base.aio import deadline
 from atoll.domain.certificate import Proof
 from atoll.services.dns.txt_records import TxtRecords
 
@@ -22,8 +22,11 @@ class Prover(Protocol):
         ...
 
 
+SHOWN_S = 20.0
+
+
 class Changes(Protocol):
-    """Tells the edge that there is something new."""
+    """Tells the edge that there is something new, and when it has that."""
 
     version: int
 
@@ -31,14 +34,16 @@ class Changes(Protocol):
         """There is."""
         ...
 
+    async def shown(self, version: int) -> None:
+        """Return when HAProxy has what this version stands for."""
+        ...
+
 
 class HttpProofs:
     """Answers on port 80: HAProxy gives them by itself, for exactly the paths in `answers`."""
 
-    def __init__(self, *, changes: Changes, shown: Callable[[int], Awaitable[None]]) -> None:
-        """`shown` returns when HAProxy has what a version of `changes` stands for."""
+    def __init__(self, *, changes: Changes) -> None:
         self._changes = changes
-        self._shown = shown
         self._answers: dict[str, str] = {}
 
     @property
@@ -47,10 +52,11 @@ class HttpProofs:
         return MappingProxyType(self._answers)
 
     async def show(self, host: str, where: str, value: str) -> None:
-        """Let HAProxy answer."""
+        """Let HAProxy answer. Raises Unavailable when it does not hear of it."""
         self._answers[f"{host}{where}"] = value
         self._changes.bump()
-        await self._shown(self._changes.version)
+        async with deadline(SHOWN_S, "the edge being told"):
+            await self._changes.shown(self._changes.version)
 
     async def hide(self, host: str, where: str, value: str) -> None:
         """Let it forget."""
