@@ -179,6 +179,11 @@ class Https(Section):
     )
     session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
 
+    @property
+    def seen_port(self) -> int:
+        """The port users see in URLs."""
+        return self.public_port or self.port
+
 
 class Acme(Section):
     """Certificates from an ACME server, such as Let's Encrypt."""

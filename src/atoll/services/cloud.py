@@ -13,7 +13,7 @@ from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.audit import Act
-from atoll.domain.web import MAILED_PATH, Names
+from atoll.domain.web import MAILED_PATH
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
@@ -39,6 +39,7 @@ from atoll.services.links import Links
 from atoll.services.locks import VmLocks
 from atoll.services.mail import Mail
 from atoll.services.mailed_links import MailedLinks
+from atoll.services.names import names_of
 from atoll.services.passkeys import Passkeys
 from atoll.services.power import Power
 from atoll.services.publishing import Publishing
@@ -182,17 +183,14 @@ class Cloud:
             arrivals=(self.team_invitations.take_up,),
             now=now,
         )
-        https = config.https
-        names = Names(
-            domain=https.domain, public_port=https.public_port or https.port, vm_ports=None
-        )
+        names = names_of(config)
         self.passkeys = Passkeys(store=store, names=names, now=now)
         self.mailed_links = MailedLinks(
             store=store,
             joining=self.joining,
             mail=self.mail,
-            base=names.url(https.domain, MAILED_PATH),
-            domain=https.domain,
+            base=names.url(names.domain, MAILED_PATH),
+            domain=names.domain,
             now=now,
         )
         self.shelf = Shelf(config.certificates)
