@@ -21,7 +21,7 @@ from atoll.services.answers import Answers
 from atoll.services.asking import Asking
 from atoll.services.audit import Audit
 from atoll.services.certificates import report
-from atoll.services.certificates.shelf import Shelf
+from atoll.services.certificates.shelf import Kept, Shelf
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.dns.lookup import Lookup
@@ -271,9 +271,10 @@ class Cloud:
             mail=RehearsalMail,
         )
 
-    def certificate_problem(self, host: str) -> str:
-        """What is wrong with a custom domain's certificate; empty: nothing."""
-        return report.problem(self.config, self.shelf, host, now=self.now())
+    def certificate(self, host: str) -> tuple[Kept | None, str]:
+        """A custom domain's certificate, and what is wrong; empty: nothing. Reads files: for a thread."""
+        kept = self.shelf.certificate(host)
+        return kept, report.problem(self.config, self.shelf, host, kept, now=self.now())
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this public key; None: nobody has added it."""
