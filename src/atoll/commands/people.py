@@ -80,17 +80,15 @@ def _letter(ctx: Context, invitation: Invitation) -> str:
     },
 )
 async def ls(ctx: Context, args: Nothing) -> Reply:
-    found = await ctx.cloud.joining.invitations(ctx.caller)
-    names = {person.account: person.email for person in await ctx.cloud.joining.people(ctx.caller)}
     entries = [
         {
             "email": one.email,
-            "invited_by": names.get(one.invited_by),
+            "invited_by": by,
             "message": one.message,
             "since": instant(one.created_at),
             "expires_at": instant(one.expires_at),
         }
-        for one in found
+        for one, by in await ctx.cloud.joining.invitations(ctx.caller)
     ]
     rows = [(e["email"] or "", e["invited_by"] or "", e["expires_at"] or "") for e in entries]
     head = ("E-MAIL", "INVITED BY", "UNTIL")
