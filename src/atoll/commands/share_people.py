@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import AtollError, Invalid, NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands import places, share_view
 from atoll.commands.context import Context
+from atoll.commands.letter import mailed, quoted
 from atoll.commands.places import Lasting, Where
 from atoll.commands.qr import Qr
 from atoll.commands.receivers import WHO, receiver
@@ -107,20 +108,16 @@ async def add(ctx: Context, args: Add) -> Reply:
 
 
 async def _told(ctx: Context, who: str, args: Add, url: str) -> str:
-    """Mail to a person; why there is none. The share is good all the same."""
-    quoted = "\n".join(f"  {line}" for line in args.message.splitlines())
+    """Mail to a person; why there is none."""
     root = f"\nand log in to it:\n\n{ctx.addresses.ssh_command(args.vm)}\n" if args.root else ""
-    try:
-        await ctx.cloud.mail.send(
-            to=who,
-            subject=f"{ctx.caller.account.email} shares {args.vm} with you",
-            text=f"{ctx.caller.account.email} shares the virtual machine {args.vm} with you.\n\n"
-            + (f"They say:\n\n{quoted}\n\n" if quoted else "")
-            + f"Sign in with this address to open it:\n\n{url}\n{root}",
-        )
-    except AtollError as error:
-        return f"no mail goes to {who}: {error.message}"
-    return ""
+    return await mailed(
+        ctx,
+        to=who,
+        subject=f"{ctx.caller.account.email} shares {args.vm} with you",
+        text=f"{ctx.caller.account.email} shares the virtual machine {args.vm} with you.\n\n"
+        + quoted(args.message)
+        + f"Sign in with this address to open it:\n\n{url}\n{root}",
+    )
 
 
 @VERBS.command(
