@@ -67,8 +67,8 @@ class Remove(Where):
 async def add(ctx: Context, args: Add) -> Reply:
     to = await receiver(ctx, args.who)
     place, until = places.place(ctx, args), places.ends_at(ctx, args)
-    if args.root and place != Place():
-        raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+    if args.root:
+        _check_whole(place)
     if len(args.message) > MESSAGE_CHARS:
         raise Invalid(f"--message is over {MESSAGE_CHARS} characters", hint="Try a shorter one")
     level = Level.ROOT if args.root else Level.WEB
@@ -107,6 +107,12 @@ async def add(ctx: Context, args: Add) -> Reply:
     return Reply(data=data, text=Qr(text, url) if args.qr else text)
 
 
+def _check_whole(place: Place | None) -> None:
+    """Raises Invalid for a place that root access cannot be limited to."""
+    if place not in (None, Place()):
+        raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+
+
 async def _told(ctx: Context, who: str, args: Add, url: str) -> str:
     """Mail to a person; why there is none."""
     root = f"\nand log in to it:\n\n{ctx.addresses.ssh_command(args.vm)}\n" if args.root else ""
@@ -142,17 +148,14 @@ async def remove(ctx: Context, args: Remove) -> Reply:
     to = await receiver(ctx, args.who)
     who = to.name
     data: dict[str, Any] = {"vm_name": args.vm, "shared_with": who, **to.fields}
-    place = places.place(ctx, args)
+    place = places.only(ctx, args)
     if args.root:
-        if place != Place():
-            raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+        _check_whole(place)
         await ctx.cloud.sharing.lower(ctx.caller, args.vm, to.kind, to.who, called=who, act=ctx.act)
         text = f"{who} may open the web address of {args.vm} only"
         data |= {"status": "updated", "share_level": "web", "message": text}
         return Reply(data=data, text=text)
-    taken = await ctx.cloud.sharing.take(
-        ctx.caller, args.vm, to.kind, to.who, None if place == Place() else place, act=ctx.act
-    )
+    taken = await ctx.cloud.sharing.take(ctx.caller, args.vm, to.kind, to.who, place, act=ctx.act)
     if not taken:
         raise NotFound(f"{args.vm} is not shared so with {who}", hint=f"Try: share show {args.vm}")
     text = f"{who} lost: {share_view.listed(taken)}"
