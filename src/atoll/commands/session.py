@@ -12,10 +12,9 @@ from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller
 from atoll.domain.browser import browser_of
-from atoll.services.sessions import Browser
+from atoll.services.sessions import ID_CHARS, Browser, credential
 
 VERBS = Registry()
-ID_CHARS = 12
 _LEAST = 4  # characters of an id that are enough, when they name one
 _HOW = {
     "link": "link from SSH",
@@ -113,4 +112,4 @@ def _entry(caller: Caller, one: Browser) -> dict[str, str | bool | None]:
 
 
 def _is_current(caller: Caller, one: Browser) -> bool:
-    return caller.token == f"web:{one.key[:ID_CHARS]}"
+    return caller.token == credential(one.key)
