@@ -150,9 +150,14 @@ def account_of(ctx: Context, *, everybody: bool) -> str | None:
     """Whose audit it is; None: everybody's. Raises Denied."""
     if not everybody:
         return ctx.caller.account.id
-    if not (ctx.caller.account.is_admin and ctx.caller.scope.is_whole):
-        raise Denied("everybody's audit is for admins of this machine", hint="Leave --all away")
+    check_everybodys(ctx, hint="Leave --all away")
     return None
+
+
+def check_everybodys(ctx: Context, *, hint: str) -> None:
+    """Raises Denied for whom everybody's audit is not."""
+    if not (ctx.caller.account.is_admin and ctx.caller.scope.is_whole):
+        raise Denied("everybody's audit is for admins of this machine", hint=hint)
 
 
 def since_us(ctx: Context, seconds: int | None) -> int | None:
