@@ -109,7 +109,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         tokens=cloud.vm_tokens,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
-        keeping=cloud.shelf if config.acme.directory else None,
+        keeping=cloud.shelf,
         naming=cloud.domains,
         proofs=lambda: proofs.answers,
     )
