@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from atoll.base.errors import Denied
 from atoll.commands.context import Context
 from atoll.commands.letter import mailed, quoted
-from atoll.commands.registry import Reach, Registry, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.store.people import Invitation
@@ -18,11 +18,6 @@ _INVITED = {
     "email": "whom",
     "expires_at": "until when they may join, UTC",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,11 @@ from atoll.commands.reply import Reply
 A = TypeVar("A")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    """The arguments of a verb that takes none."""
+
+
 class UnknownCommand(Invalid):
     """No verb has these words."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller
@@ -21,11 +21,6 @@ _HOW = {
     "mail": "link by mail",
     "passkey": "passkey",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(
