@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from atoll.base.dns_server import Server
 from atoll.base.errors import AtollError
 from atoll.config import Config
 from atoll.doctor.finding import Finding, degraded, missing, ok
 from atoll.doors.names.addresses import LOOPBACK
 from atoll.doors.names.zone import servers
 from atoll.services.dns.lookup import Lookup, serial
-from atoll.services.dns.servers import Server
 
 ASK_S = 5.0
 _NO_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")

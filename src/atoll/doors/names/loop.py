@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from atoll.base import atomic, log
+from atoll.base.dns_server import Server
 from atoll.base.errors import AtollError, Invalid
 from atoll.base.proc import run
 from atoll.base.timeout import timeout
@@ -33,7 +34,6 @@ from atoll.doors.names.zone import (
     servers,
 )
 from atoll.services.dns import lookup
-from atoll.services.dns.servers import Server
 
 LOOK_S = 5.0  # how soon a Knot that does not serve our serial is noticed
 SPACING_S = 1.0  # between two looks: a burst of new VMs is one change of the zone

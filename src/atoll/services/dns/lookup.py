@@ -14,9 +14,9 @@ import dns.rdatatype
 import dns.rdtypes.ANY.SOA
 import dns.resolver
 
+from atoll.base.dns_server import Server, server
 from atoll.base.errors import Unavailable
 from atoll.domain.custom_domain import Found
-from atoll.services.dns.servers import Server, server
 
 SECONDS = 6.0
 MOST_ALIASES = 8
