@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from atoll.base.dns_server import server
 from atoll.base.errors import Invalid
 
 DEFAULT_PATH = Path("/etc/atoll/atoll.toml")
@@ -39,7 +40,25 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _listen(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ValueError(f"{text[:60]!r} is no IP address; 0.0.0.0 is all of IPv4") from error
+    return text
+
+
+def _dns_server(text: str) -> str:
+    try:
+        server(text)
+    except Invalid as error:
+        raise ValueError(error.message) from error
+    return text
+
+
 Prefix = Annotated[str, AfterValidator(_prefix)]
+Listen = Annotated[str, AfterValidator(_listen)]
+DnsServer = Annotated[str, AfterValidator(_dns_server)]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -158,7 +177,7 @@ class Ssh(Section):
 class Https(Section):
     """The HTTPS door, HAProxy."""
 
-    listen: str = Field("0.0.0.0", description="address")
+    listen: Listen = Field("0.0.0.0", description="IP address")
     port: Port = Field(8443, description="443 where nothing else uses it")
     http_port: Port = Field(8080, description="plain HTTP: redirects to HTTPS, nothing else")
     public_port: int = Field(
@@ -178,6 +197,11 @@ class Https(Section):
         " tokens in X-ExeDev-Authorization: for programs made for exe.dev",
     )
     session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
+
+    @property
+    def seen_port(self) -> int:
+        """The port users see in URLs."""
+        return self.public_port or self.port
 
 
 class Acme(Section):
@@ -208,7 +232,7 @@ class Acme(Section):
 class Domains(Section):
     """Names of their own for VMs."""
 
-    resolvers: tuple[str, ...] = Field(
+    resolvers: tuple[DnsServer, ...] = Field(
         (),
         description="IP addresses (`:port`) of the DNS servers asked where such a name leads; empty:"
         " those of /etc/resolv.conf",

@@ -26,7 +26,7 @@ from atoll.doors.edge.loop import EdgeSync
 from atoll.doors.front.app import Front
 from atoll.doors.front.serve import serve
 from atoll.doors.local import LocalDoor, PublicKeys, socket_path
-from atoll.doors.metadata.app import HOST as METADATA_HOST
+from atoll.doors.metadata.app import URL as METADATA_URL
 from atoll.doors.metadata.app import Metadata
 from atoll.doors.names.files import Files as NameFiles
 from atoll.doors.names.files import read_addresses
@@ -41,6 +41,7 @@ from atoll.doors.web.openid.endpoints import Endpoints
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
+from atoll.engine.net.address import Layout
 from atoll.rpc.client import EngineClient
 from atoll.services.certificates.assembly import certificates
 from atoll.services.certificates.proofs import HttpProofs
@@ -108,7 +109,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         tokens=cloud.vm_tokens,
         changes=cloud.changes,
         is_informed=lambda: cloud.facts.connected,
-        keeping=cloud.shelf if config.acme.directory else None,
+        keeping=cloud.shelf,
         naming=cloud.domains,
         proofs=lambda: proofs.answers,
     )
@@ -178,7 +179,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     metadata = Metadata(
         workload=Workload(store=store, facts=cloud.facts, issuer=issuer, names=names),
         limits=Limits(monotonic=time.monotonic),
-        more=Endpoints(openid=openid, issuer=issuer, back=f"http://{METADATA_HOST}").routes(),
+        more=Endpoints(openid=openid, issuer=issuer, back=METADATA_URL).routes(),
     )
     front = Front(
         names=names,
@@ -227,8 +228,9 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
 
 async def _metadata(metadata: Metadata, config: Config) -> None:
     """At the address that the engine gives services for VMs; see atoll.engine.net.services."""
-    address = config.network.block.network_address + 1
-    await serve(metadata.app(), port=config.control.services_port, address=str(address))
+    layout = Layout(instance=config.network.instance, block=config.network.block)
+    port = config.control.services_port
+    await serve(metadata.app(), port=port, address=str(layout.service))
 
 
 def _places(config: Config, store: Store, keys: Keys) -> VmAddresses | None:

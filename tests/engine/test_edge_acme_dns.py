@@ -8,6 +8,7 @@ from pathlib import Path
 import dns.update as dns_update
 import pytest
 
+from atoll.base.dns_server import Server
 from atoll.base.errors import Denied, Unavailable
 from atoll.config import Acme
 from atoll.domain.certificate import Proof, Wanted
@@ -16,7 +17,6 @@ from atoll.services.certificates.issuer import Issuer
 from atoll.services.certificates.proofs import DnsProofs
 from atoll.services.certificates.refusal import Refused
 from atoll.services.dns.lookup import Lookup
-from atoll.services.dns.servers import Server
 from atoll.services.dns.txt_records import DynamicUpdate, read_key
 from framework.acme_server import acme_server
 from framework.knot import Knot, knot, loopback

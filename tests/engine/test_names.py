@@ -132,11 +132,11 @@ async def test_knot_has_no_privilege_and_control_its_socket(here: NameServer) ->
 
 
 async def test_the_doctor_asks_the_server_and_the_world(here: NameServer) -> None:
-    world = (str(LOOPBACK), here.config.dns.port)
-    found = await names.examine(here.config, resolver=world)
+    world = [f"{LOOPBACK}:{here.config.dns.port}"]
+    found = await names.examine(here.config, resolvers=world)
     assert {one.level for one in found if one.what != "VM addresses"} == {Level.OK}, found
     other = Config.model_validate(
         {**here.config.model_dump(), "dns": {**here.config.dns.model_dump(), "port": 1}}
     )
-    levels = {one.what: one.level for one in await names.examine(other, resolver=world)}
+    levels = {one.what: one.level for one in await names.examine(other, resolvers=world)}
     assert levels["DNS server"] is Level.MISSING

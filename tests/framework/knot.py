@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.base.aio import poll
+from atoll.base.dns_server import Server
 from atoll.base.proc import run
-from atoll.services.dns.servers import Server
 
 READY_S = 20.0
 _CONFIG = """

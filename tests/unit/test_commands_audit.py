@@ -395,8 +395,9 @@ async def test_everybodys_is_for_admins(cloud: Control) -> None:
         ("audit export --all", cloud.bob),
         ("audit verify", cloud.bob),
     ):
-        with pytest.raises(Denied):
+        with pytest.raises(Denied) as refused:
             await cloud.run(line, caller)
+        assert ("--all" in (refused.value.hint or "")) is line.endswith("--all")
 
 
 async def test_since_and_how_many(cloud: Control) -> None:

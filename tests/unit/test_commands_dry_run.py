@@ -16,7 +16,8 @@ from sqlalchemy import insert, select, update
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import AtollError, Conflict, Denied, Internal, Invalid
-from atoll.commands.dry_run import told
+from atoll.commands.dry_run import STEPS, told
+from atoll.commands.topics import DRY_RUN
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config, Domains, Vms
 from atoll.domain.account import Scope
@@ -535,6 +536,10 @@ async def test_a_dry_run_ends_no_session_and_shows_no_secret(cloud: Control) -> 
         reply = await cloud.run(f"{line} --dry-run")
         assert "token" not in reply.data["would"][0]
         assert "login" not in reply.text
+
+
+def test_every_step_is_on_the_page_about_dry_runs() -> None:
+    assert [do for do in STEPS if f"`{do}`" not in DRY_RUN.body] == []
 
 
 async def test_verbs_that_change_nothing_have_no_dry_run(cloud: Control) -> None:

@@ -263,6 +263,15 @@ class TestPublic:
         await cloud.run("share set-private web")
         assert (await cloud.data("share show web"))["public"] == []
 
+    @pytest.mark.parametrize("path", ["/", "//"])
+    async def test_the_whole_site_in_any_spelling_is_all_that_is_public(
+        self, cloud: Control, path: str
+    ) -> None:
+        for more in ("", " --port 3000"):
+            await cloud.run(f"share set-public web{more}")
+        await cloud.run(f"share set-private web --path {path}")
+        assert (await cloud.data("share show web"))["public"] == []
+
     async def test_the_vms_own_port_is_meant_whatever_it_is(self, cloud: Control) -> None:
         await cloud.run("share set-public web")
         await cloud.run("share port web 5000")

@@ -61,6 +61,10 @@ def test_render_explains_every_key(tmp_path: Path) -> None:
         ('[network]\nblock = "10.0.0.1/16"\n', "network.block"),
         ('[engine]\naccel = "xen"\n', "engine.accel"),
         ('[https]\ndomain = "a b"\n', "https.domain"),
+        ('[https]\nlisten = "localhost"\n', "https.listen"),
+        ('[https]\nlisten = ""\n', "https.listen"),
+        ('[domains]\nresolvers = ["1.1.1.1", "dns.example"]\n', "domains.resolvers"),
+        ('[domains]\nresolvers = [""]\n', "domains.resolvers"),
         ("[ssh\n", "atoll.toml"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from atoll.base.errors import Conflict, Invalid, Unavailable
 from atoll.base.proc import run
 from atoll.config import Config, Https, Ssh, load
-from atoll.host_setup import layout, remembered, ssh_config
+from atoll.host_setup import layout, remembered, ssh_config, trust
 from atoll.host_setup.people import Person, ensure_key
 from atoll.host_setup.progress import Progress, beside
 from atoll.host_setup.up import ssh_command
@@ -86,6 +86,33 @@ def test_a_configuration_file_is_written_once(tmp_path: Path) -> None:
     path.write_text("[ssh]\nport = 22\n")
     assert not layout.ensure_config_file(Config(), path)
     assert load(path).ssh.port == 22
+
+
+async def test_a_list_that_was_not_made_anew_is_made_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    tool, told = tmp_path / "bin/update-ca-certificates", tmp_path / "told"
+    config = Config.model_validate({"paths": {"state": tmp_path}})
+    (config.control_state / "keys").mkdir(parents=True)
+    (config.control_state / "keys/ca.pem").write_text("PEM\n")
+
+    def becomes(code: int) -> None:
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f'#!/bin/sh\necho "tried $*" >> {told}\nexit {code}\n')
+        tool.chmod(0o755)
+
+    for act, said in ((trust.install, "tried \n"), (trust.remove, "tried --fresh\n")):
+        tool.unlink(missing_ok=True)
+        with pytest.raises(Unavailable, match="not installed"):
+            await act(config, folder=tmp_path / "local")
+        becomes(1)
+        with pytest.raises(Unavailable, match="ended with 1"):
+            await act(config, folder=tmp_path / "local")
+        becomes(0)
+        assert not (await act(config, folder=tmp_path / "local"))[1]
+        assert told.read_text() == said * 2
+        told.unlink()
 
 
 def test_what_ran_is_remembered_over_a_broken_off_down(tmp_path: Path) -> None:

@@ -103,3 +103,13 @@ async def test_keys_that_nobody_has_are_counted() -> None:
         key = asyncssh.generate_private_key("ssh-ed25519")
         assert not await visitor.validate_public_key("web", key)
     assert (town.refused, town.openings) == (3, [])
+
+
+async def test_sixty_user_names_and_keys_are_tried_and_no_more() -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    line = key.export_public_key().decode().strip()
+    visitor = Visitor(House(Town(keys={line: ANN}), Unavailable("no sshd")), refused)
+    for number in range(60):
+        assert await visitor.validate_public_key(f"user{number}", key)
+    assert await visitor.validate_public_key("user59", key), "the last of them may still sign"
+    assert not await visitor.validate_public_key("user60", key)

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from atoll.commands.context import Context
 from atoll.commands.key import shown
 from atoll.commands.qr import Qr
-from atoll.commands.registry import Reach, Registry, flag
+from atoll.commands.registry import Nothing, Reach, Registry, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.view import REGION
 
 VERBS = Registry()
 LINK_S = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(

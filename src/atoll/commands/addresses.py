@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from atoll.config import Config
 from atoll.domain.web import Names
+from atoll.services.names import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,7 @@ class Addresses:
     @property
     def names(self) -> Names:
         """The hosts and ports of this cloud."""
-        https = self.config.https
-        ports = range(https.vm_port_first, https.vm_port_last + 1) if https.vm_ports else None
-        public = https.public_port or https.port
-        return Names(domain=https.domain, public_port=public, vm_ports=ports)
+        return names_of(self.config)
 
     @property
     def ssh_host(self) -> str:
@@ -48,11 +46,11 @@ class Addresses:
 
     def https_url(self, name: str) -> str:
         """`https://web.atoll.localhost:8443/`."""
-        return f"https://{name}.{self.config.https.domain}{self._port}/"
+        return self.names.url(f"{name}.{self.config.https.domain}")
 
     def domain_url(self, domain: str) -> str:
         """`https://www.example.com/`: a name of one's own."""
-        return f"https://{domain}{self._port}/"
+        return self.names.url(domain)
 
     def login_url(self, code: str) -> str:
         """Where a one-time code signs a browser in."""
@@ -60,7 +58,7 @@ class Addresses:
 
     def cloud_url(self, path: str) -> str:
         """A page of the cloud itself: `https://atoll.localhost:8443/docs.md`."""
-        return f"https://{self.config.https.domain}{self._port}/{path}"
+        return self.names.url(self.config.https.domain, f"/{path}")
 
     def ssh_fields(self, name: str) -> dict[str, str | int]:
         """The JSON keys that say how to connect."""
@@ -75,8 +73,3 @@ class Addresses:
     def _ssh(self) -> str:
         port = self.config.ssh.port
         return f"ssh {'' if port == 22 else f'-p {port} '}"
-
-    @property
-    def _port(self) -> str:
-        port = self.config.https.public_port or self.config.https.port
-        return "" if port == 443 else f":{port}"

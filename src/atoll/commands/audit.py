@@ -39,13 +39,6 @@ _WIDTHS = (20, 16, 12, 8, 8, 6)
 EVERYBODYS = "everybody's; for admins of this machine"
 
 
-def _count(text: str) -> int:
-    number = whole_number("--last")(text)
-    if number > MOST:
-        raise Invalid(f"--last {number} is over {MOST}", hint="For all of them: audit export")
-    return number
-
-
 def ago(text: str) -> int:
     """Seconds in `24h`; raises Invalid."""
     match = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
@@ -63,8 +56,9 @@ class Audit:
         source=Source.VM,
     )
     last: int = flag(
-        "-n --last", f"how many, at most {MOST}", default=20, value="N", convert=_count, shown="20"
-    )
+        "-n --last", f"how many, at most {MOST}", default=20, value="N", shown="20",
+        convert=whole_number("--last", most=MOST, hint="For all of them: audit export"),
+    )  # fmt: skip
     who: str | None = flag("--who", "what this person did", value="EMAIL", convert=str.lower)
     act: str | None = flag(
         "--act", f"one of {', '.join(Act)}", value="ACT", convert=one_of("--act", list(Act))
@@ -156,9 +150,14 @@ def account_of(ctx: Context, *, everybody: bool) -> str | None:
     """Whose audit it is; None: everybody's. Raises Denied."""
     if not everybody:
         return ctx.caller.account.id
-    if not (ctx.caller.account.is_admin and ctx.caller.scope.is_whole):
-        raise Denied("everybody's audit is for admins of this machine", hint="Leave --all away")
+    check_everybodys(ctx, hint="Leave --all away")
     return None
+
+
+def check_everybodys(ctx: Context, *, hint: str) -> None:
+    """Raises Denied for whom everybody's audit is not."""
+    if not (ctx.caller.account.is_admin and ctx.caller.scope.is_whole):
+        raise Denied("everybody's audit is for admins of this machine", hint=hint)
 
 
 def since_us(ctx: Context, seconds: int | None) -> int | None:

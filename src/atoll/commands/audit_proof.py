@@ -11,7 +11,7 @@ from typing import Any
 
 from atoll.base.errors import Conflict, Invalid
 from atoll.base.text import json_escape
-from atoll.commands.audit import EVERYBODYS, account_of, ago, since_us
+from atoll.commands.audit import EVERYBODYS, account_of, ago, check_everybodys, since_us
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, flag
 from atoll.commands.render import facts
@@ -51,7 +51,7 @@ class Verify:
     },
 )
 async def verify(ctx: Context, args: Verify) -> Reply:
-    account_of(ctx, everybody=True)
+    check_everybodys(ctx, hint="For yours: audit export")
     if args.head and not re.fullmatch("[0-9a-f]{64}", args.head):
         raise Invalid("--head is no hash of a record", hint="Try: audit verify, which prints one")
     verifier = Verifier(anchor=args.head)

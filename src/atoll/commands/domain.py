@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,8 @@ async def add(ctx: Context, args: Add) -> Reply:
         text = f"{row.domain} waits for DNS: {row.problem}\nexpected: {row.expected}"
         return Reply(data=data, text=text)
     lines = [f"{ctx.addresses.domain_url(row.domain)} leads to {args.vm}"]
-    if lack := ctx.cloud.certificate_problem(row.domain):
+    _, lack = await asyncio.to_thread(ctx.cloud.certificate, row.domain)
+    if lack:
         data["certificate"] = lack
         lines.append(f"certificate: {lack}")
     return Reply(data=data, text="\n".join(lines))
@@ -82,7 +84,8 @@ async def add(ctx: Context, args: Add) -> Reply:
 async def ls(ctx: Context, args: Ls) -> Reply:
     if args.vm is not None and args.everything:
         raise Invalid("either a VM or --all", hint=f"Try: domain ls {args.vm[:60]}")
-    entries = [_entry(ctx, one) for one in await ctx.cloud.domains.of(ctx.caller, args.vm)]
+    served = await ctx.cloud.domains.of(ctx.caller, args.vm)
+    entries = await asyncio.to_thread(lambda: [_entry(ctx, one) for one in served])
     rows = [
         (
             entry["domain"],
@@ -114,6 +117,7 @@ async def rm(ctx: Context, args: One) -> Reply:
 
 
 def _entry(ctx: Context, one: Served) -> dict[str, Any]:
+    """One name. Reads the files of its certificate."""
     row = one.row
     entry: dict[str, Any] = {
         "domain": row.domain,
@@ -130,9 +134,9 @@ def _entry(ctx: Context, one: Served) -> dict[str, Any]:
             "expected": row.expected,
             "next_check_at": instant(row.next_check_at),
         }
-    kept = ctx.cloud.shelf.certificate(row.domain)
+    kept, lack = ctx.cloud.certificate(row.domain)
     if kept is not None:
         entry["certificate_until"] = instant(kept.end)
-    if lack := ctx.cloud.certificate_problem(row.domain):
+    if lack:
         entry["certificate"] = lack
     return entry

@@ -60,6 +60,7 @@ _TEXT = {
     "invite-person": "invite {email} by mail",
     "uninvite-person": "take the invitation of {email} back",
 }
+STEPS = (*_TEXT, "set")  # all that `do` of a step can be
 
 
 async def rehearse(ctx: Context, command: Command, arguments: Any) -> Reply:

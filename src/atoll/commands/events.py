@@ -7,7 +7,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import Invalid
 from atoll.commands.columns import Columns
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
@@ -23,13 +22,6 @@ _HEAD = ("WHEN", "VM", "EVENT", "DOOR", "BY", "PROBLEM")
 _WIDTHS = (20, 8, 8, 5, 8)  # what most need; the last column ends the line
 
 
-def _count(text: str) -> int:
-    number = whole_number("--last")(text)
-    if number > MOST:
-        raise Invalid(f"--last {number} is over {MOST}", hint=f"Try: --last {MOST}")
-    return number
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     vm: str | None = argument(
@@ -39,8 +31,9 @@ class Events:
         source=Source.VM,
     )
     last: int = flag(
-        "-n --last", f"how many, at most {MOST}", default=20, value="N", convert=_count, shown="20"
-    )
+        "-n --last", f"how many, at most {MOST}", default=20, value="N", shown="20",
+        convert=whole_number("--last", most=MOST),
+    )  # fmt: skip
     follow: bool = flag(
         "-f --follow", "go on, and print what happens from now on", default=False, endless=True
     )

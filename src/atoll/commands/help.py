@@ -8,7 +8,7 @@ from atoll.commands import pages
 from atoll.commands.context import Context
 from atoll.commands.library import Library
 from atoll.commands.parse import unknown
-from atoll.commands.registry import Command, Reach, Registry, Source, argument
+from atoll.commands.registry import Command, Nothing, Reach, Registry, Source, argument
 from atoll.commands.reply import Reply
 
 VERBS = Registry()
@@ -19,11 +19,6 @@ class About:
     words: tuple[str, ...] = argument(
         "command", "a command; all if not given", many=True, source=Source.VERB
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(

@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.domain.name import check_tag, check_user
@@ -15,11 +15,6 @@ from atoll.store.accounts import SshKey
 
 VERBS = Registry()
 _STDIN = ("-", "/dev/stdin")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(

@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, argument
+from atoll.commands.registry import Nothing, Reach, Registry, argument
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 
 VERBS = Registry()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(

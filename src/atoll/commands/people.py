@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atoll.base.errors import AtollError, Denied
+from atoll.base.errors import Denied
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, argument, flag
+from atoll.commands.letter import mailed, quoted
+from atoll.commands.registry import Nothing, Reach, Registry, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.store.people import Invitation
@@ -17,11 +18,6 @@ _INVITED = {
     "email": "whom",
     "expires_at": "until when they may join, UTC",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,24 +42,22 @@ class Invite:
 async def invite(ctx: Context, args: Invite) -> Reply:
     made = await ctx.cloud.joining.invite(ctx.caller, args.email, args.message)
     data = {"status": "invited", "email": made.email, "expires_at": instant(made.expires_at)}
-    try:
-        await ctx.cloud.mail.send(
-            to=made.email,
-            subject=f"{ctx.caller.account.email} invites you to {ctx.cloud.config.https.domain}",
-            text=_letter(ctx, made),
-        )
-    except AtollError as error:  # the invitation is good; its mail is not on the way
-        problem = f"no mail goes to {made.email}: {error.message}"
+    problem = await mailed(
+        ctx,
+        to=made.email,
+        subject=f"{ctx.caller.account.email} invites you to {ctx.cloud.config.https.domain}",
+        text=_letter(ctx, made),
+    )
+    if problem:
         return Reply(data=data | {"problem": problem}, text=f"invited {made.email}; {problem}")
     return Reply(data=data, text=f"invited {made.email}; mail is on its way")
 
 
 def _letter(ctx: Context, invitation: Invitation) -> str:
-    quoted = "\n".join(f"  {line}" for line in invitation.message.splitlines())
     return (
         f"{ctx.caller.account.email} invites you to Atoll at {ctx.cloud.config.https.domain},"
         " a cloud of virtual machines.\n\n"
-        + (f"They say:\n\n{quoted}\n\n" if quoted else "")
+        + quoted(invitation.message)
         + f"Sign in with this address by {instant(invitation.expires_at)}:\n\n"
         f"{ctx.addresses.cloud_url('login')}\n\n"
         "You need do nothing if you do not want to.\n"
@@ -80,17 +74,15 @@ def _letter(ctx: Context, invitation: Invitation) -> str:
     },
 )
 async def ls(ctx: Context, args: Nothing) -> Reply:
-    found = await ctx.cloud.joining.invitations(ctx.caller)
-    names = {person.account: person.email for person in await ctx.cloud.joining.people(ctx.caller)}
     entries = [
         {
             "email": one.email,
-            "invited_by": names.get(one.invited_by),
+            "invited_by": by,
             "message": one.message,
             "since": instant(one.created_at),
             "expires_at": instant(one.expires_at),
         }
-        for one in found
+        for one, by in await ctx.cloud.joining.invitations(ctx.caller)
     ]
     rows = [(e["email"] or "", e["invited_by"] or "", e["expires_at"] or "") for e in entries]
     head = ("E-MAIL", "INVITED BY", "UNTIL")

@@ -44,6 +44,12 @@ def place(ctx: Context, args: Where) -> Place:
     return Place(port=_port(ctx, args.port), path=_path(args.path))
 
 
+def only(ctx: Context, args: Where) -> Place | None:
+    """What is meant of all that was opened; None, all of it, where no place is given. Raises Invalid."""
+    found = place(ctx, args)
+    return None if found == Place() else found
+
+
 def _port(ctx: Context, port: int | None) -> int:
     https = ctx.cloud.config.https
     if port is None:

@@ -108,7 +108,7 @@ class Recorder:
             raise
         entries = self._entries(caller, line, run, FAILED if _exit(run) else "ok")
         is_opened = run.reply is not None and run.reply.run_in_vm is not None
-        if entries and not self._is_repeated(caller, run, entries[0].entry):
+        if not self._is_repeated(caller, run, entries[0].entry):
             await self._audit.add(entries, is_urgent=run.is_change or is_opened)
 
     def _entries(self, caller: Caller, line: str, run: Run, result: str) -> list[Waiting]:

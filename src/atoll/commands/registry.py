@@ -19,6 +19,11 @@ from atoll.commands.reply import Reply
 A = TypeVar("A")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    """The arguments of a verb that takes none."""
+
+
 class UnknownCommand(Invalid):
     """No verb has these words."""
 
@@ -274,13 +279,16 @@ def flag(
     return dataclasses.field(default=() if many else default, metadata={"parameter": parameter})
 
 
-def whole_number(what: str) -> Callable[[str], int]:
-    """A converter for a plain decimal number; refuses signs, exponents and the absurd."""
+def whole_number(what: str, *, most: int | None = None, hint: str = "") -> Callable[[str], int]:
+    """A converter for a plain decimal number; refuses signs, exponents, the absurd and over `most`."""
 
     def convert(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9):
             raise Invalid(f"{what} {text[:40]!r} is not a whole number", hint=f"Try: {what} 2")
-        return int(text)
+        number = int(text)
+        if most is not None and number > most:
+            raise Invalid(f"{what} {number} is over {most}", hint=hint or f"Try: {what} {most}")
+        return number
 
     return convert
 

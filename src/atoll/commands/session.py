@@ -7,26 +7,20 @@ from dataclasses import dataclass
 
 from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.domain.account import Caller
 from atoll.domain.browser import browser_of
-from atoll.services.sessions import Browser
+from atoll.services.sessions import ID_CHARS, Browser, credential
 
 VERBS = Registry()
-ID_CHARS = 12
 _LEAST = 4  # characters of an id that are enough, when they name one
 _HOW = {
     "link": "link from SSH",
     "mail": "link by mail",
     "passkey": "passkey",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @VERBS.command(
@@ -113,4 +107,4 @@ def _entry(caller: Caller, one: Browser) -> dict[str, str | bool | None]:
 
 
 def _is_current(caller: Caller, one: Browser) -> bool:
-    return caller.token == f"web:{one.key[:ID_CHARS]}"
+    return caller.token == credential(one.key)

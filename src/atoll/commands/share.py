@@ -167,8 +167,7 @@ async def set_public(ctx: Context, args: SetPublic) -> Reply:
     result=_UPDATED,
 )
 async def set_private(ctx: Context, args: SetPrivate) -> Reply:
-    is_all = args.port is None and args.path == WHOLE
-    place = None if is_all else places.place(ctx, args)
+    place = places.only(ctx, args)
     await ctx.cloud.sharing.take(ctx.caller, args.vm, Who.PUBLIC, "", place, act=ctx.act)
     return _updated(ctx, await ctx.cloud.access.find(ctx.caller, args.vm))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import AtollError, Invalid, NotFound
+from atoll.base.errors import Invalid, NotFound
 from atoll.commands import places, share_view
 from atoll.commands.context import Context
+from atoll.commands.letter import mailed, quoted
 from atoll.commands.places import Lasting, Where
 from atoll.commands.qr import Qr
 from atoll.commands.receivers import WHO, receiver
@@ -66,8 +67,8 @@ class Remove(Where):
 async def add(ctx: Context, args: Add) -> Reply:
     to = await receiver(ctx, args.who)
     place, until = places.place(ctx, args), places.ends_at(ctx, args)
-    if args.root and place != Place():
-        raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+    if args.root:
+        _check_whole(place)
     if len(args.message) > MESSAGE_CHARS:
         raise Invalid(f"--message is over {MESSAGE_CHARS} characters", hint="Try a shorter one")
     level = Level.ROOT if args.root else Level.WEB
@@ -106,21 +107,23 @@ async def add(ctx: Context, args: Add) -> Reply:
     return Reply(data=data, text=Qr(text, url) if args.qr else text)
 
 
+def _check_whole(place: Place | None) -> None:
+    """Raises Invalid for a place that root access cannot be limited to."""
+    if place not in (None, Place()):
+        raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+
+
 async def _told(ctx: Context, who: str, args: Add, url: str) -> str:
-    """Mail to a person; why there is none. The share is good all the same."""
-    quoted = "\n".join(f"  {line}" for line in args.message.splitlines())
+    """Mail to a person; why there is none."""
     root = f"\nand log in to it:\n\n{ctx.addresses.ssh_command(args.vm)}\n" if args.root else ""
-    try:
-        await ctx.cloud.mail.send(
-            to=who,
-            subject=f"{ctx.caller.account.email} shares {args.vm} with you",
-            text=f"{ctx.caller.account.email} shares the virtual machine {args.vm} with you.\n\n"
-            + (f"They say:\n\n{quoted}\n\n" if quoted else "")
-            + f"Sign in with this address to open it:\n\n{url}\n{root}",
-        )
-    except AtollError as error:
-        return f"no mail goes to {who}: {error.message}"
-    return ""
+    return await mailed(
+        ctx,
+        to=who,
+        subject=f"{ctx.caller.account.email} shares {args.vm} with you",
+        text=f"{ctx.caller.account.email} shares the virtual machine {args.vm} with you.\n\n"
+        + quoted(args.message)
+        + f"Sign in with this address to open it:\n\n{url}\n{root}",
+    )
 
 
 @VERBS.command(
@@ -145,17 +148,14 @@ async def remove(ctx: Context, args: Remove) -> Reply:
     to = await receiver(ctx, args.who)
     who = to.name
     data: dict[str, Any] = {"vm_name": args.vm, "shared_with": who, **to.fields}
-    place = places.place(ctx, args)
+    place = places.only(ctx, args)
     if args.root:
-        if place != Place():
-            raise Invalid("--root is for the whole VM", hint="Leave --port and --path away")
+        _check_whole(place)
         await ctx.cloud.sharing.lower(ctx.caller, args.vm, to.kind, to.who, called=who, act=ctx.act)
         text = f"{who} may open the web address of {args.vm} only"
         data |= {"status": "updated", "share_level": "web", "message": text}
         return Reply(data=data, text=text)
-    taken = await ctx.cloud.sharing.take(
-        ctx.caller, args.vm, to.kind, to.who, None if place == Place() else place, act=ctx.act
-    )
+    taken = await ctx.cloud.sharing.take(ctx.caller, args.vm, to.kind, to.who, place, act=ctx.act)
     if not taken:
         raise NotFound(f"{args.vm} is not shared so with {who}", hint=f"Try: share show {args.vm}")
     text = f"{who} lost: {share_view.listed(taken)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.base.errors import Invalid
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.share import place_url
@@ -17,11 +17,6 @@ from atoll.domain.sharing import Level
 VERBS = Registry()
 MESSAGE_CHARS = 200
 _HEAD = ("VM", "OWNER", "LEVEL", "URL", "UNTIL")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

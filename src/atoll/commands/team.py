@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.base.errors import Invalid, NotFound
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument, flag
+from atoll.commands.registry import Nothing, Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.domain.team import Act, may
@@ -16,11 +16,6 @@ from atoll.services.team_place import Place
 
 VERBS = Registry()
 TEAM = "which team; may be left out by whoever is in one only"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

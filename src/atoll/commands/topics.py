@@ -5,7 +5,13 @@ Markdown without the heading, which whoever shows the page sets at its own level
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
+
+from atoll.commands.dry_run import STEPS
+
+_NOTES = {"set": " (with the new values and `was`)", "inform": " (a VM learns its name or keys)"}
+_STEPS = ", ".join(f"`{do}`{_NOTES.get(do, '')}" for do in STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +63,12 @@ rm web --dry-run
 JSON: `{"dry_run": true, "would": [{"do": "remove", "vm_name": "web"}]}`. `would` has an entry per step,
 in order, and is empty when nothing would change. `notes` (what the command would report on its way) and
 `errors` (VM to reason, when others of the same line could be changed) are there when they say something.
-`do` is one of `create`, `copy`, `restore`, `rename`, `set` (with the new values and `was`), `inform` (a
-VM learns its name or keys), `pause`, `resume`, `restart`, `resize`, `remove`, `add-key`, `remove-key`,
-`rename-key`, `add-token`, `remove-token`, `sign-in-link`, `set-default`, `remove-default`, `transfer`,
-`create-team`, `rename-team`, `remove-team`, `join-team`, `leave-team`, `decline`, `invite`, `uninvite`,
-`remove-member`, `set-role`. A name that is drawn at random is `null`; secrets are not made.""",
+"""
+    + textwrap.fill(
+        f"`do` is one of {_STEPS}. A name that is drawn at random is `null`; secrets are not made.",
+        width=104,
+        break_on_hyphens=False,
+    ),
 )
 
 SETUP = Topic(

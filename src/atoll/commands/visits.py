@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.base.errors import Invalid, NotFound
-from atoll.base.text import pad
+from atoll.base.errors import NotFound
 from atoll.base.units import show_size
+from atoll.commands.columns import Columns
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Piece, Reply
-from atoll.commands.table import one_line
 from atoll.services.visits import Mark
 from atoll.store.visits import Seen
 
@@ -25,19 +24,12 @@ _HEAD = ("WHEN", "WHO", "FROM", "REQUEST", "STATUS", "BYTES", "MS", "COUNT")
 _WIDTHS = (20, 20, 15, 40, 6, 9, 6)  # what most need while rows come one after the other
 
 
-def _count(text: str) -> int:
-    number = whole_number("-n")(text)
-    if number > MOST:
-        raise Invalid(f"-n {number} is over {MOST}", hint=f"Try: -n {MOST}")
-    return number
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     vm: str = argument("vm", "VM", source=Source.VM)
     last: int = flag(
-        "-n --last", f"how many rows, at most {MOST}", default=20, value="N", convert=_count,
-        shown="20",
+        "-n --last", f"how many rows, at most {MOST}", default=20, value="N", shown="20",
+        convert=whole_number("-n", most=MOST),
     )  # fmt: skip
     who: str | None = flag("--who", f"only this person's, or of the `{ANONYMOUS}`", value="EMAIL")
     follow: bool = flag(
@@ -71,14 +63,16 @@ async def log(ctx: Context, args: Log) -> Reply:
     entries = list(map(_entry, seen))
     data = {"vm_name": args.vm, "visits": entries}
     if args.follow:
-        text = _lines([_HEAD, *map(_row, entries)])
-        return Reply(data=data, text=text, more=_following(ctx, args.vm, vm.id, mark, who))
+        columns = Columns(_WIDTHS)
+        text = columns.lines([_HEAD, *map(_row, entries)])
+        more = _following(ctx, args.vm, vm.id, mark, who, columns)
+        return Reply(data=data, text=text, more=more)
     text = table(_HEAD, list(map(_row, entries))) if entries else f"Nobody opened {args.vm} yet"
     return Reply(data=data, text=text)
 
 
 async def _following(
-    ctx: Context, name: str, vm: str, mark: Mark, who: str | None
+    ctx: Context, name: str, vm: str, mark: Mark, who: str | None, columns: Columns
 ) -> AsyncGenerator[Piece, None]:
     """Visits from now on, while the caller may see them."""
     async with aclosing(ctx.cloud.visits.after(vm, mark, who=who)) as batches:
@@ -87,7 +81,7 @@ async def _following(
                 raise NotFound(f"{name} is not yours any more", hint="Try: ls")
             entries = list(map(_entry, seen))
             data = {"vm_name": name, "visits": entries}
-            yield Piece(data=data, text=_lines(list(map(_row, entries))))
+            yield Piece(data=data, text=columns.lines(map(_row, entries)))
 
 
 def _entry(seen: Seen) -> dict[str, Any]:
@@ -119,8 +113,3 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         str(entry["ms"]),
         str(entry["count"]),
     )
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    cells = [[one_line(cell) for cell in row] for row in rows]
-    return "\n".join("  ".join([*map(pad, row, _WIDTHS), row[-1]]).rstrip() for row in cells)

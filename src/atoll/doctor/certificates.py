@@ -15,8 +15,8 @@ def examine(config: Config, *, now: float | None = None) -> Finding:
     domain, shelf = config.https.domain, Shelf(config.certificates)
     if not config.acme.directory:
         return ok("certificates", f"of the own CA, for names of {domain}: atoll trust")
-    problem = report.problem(config, shelf, domain, now=time.time() if now is None else now)
-    if problem:
+    at = time.time() if now is None else now
+    if problem := report.problem(config, shelf, domain, shelf.certificate(domain), now=at):
         return degraded("certificates", f"{domain}: {problem}", "ssh … domain ls -a")
     count = len(shelf.certificates())
     return ok("certificates", f"{count} by {config.acme.directory}")

@@ -7,7 +7,6 @@ import os
 import platform
 import pwd
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from atoll.base.proc import run
 from atoll.base.units import GIB, show_size
 from atoll.config import Config
 from atoll.doctor.finding import Finding, degraded, missing, ok
+from atoll.doors.edge.launch import unbound
 
 PROBE_S = 10.0
 ROOM_BYTES = 10 * GIB  # an image, its template and a few VMs
@@ -195,14 +195,13 @@ async def _ports(config: Config) -> list[Finding]:
 
 
 def _free(listen: str, port: int) -> bool:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with unbound(listen) as sock:
             sock.bind((listen, port))
-        except PermissionError:
-            return True  # a low port and no root: it may well be free
-        except OSError:
-            return False
+    except PermissionError:
+        return True  # a low port and no root: it may well be free
+    except OSError:
+        return False
     return True
 
 

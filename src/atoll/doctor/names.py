@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from atoll.base import ask_dns
+from atoll.base.dns_server import Server
 from atoll.base.errors import AtollError
 from atoll.config import Config
 from atoll.doctor.finding import Finding, degraded, missing, ok
 from atoll.doors.names.addresses import LOOPBACK
 from atoll.doors.names.zone import servers
+from atoll.services.dns.lookup import Lookup, serial
 
 ASK_S = 5.0
 _NO_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 
 
-async def examine(config: Config, *, resolver: tuple[str, int] | None = None) -> list[Finding]:
-    """Nothing where no DNS is asked for. `resolver` is asked in place of the system's."""
+async def examine(config: Config, *, resolvers: Sequence[str] = ()) -> list[Finding]:
+    """Nothing where no DNS is asked for. `resolvers` are asked in place of the system's."""
     if not config.dns.enabled:
         return []
-    findings = [await _server(config), await _delegation(config, resolver)]
+    findings = [await _server(config), await _delegation(config, Lookup(resolvers, seconds=ASK_S))]
     return [*findings, *_addresses(config)]
 
 
 async def _server(config: Config) -> Finding:
-    domain, port = config.https.domain, config.dns.port
+    domain, knot = config.https.domain, Server(str(LOOPBACK), config.dns.port)
     try:
-        serial = await ask_dns.serial(domain, address=str(LOOPBACK), port=port, seconds=ASK_S)
+        found = await serial(domain, at=knot, seconds=ASK_S)
     except AtollError as error:
         return missing("DNS server", error.message, "atoll status")
-    if serial is None:
+    if found is None:
         return missing("DNS server", f"answers, but not for {domain}", "atoll status")
-    return ok("DNS server", f"{domain}, serial {serial}")
+    return ok("DNS server", f"{domain}, serial {found}")
 
 
-async def _delegation(config: Config, resolver: tuple[str, int] | None) -> Finding:
+async def _delegation(config: Config, lookup: Lookup) -> Finding:
     domain = config.https.domain
     ours = frozenset(servers(domain, config.dns.name_servers))
     wanted = f"at the registrar of {domain}: NS {', '.join(sorted(ours))} (docs/names.md)"
     try:
-        found = await ask_dns.name_servers(domain, seconds=ASK_S, server=resolver)
+        found = await lookup.name_servers(domain)
     except AtollError as error:
         return degraded("DNS delegation", error.message, f"kdig NS {domain}")
     if found == ours:

@@ -12,6 +12,7 @@ TOKEN_COOKIE = "__Host-atoll"  # noqa: S105  on a VM's host: the token HAProxy c
 TOKEN_S = 12 * 3600.0  # an open page keeps working for a working day; revoking is at once
 SESSION_COOKIE = "__Host-atoll-session"  # on the cloud's host
 DOOR_PATH = "/__atoll/"  # on every VM host: answered by control, never by the VM
+METADATA_HOST = "metadata.int"  # inside VMs: where they ask about themselves
 MAILED_PATH = "/login/mail/"  # on the cloud's host: a mailed link's secret follows
 HOST_HEADER = "x-atoll-host"  # set by HAProxy for control: the host a request came for
 USER_HEADER = "x-atoll-user-id"  # set by HAProxy for VMs: who is signed in

@@ -37,7 +37,7 @@ async def install(
     if is_new:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write(path, pem.encode(), mode=0o644)
-        await _update(options)
+    await _update(options)
     return path, is_new
 
 
@@ -48,8 +48,7 @@ async def remove(
     path = _path(config, folder)
     was_there = path.exists()
     path.unlink(missing_ok=True)
-    if was_there:
-        await _update((*options, "--fresh"))
+    await _update((*options, "--fresh"))
     return path, was_there
 
 
@@ -76,4 +75,5 @@ def _path(config: Config, folder: Path) -> Path:
 
 
 async def _update(options: tuple[str, ...]) -> None:
+    """Make the list. Always: nothing says whether the last try, which put the file there, got so far."""
     await proc.run(["update-ca-certificates", *options], seconds=SECONDS)

@@ -13,7 +13,7 @@ from atoll.base.errors import Conflict
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.audit import Act
-from atoll.domain.web import MAILED_PATH, Names
+from atoll.domain.web import MAILED_PATH
 from atoll.rpc.messages import VmState
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
@@ -21,7 +21,7 @@ from atoll.services.answers import Answers
 from atoll.services.asking import Asking
 from atoll.services.audit import Audit
 from atoll.services.certificates import report
-from atoll.services.certificates.shelf import Shelf
+from atoll.services.certificates.shelf import Kept, Shelf
 from atoll.services.changes import Changes
 from atoll.services.defaults import Defaults
 from atoll.services.dns.lookup import Lookup
@@ -39,6 +39,7 @@ from atoll.services.links import Links
 from atoll.services.locks import VmLocks
 from atoll.services.mail import Mail
 from atoll.services.mailed_links import MailedLinks
+from atoll.services.names import names_of
 from atoll.services.passkeys import Passkeys
 from atoll.services.power import Power
 from atoll.services.publishing import Publishing
@@ -182,17 +183,14 @@ class Cloud:
             arrivals=(self.team_invitations.take_up,),
             now=now,
         )
-        https = config.https
-        names = Names(
-            domain=https.domain, public_port=https.public_port or https.port, vm_ports=None
-        )
+        names = names_of(config)
         self.passkeys = Passkeys(store=store, names=names, now=now)
         self.mailed_links = MailedLinks(
             store=store,
             joining=self.joining,
             mail=self.mail,
-            base=names.url(https.domain, MAILED_PATH),
-            domain=https.domain,
+            base=names.url(names.domain, MAILED_PATH),
+            domain=names.domain,
             now=now,
         )
         self.shelf = Shelf(config.certificates)
@@ -273,9 +271,10 @@ class Cloud:
             mail=RehearsalMail,
         )
 
-    def certificate_problem(self, host: str) -> str:
-        """What is wrong with a custom domain's certificate; empty: nothing."""
-        return report.problem(self.config, self.shelf, host, now=self.now())
+    def certificate(self, host: str) -> tuple[Kept | None, str]:
+        """A custom domain's certificate, and what is wrong; empty: nothing. Reads files: for a thread."""
+        kept = self.shelf.certificate(host)
+        return kept, report.problem(self.config, self.shelf, host, kept, now=self.now())
 
     async def caller_for_key(self, key_line: str, *, source: str) -> Caller | None:
         """Who logs in with this public key; None: nobody has added it."""

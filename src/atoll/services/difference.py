@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.vm import Phase, VmRecord
+from atoll.services.sessions import ID_CHARS
 from atoll.services.sharing_steps import Given, given_by, sharing_steps
 from atoll.services.step import Step
 from atoll.services.team_steps import TEAM_TABLES, TeamsPicture, team_steps, teams_picture
@@ -251,7 +252,10 @@ def _limits(before: Picture, one: SshKey | TokenRow) -> dict[str, Json]:
 def _people_steps(before: Picture, after: Picture) -> list[Step]:
     was, now = before.invitations, after.invitations
     return [
-        *(Step("end-session", {"id": hash_[:12]}) for hash_ in sorted(after.ended - before.ended)),
+        *(
+            Step("end-session", {"id": key[:ID_CHARS]})
+            for key in sorted(after.ended - before.ended)
+        ),
         *(Step("remove-passkey", {"name": name}) for name in before.passkeys - after.passkeys),
         *(Step("invite-person", {"email": email}) for email in now if now[email] != was.get(email)),
         *(Step("uninvite-person", {"email": email}) for email in was if email not in now),

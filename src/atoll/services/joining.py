@@ -113,12 +113,14 @@ class Joining:
             await people.put_invitation(tx, made)
         return made
 
-    async def invitations(self, caller: Caller) -> tuple[Invitation, ...]:
-        """All that are in their time, by address. Raises Denied."""
+    async def invitations(self, caller: Caller) -> tuple[tuple[Invitation, str | None], ...]:
+        """All that are in their time, by address, each with the address of who invited. Raises Denied."""
         _check_admin(caller)
+        now = self._now()
         async with self._store.read() as tx:
-            found = await people.invited(tx)
-        return tuple(one for one in found if one.expires_at > self._now())
+            found = [one for one in await people.invited(tx) if one.expires_at > now]
+            emails = await accounts.emails(tx, {one.invited_by for one in found})
+        return tuple((one, emails.get(one.invited_by)) for one in found)
 
     async def take_back(self, caller: Caller, email: str) -> None:
         """Forget an invitation. Raises Denied, NotFound."""

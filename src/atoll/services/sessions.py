@@ -35,12 +35,18 @@ from atoll.store.engine import Store
 CODE_S = 600.0
 HANDOFF_S = 60.0
 SEEN_EVERY_S = 600.0
+ID_CHARS = 12  # of a session's key, as people and records see it
 _HANDOFFS = 10_000
 _HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
 
 _log = log.get("sessions")
+
+
+def credential(key: str) -> str:
+    """How a caller's records name the session with this key."""
+    return f"web:{key[:ID_CHARS]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

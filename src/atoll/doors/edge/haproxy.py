@@ -89,13 +89,13 @@ def lobby(config: Config) -> str:
 
 def public_suffix(config: Config) -> str:
     """What URLs carry after the host: nothing on 443, else `:<port>`."""
-    port = config.https.public_port or config.https.port
+    port = config.https.seen_port
     return "" if port == 443 else f":{port}"
 
 
 def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[str, str]:
     https = config.https
-    main_ports = {https.port, https.public_port or https.port, 443}
+    main_ports = {https.port, https.seen_port, 443}
     has_names_of_its_own = https.domain.rpartition(".")[2] != "localhost"
     return {
         "ask": str(files.root / _ASK),

@@ -77,17 +77,23 @@ def command(configuration: Path, *, edge_user: str = EDGE_USER) -> list[str]:
     ]
 
 
+def unbound(address: str) -> socket.socket:
+    """A TCP socket that can be bound to such an address; `::` takes IPv4 too."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock
+
+
 def listen(address: str, port: int, *, transparent: bool = False) -> socket.socket:
-    """A listening, inheritable TCP socket; `::` takes IPv4 too.
+    """A listening, inheritable TCP socket.
 
     Raises Conflict when the port is taken.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = unbound(address)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if transparent:  # lets nft hand it connections to other ports, see vm_ports
             sock.setsockopt(socket.SOL_IP, vm_ports.IP_TRANSPARENT, 1)
         sock.bind((address, port))

@@ -29,7 +29,6 @@ from atoll.doors.edge.files import TABLES, Files, publish
 from atoll.doors.edge.name_maps import NameMaps, Naming
 from atoll.doors.edge.runtime import Runtime
 from atoll.doors.edge.tls.sync import Keeping, TlsSync
-from atoll.services.certificates.shelf import Shelf
 
 LOOK_S = 2.0  # how soon a HAProxy that restarted behind our back is noticed
 COMPARE_S = 60.0  # and how often one that did not is compared in full
@@ -102,8 +101,8 @@ class EdgeSync:
         signing: Signing,
         tokens: Tokens,
         changes: Versions,
+        keeping: Keeping,
         is_informed: Callable[[], bool] = lambda: True,
-        keeping: Keeping | None = None,
         naming: Naming | None = None,
         proofs: Callable[[], Mapping[str, str]] = dict,
         now: Callable[[], float] = time.time,
@@ -123,7 +122,7 @@ class EdgeSync:
             files=self._files,
             runtime=self._runtime,
             authority=Authority(keys, config.https.domain),
-            keeping=keeping or Shelf(config.certificates),
+            keeping=keeping,
             now=now,
         )
         self._names = NameMaps(

@@ -22,10 +22,10 @@ from starlette.types import ASGIApp
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied, Exhausted, Internal, Invalid, NotFound
+from atoll.domain.web import METADATA_HOST
+from atoll.services.workload import TOKEN_S
 
-HOST = "metadata.int"
-URL = f"http://{HOST}"
-EXPIRES_S = 600
+URL = f"http://{METADATA_HOST}"
 _PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _log = log.get("metadata")
 
@@ -85,7 +85,7 @@ class Metadata:
             raise Invalid("say for whom, once", hint="Try: /token?audience=https://api.example.com")
         token = await self._workload.token(peer, audience=audiences[0])
         if "application/json" in request.headers.get("accept", ""):
-            said = {"token": token, "expires_in": EXPIRES_S}
+            said = {"token": token, "expires_in": int(TOKEN_S)}
             return JSONResponse(said, headers=_HEADERS)
         return PlainTextResponse(token, headers=_HEADERS)
 
@@ -94,8 +94,8 @@ class Metadata:
         if any(name in request.headers for name in _PASSED_ON):
             raise Denied("a request that was passed on says nothing about who asks")
         host = request.headers.get("host", "").partition(":")[0].lower()
-        if host != HOST and not _is_address(host):
-            raise Denied(f"this is {HOST}, not {host[:80]!r}", hint=f"Try: curl http://{HOST}/")
+        if host != METADATA_HOST and not _is_address(host):
+            raise Denied(f"this is {METADATA_HOST}, not {host[:80]!r}", hint=f"Try: curl {URL}/")
         if request.client is None:
             raise Denied("who asks has no address")
         if seconds := self._limits.wait_s(request.client.host):

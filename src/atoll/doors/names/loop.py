@@ -15,7 +15,8 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Protocol
 
-from atoll.base import ask_dns, atomic, log
+from atoll.base import atomic, log
+from atoll.base.dns_server import Server
 from atoll.base.errors import AtollError, Invalid
 from atoll.base.proc import run
 from atoll.base.timeout import timeout
@@ -32,6 +33,7 @@ from atoll.doors.names.zone import (
     serial_of,
     servers,
 )
+from atoll.services.dns import lookup
 
 LOOK_S = 5.0  # how soon a Knot that does not serve our serial is noticed
 SPACING_S = 1.0  # between two looks: a burst of new VMs is one change of the zone
@@ -112,12 +114,8 @@ class NameSync:
         self.served = serial or 0
 
     async def _serial(self) -> int | None:
-        return await ask_dns.serial(
-            self._config.https.domain,
-            address=str(addresses.LOOPBACK),
-            port=self._config.dns.port,
-            seconds=ASK_S,
-        )
+        knot = Server(str(addresses.LOOPBACK), self._config.dns.port)
+        return await lookup.serial(self._config.https.domain, at=knot, seconds=ASK_S)
 
     async def _wanted(self) -> Zone:
         config, own = self._config, read_addresses(self._files)

@@ -123,7 +123,7 @@ class SshDoor:
 
     def _dismiss(
         self, account_id: str | None, fingerprint: str | None, vm_id: str | None, reason: str
-    ) -> int:
+    ) -> None:
         theirs = [
             visitor
             for visitor in self._visitors
@@ -137,7 +137,6 @@ class SshDoor:
             theirs = [v for v in theirs if v.route is not None and v.route.vm_id == vm_id]
         for visitor in theirs:
             visitor.dismiss(asyncssh.DISC_BY_APPLICATION, reason)
-        return len(theirs)
 
     def end_key(self, fingerprint: str) -> None:
         """End the connections of a key that was removed, logins under way included."""

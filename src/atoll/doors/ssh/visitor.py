@@ -30,7 +30,7 @@ from atoll.doors.ssh.relay import ClientSide, VmSide
 _log = get(__name__)
 _MAX_REFUSED_KEYS = 20  # agents hold several keys; OpenSSH's limit of 6 is a known trap
 _CONNECT_S = 10.0
-_MAX_ATTEMPTS = 60  # user names and keys tried in all
+_MAX_ATTEMPTS = 60  # pairs of a user name and a key; each is offered, then signs
 
 
 class Directory(Protocol):
@@ -177,7 +177,8 @@ class Visitor(asyncssh.SSHServer):
         line = " ".join(key.export_public_key().decode().split()[:2])
         asked = (username, line)
         self._attempts += 1
-        if self._attempts > 2 * _MAX_ATTEMPTS or len(self._ways) > _MAX_ATTEMPTS:
+        is_one_more = asked not in self._ways and len(self._ways) >= _MAX_ATTEMPTS
+        if is_one_more or self._attempts > 2 * _MAX_ATTEMPTS:
             self.dismiss(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many attempts")
             return False
         try:

@@ -10,7 +10,7 @@ from atoll.base.errors import Denied
 from atoll.domain.account import Account, Caller, Door
 from atoll.domain.web import SESSION_COOKIE
 from atoll.doors.front.hosts import source_of
-from atoll.services.sessions import Session
+from atoll.services.sessions import Session, credential
 
 
 class SignInFirst(Denied):
@@ -37,7 +37,7 @@ class Signed(Protocol):
 
 def caller_of(session: Signed, *, source: str) -> Caller:
     """Whoever is signed in, as a caller from that address."""
-    token = f"web:{session.key[:12]}"
+    token = credential(session.key)
     return Caller(account=session.account, door=Door.WEB, source=source, token=token)
 
 

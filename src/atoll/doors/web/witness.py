@@ -12,6 +12,7 @@ from atoll.domain.audit import UNKNOWN, Act
 from atoll.domain.operation import Json
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.visitor import Signed, caller_of
+from atoll.services.sessions import credential
 
 
 class Recording(Protocol):
@@ -70,7 +71,7 @@ class Witness:
                 door=Door.WEB.value,
                 source=source_of(request),
                 account=account.id,
-                credential=f"web:{key[:12]}",
+                credential=credential(key),
             )
 
     async def opened(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
 from atoll.config import Config
+from atoll.domain.web import METADATA_HOST
 from atoll.engine.net.address import GUEST_DNS, Layout
 
-METADATA = "metadata.int"
 HTTP_PORT = 80
 
 
@@ -38,11 +38,11 @@ class Services:
             port=config.control.services_port,
             edge=layout.service if is_everywhere else IPv4Address(https.listen),
             edge_port=https.port,
-            seen_port=https.public_port or https.port,
+            seen_port=https.seen_port,
             domain=https.domain,
         )
 
     def records(self) -> tuple[str, ...]:
         """dnsmasq's arguments for the names."""
         at = GUEST_DNS.ip
-        return (f"--host-record={METADATA},{at}", f"--address=/{self.domain}/{at}")
+        return (f"--host-record={METADATA_HOST},{at}", f"--address=/{self.domain}/{at}")

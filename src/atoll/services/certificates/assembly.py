@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from atoll.base import log
+from atoll.base.dns_server import server
 from atoll.base.errors import AtollError
 from atoll.config import Config
 from atoll.domain.certificate import Proof, Standing, failed, wanted
@@ -13,7 +14,6 @@ from atoll.services.certificates.issuer import Issuer
 from atoll.services.certificates.proofs import DnsProofs, HttpProofs, Provers
 from atoll.services.certificates.renewing import Changes, Names, Renewing
 from atoll.services.certificates.shelf import ACCOUNT, Shelf
-from atoll.services.dns.servers import server
 from atoll.services.dns.txt_records import DynamicUpdate, read_key
 from atoll.services.domains import Domains
 

@@ -6,20 +6,22 @@ from datetime import UTC, datetime
 
 from atoll.config import Config
 from atoll.domain.certificate import Standing, next_look
-from atoll.services.certificates.shelf import ACCOUNT, Shelf
+from atoll.services.certificates.shelf import ACCOUNT, Kept, Shelf
 
 NO_SERVER = (
     "none: acme.directory is not set, and Atoll's own CA may vouch for names of {domain} only"
 )
 
 
-def problem(config: Config, shelf: Shelf, host: str, *, now: float) -> str:
-    """Why `host` has no certificate of the ACME server, or soon will have none; empty: all is well."""
+def problem(config: Config, shelf: Shelf, host: str, kept: Kept | None, *, now: float) -> str:
+    """Why `host` has no certificate of the ACME server, or soon will have none; empty: all is well.
+
+    `kept` is what the shelf has for it.
+    """
     if not config.acme.directory:
         return NO_SERVER.format(domain=config.https.domain)
-    kept, standing = shelf.certificate(host), shelf.standing(host)
-    server = shelf.standing(ACCOUNT)
-    worst = standing if standing.failures else server
+    standing = shelf.standing(host)
+    worst = standing if standing.failures else shelf.standing(ACCOUNT)
     if kept is not None and kept.end > now:
         return f"not renewed: {_again(worst, now)}" if worst.failures else ""
     if not worst.failures:

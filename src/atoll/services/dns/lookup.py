@@ -1,19 +1,22 @@
-"""Where a domain leads, by the system's resolvers or by those of a setting."""
+"""Where a domain leads and who serves it, by the system's resolvers or by those of a setting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import dns.asyncquery
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdatatype
+import dns.rdtypes.ANY.SOA
 import dns.resolver
 
+from atoll.base.dns_server import Server, server
 from atoll.base.errors import Unavailable
 from atoll.domain.custom_domain import Found
-from atoll.services.dns.servers import server
 
 SECONDS = 6.0
 MOST_ALIASES = 8
@@ -39,6 +42,13 @@ class Lookup:
             aliases.append(name)
         addresses = [one for kind in _ADDRESSES for one in await self._ask(name, kind)]
         return Found(tuple(aliases), frozenset(addresses))
+
+    async def name_servers(self, zone: str) -> frozenset[str]:
+        """The names of a zone's NS records; none when there is no such zone.
+
+        Raises Unavailable when no resolver answers.
+        """
+        return frozenset(await self._ask(zone, "NS"))
 
     async def _ask(self, name: str, kind: str) -> list[str]:
         try:
@@ -67,6 +77,23 @@ class Lookup:
             ]
         resolver.lifetime = self._seconds
         return resolver
+
+
+async def serial(zone: str, *, at: Server, seconds: float) -> int | None:
+    """The serial of the zone that this one server answers with; None when it has no such zone.
+
+    Raises Unavailable when it does not answer.
+    """
+    question = dns.message.make_query(zone, "SOA", flags=0)
+    try:
+        answer = await dns.asyncquery.udp(question, at.address, port=at.port, timeout=seconds)
+    except (dns.exception.DNSException, OSError, EOFError) as error:
+        raise Unavailable(f"no DNS server answers at {at}: {type(error).__name__}") from error
+    for group in answer.answer:
+        for record in group:
+            if isinstance(record, dns.rdtypes.ANY.SOA.SOA):
+                return int(record.serial)
+    return None
 
 
 def _text(record: object) -> str:

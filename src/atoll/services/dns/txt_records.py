@@ -23,8 +23,8 @@ import dns.tsig
 import dns.update
 
 from atoll.base.aio import poll
+from atoll.base.dns_server import Server
 from atoll.base.errors import Denied, Invalid, Unavailable
-from atoll.services.dns.servers import Server
 
 SECONDS = 10.0
 SHOWN_S = 30.0
