@@ -13,9 +13,10 @@ import pytest
 
 from atoll.base.aio import poll
 from atoll.base.limits import Limits
+from atoll.base.source import network_of, plain
 from atoll.config import Config
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
-from atoll.services.mailed_links import LINK_S, TRIES, network_of
+from atoll.services.mailed_links import LINK_S, TRIES
 from atoll.store import audit
 from fakes.engine import FakeEngine
 from framework.api import Door, door
@@ -354,6 +355,40 @@ def test_what_counts_as_one_source() -> None:
     assert network_of("192.0.2.1") == "192.0.2.1"
     assert network_of("2001:db8:1:2:3:4:5:6") == "2001:db8:1:2::/64"
     assert network_of("unix:" + "x" * 100) == ("unix:" + "x" * 100)[:64]
+    assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert network_of("fe80::1:2%eth0") == "fe80::/64"
+
+
+def test_an_address_is_shown_as_people_write_it() -> None:
+    for source, shown in (
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("unix:", "unix:"),
+        ("", ""),
+    ):
+        assert plain(source) == shown
+
+
+async def test_clients_by_ipv4_are_many_sources_to_an_edge_that_listens_for_both(
+    house: House,
+) -> None:
+    """HAProxy on `::` says `::ffff:192.0.2.1`."""
+    asker = house.somebody("::ffff:192.0.2.1")
+    for number in range(20):
+        assert (await asker.post("/login/mail", {"email": f"n{number}@x"})).status_code == 303
+    asker.source = "192.0.2.1"
+    assert (await asker.post("/login/mail", {"email": "n@x"})).status_code == 429
+    for _ in range(30):
+        assert (await asker.post("/login/passkey/question")).status_code == 200
+    assert (await asker.post("/login/passkey/question")).status_code == 429
+    other = house.somebody("::ffff:192.0.2.2")
+    assert (await other.post("/login/mail", {"email": "ann@example.com"})).status_code == 303
+    assert (await other.post("/login/passkey/question")).status_code == 200
+    link, _ = await house.mailed()
+    assert (await other.post(link)).status_code == 303
+    (session,) = (await house.cloud.data("session ls"))["sessions"]
+    assert session["source"] == "192.0.2.2"
 
 
 # -- every form is asked by our own page -----------------------------------------------------

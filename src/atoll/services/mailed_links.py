@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import re
 import secrets
 import time
@@ -23,6 +22,7 @@ from typing import Protocol
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied, Exhausted
 from atoll.base.limits import Limits
+from atoll.base.source import count_try
 from atoll.domain.account import Account
 from atoll.domain.email import check_email
 from atoll.store import people
@@ -101,7 +101,7 @@ class MailedLinks:
         Raises Invalid for what is no address and Exhausted when too many ask, whoever they are.
         """
         email = check_email(email)
-        self._count(source)
+        count_try(self._per_source, source)
         if self._queue.full() or self._of_all.wait_s(""):
             raise Exhausted("too many want to sign in just now", hint="Try again in a minute")
         browser = secrets.token_urlsafe(32)
@@ -140,7 +140,7 @@ class MailedLinks:
 
     async def redeem_typed(self, typed: str, *, browser: str, source: str) -> Account:
         """The account of the short code in the mail. Raises Denied, after TRIES for the right one too."""
-        self._count(source)
+        count_try(self._per_source, source)
         mark = _hash(browser)
         tries = self._tries.pop(mark, 0) + 1
         self._tries[mark] = tries
@@ -153,11 +153,6 @@ class MailedLinks:
         if found is None or not is_right or tries > TRIES:
             raise Denied("that is not the code, or its time is over", hint="Ask for new mail")
         return await self._admitted(found)
-
-    def _count(self, source: str) -> None:
-        wait = self._per_source.wait_s(network_of(source))
-        if wait:
-            raise Exhausted("too many tries from your address", hint=f"Try again in {wait} s")
 
     async def _answer(self, asked: _Asked) -> None:
         if self._per_address.wait_s(asked.email) or not await self._joining.may_come(asked.email):
@@ -185,17 +180,6 @@ class MailedLinks:
         if not is_first:
             raise Denied("this sign-in link was used", hint="Ask again")
         return await self._joining.admit(found.email)
-
-
-def network_of(source: str) -> str:
-    """What one client has: an IPv4 address, or 64 bits of IPv6."""
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source[:64]
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def _text(domain: str, link: str, short: str) -> str:

@@ -28,9 +28,9 @@ from webauthn.helpers.structs import (
 from atoll.base import log
 from atoll.base.errors import Conflict, Denied, Exhausted, Invalid, NotFound
 from atoll.base.limits import Limits
+from atoll.base.source import count_try
 from atoll.domain.account import Account
 from atoll.domain.web import Names
-from atoll.services.mailed_links import network_of
 from atoll.store import passkeys
 from atoll.store.engine import Store
 from atoll.store.passkeys import Passkey
@@ -139,8 +139,7 @@ class Passkeys:
 
         Raises Exhausted when one source asks too often: challenges take room.
         """
-        if wait := self._per_source.wait_s(network_of(source)):
-            raise Exhausted("too many tries from your address", hint=f"Try again in {wait} s")
+        count_try(self._per_source, source)
         challenge, browser = self._challenge("")
         options = webauthn.generate_authentication_options(
             rp_id=self._domain,
