@@ -25,7 +25,7 @@ from atoll.doors.api.app import Api
 from atoll.doors.api.exec import Callers
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
-from atoll.doors.front.app import Front
+from atoll.doors.front.app import Custom, Front, no_custom
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.elsewhere import SignInElsewhere
@@ -150,6 +150,7 @@ def http(
     issuer: Issuer | None = None,
     elsewhere: Sequence[Elsewhere] = (),
     identities: Identities | None = None,
+    custom: Custom = no_custom,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
     addresses = Addresses(config)
@@ -183,6 +184,7 @@ def http(
         changes=changes,
         terminals=terminals,
         audit=audit or Heard(),
+        custom=custom,
         elsewhere=[(provider.name, provider.label) for provider in elsewhere],
     )
     more: list[BaseRoute] = []
@@ -203,5 +205,6 @@ def http(
         cloud=(*api.routes(), *web.cloud_routes(), *more),
         vm=web.vm_routes(),
         refuse=web.refuse,
+        custom=custom,
     )
     return Http(app=front.app(), api=api, web=web, terminals=terminals)

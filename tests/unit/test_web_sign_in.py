@@ -124,6 +124,11 @@ class House:
         return len(await mail.letters(50))
 
 
+async def _shop() -> dict[str, str]:
+    """A domain of its own that a VM has."""
+    return {"shop.example.net": "web"}
+
+
 @pytest.fixture(name="house")
 async def _house(tmp_path: Path) -> AsyncIterator[House]:
     engine = FakeEngine(tmp_path / "engine.sock")
@@ -131,7 +136,7 @@ async def _house(tmp_path: Path) -> AsyncIterator[House]:
     async with (
         engine.serving(),
         control(tmp_path / "control", engine, config=config, loops=True) as cloud,
-        door(cloud, tmp_path) as api,
+        door(cloud, tmp_path, custom=_shop) as api,
     ):
         yield House(cloud, api)
 
@@ -430,6 +435,40 @@ async def test_where_one_was_going_is_kept(house: House) -> None:
     await ann.post("/login/mail", {"email": "ann@example.com"})
     link, _ = await house.mailed()
     assert (await ann.post(link)).headers["location"].startswith("/login?to=https%3A%2F%2Fweb.")
+
+
+SHOP = "https://shop.example.net:8443"
+WAYS = ("/", "/vm/web", "/login", "/login/sent", "/login/x", "/login/mail/x")
+
+
+@pytest.mark.parametrize("path", WAYS)
+async def test_a_form_that_signs_in_may_lead_to_a_custom_domain(house: House, path: str) -> None:
+    """Its redirects count as its action: else the browser stops at the last of them."""
+    ann = house.somebody()
+    assert SHOP not in (await ann.get(path)).headers["content-security-policy"]
+    asked = await ann.get(f"/login?to={SHOP}/deep")
+    for page in (asked, await ann.get(path)):
+        assert "<form" in page.text
+        assert f" {SHOP};" in page.headers["content-security-policy"]
+
+
+async def test_so_may_the_form_of_whoever_mistyped_the_code(house: House) -> None:
+    ann = house.somebody()
+    await ann.get(f"/login?to={SHOP}/deep")
+    await ann.post("/login/mail", {"email": "ann@example.com"})
+    _, code = await house.mailed()
+    wrong = await ann.post("/login/typed", {"code": "0000-0000"})
+    assert (wrong.status_code, "<form" in wrong.text) == (403, True)
+    assert f" {SHOP};" in wrong.headers["content-security-policy"]
+    arrived = await ann.post("/login/typed", {"code": code})
+    assert arrived.headers["location"].startswith("/login?to=https%3A%2F%2Fshop.example.net")
+
+
+async def test_where_somebody_goes_now_counts_and_not_where_they_went_before(house: House) -> None:
+    ann = house.somebody()
+    await ann.get(f"/login?to={SHOP}/deep")
+    page = await ann.get(f"/login?to={ORIGIN}/vm/web")
+    assert SHOP not in page.headers["content-security-policy"]
 
 
 # -- passkeys --------------------------------------------------------------------------------

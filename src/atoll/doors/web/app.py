@@ -29,7 +29,7 @@ from atoll.doors.web.live import Live, Waiting
 from atoll.doors.web.login import Login, SigningIn
 from atoll.doors.web.machine import MachinePage
 from atoll.doors.web.mailed import MailedPages, Mailing
-from atoll.doors.web.pages import Pages
+from atoll.doors.web.pages import Pages, is_whole
 from atoll.doors.web.passkeys import Keeping, PasskeyPages
 from atoll.doors.web.people import PeoplePages
 from atoll.doors.web.received import Received
@@ -38,7 +38,7 @@ from atoll.doors.web.terminal.pages import TerminalPages
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.usage import UsagePage
 from atoll.doors.web.view import View
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.visitor import SignInFirst, Visitors
 from atoll.doors.web.witness import Recording, Witness
 
 
@@ -86,6 +86,7 @@ class Web:
             names=names,
             sessions=sessions,
             session_seconds=session_seconds,
+            pages=self.pages,
             witness=witness,
             custom=custom,
         )
@@ -93,7 +94,6 @@ class Web:
             domain=names.domain,
             links=mailed_links,
             visitors=view.visitors,
-            pages=self.pages,
             arriving=arriving,
             witness=witness,
         )
@@ -150,6 +150,8 @@ class Web:
         """For every VM's host."""
         return self.login.vm_routes()
 
-    def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
-        """An error as people see it; None for programs."""
+    async def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
+        """An error as people see it: who must sign in first can do so there. None for programs."""
+        if isinstance(error, SignInFirst) and is_whole(request):
+            return await self.login.ask(request)
         return self.pages.refuse(request, error, status)

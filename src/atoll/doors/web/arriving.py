@@ -1,8 +1,8 @@
-"""A browser that has just signed in: its session, its cookies, and on to where the person was going."""
+"""The pages that sign a browser in; then its session and cookies, and on to where somebody was going."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
 from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.cookies import set_cookie
+from atoll.doors.web.pages import Pages
 from atoll.doors.web.visitor import Reading
 from atoll.doors.web.witness import Witness
 
@@ -30,7 +31,7 @@ class Beginning(Reading, Protocol):
 
 
 class Arriving:
-    """Begins sessions."""
+    """Shows who signs in where to, and begins sessions."""
 
     def __init__(
         self,
@@ -38,10 +39,12 @@ class Arriving:
         names: Names,
         sessions: Beginning,
         session_seconds: float,
+        pages: Pages,
         witness: Witness,
         custom: Custom = no_custom,
     ) -> None:
         self._names = names
+        self._pages = pages
         self._sessions = sessions
         self._witness = witness
         self._custom = custom
@@ -65,11 +68,17 @@ class Arriving:
         """The VM page in a `to`: on a host of ours, or on a custom domain exactly as it is registered."""
         return self._names.target(to, await self._custom()) if to else None
 
-    async def let_forms_lead(self, request: Request) -> None:
-        """A form's redirects count as its action, and the way may end at a custom domain."""
-        target = await self.target(request.cookies.get(TO_COOKIE, ""))
+    async def page(
+        self, request: Request, template: str, *, to: str = "", status: int = 200, **values: Any
+    ) -> Response:
+        """A page with a form that signs in; `to` is where that leads if not where somebody was going.
+
+        A form's redirects count as its action, and the way may end at a custom domain.
+        """
+        target = await self.target(to or request.cookies.get(TO_COOKIE, ""))
         if target is not None:
             request.scope[FORM_TARGET] = target.authority
+        return self._pages.page(request, template, status=status, email=None, **values)
 
     async def _onward(self, request: Request) -> str:
         """Where somebody was going who had to sign in first."""

@@ -29,7 +29,6 @@ from atoll.domain.account import Account, Published
 from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
-    FORM_TARGET,
     HOST_HEADER,
     SESSION_COOKIE,
     TOKEN_COOKIE,
@@ -148,8 +147,7 @@ class Login:
         action = f"/login/{quote(request.path_params['code'], safe='')}"
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
+        return await self._arriving.page(request, "confirm.html", action=action, now=now)
 
     async def redeem(self, request: Request) -> Response:
         """Use the code: a new session, then on to where the person was going."""
@@ -182,9 +180,7 @@ class Login:
             )  # fmt: skip
         session = await self._visitors.session(request)
         if session is None:
-            if target is not None:
-                request.scope[FORM_TARGET] = target.authority  # where its forms lead in the end
-            return self.ask(request, to)
+            return await self.ask(request, to)
         if target is None:
             return RedirectResponse(page or "/", status_code=303)
         if not await self._may_open(session.account, target):
@@ -281,9 +277,10 @@ class Login:
             ask=self._forms.form("share ask", ("message",), {"vm": vm_name}),
         )
 
-    def ask(self, request: Request, to: str) -> Response:
+    async def ask(self, request: Request, to: str = "") -> Response:
         """The page to sign in on, also for somebody who is; leads on to `to`, a URL of ours."""
-        response = self._pages.sign_in(request)
-        if to and len(to) <= _TO_BYTES:
-            set_cookie(response, TO_COOKIE, to, _TO_S)
+        kept = to if len(to) <= _TO_BYTES else ""
+        response = await self._arriving.page(request, "sign-in.html", to=kept, status=401)
+        if kept:
+            set_cookie(response, TO_COOKIE, kept, _TO_S)
         return response

@@ -20,7 +20,6 @@ from atoll.domain.web import MAILED_PATH
 from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
-from atoll.doors.web.pages import Pages
 from atoll.doors.web.sent import read_form
 from atoll.doors.web.visitor import Visitors
 from atoll.doors.web.witness import Witness
@@ -55,14 +54,12 @@ class MailedPages:
         domain: str,
         links: Mailing,
         visitors: Visitors,
-        pages: Pages,
         arriving: Arriving,
         witness: Witness,
     ) -> None:
         self._domain = domain
         self._links = links
         self._visitors = visitors
-        self._pages = pages
         self._arriving = arriving
         self._witness = witness
 
@@ -87,16 +84,14 @@ class MailedPages:
 
     async def sent(self, request: Request) -> Response:
         """What to do now, and where to type the code."""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "sent.html", email=None, problem="")
+        return await self._arriving.page(request, "sent.html", problem="")
 
     async def look(self, request: Request) -> Response:
         """A link opened: a page that posts it, which a mail scanner does not."""
         action = f"{MAILED_PATH}{quote(request.path_params['code'], safe='')}"
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
+        return await self._arriving.page(request, "confirm.html", action=action, now=now)
 
     async def redeem(self, request: Request) -> Response:
         """Use the link."""
@@ -118,7 +113,6 @@ class MailedPages:
             response = await self._arriving.signed_in(request, await account, how=_HOW)
         except Denied as error:
             await self._witness.refused(request, error.code, how=_HOW)
-            values = {"email": None, "problem": str(error)}
-            return self._pages.page(request, "sent.html", status=403, **values)
+            return await self._arriving.page(request, "sent.html", status=403, problem=str(error))
         set_cookie(response, ASKED_COOKIE, "", 0)
         return response

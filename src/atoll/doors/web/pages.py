@@ -18,7 +18,6 @@ from starlette.responses import HTMLResponse, Response
 from atoll.base.errors import AtollError
 from atoll.base.units import show_size
 from atoll.doors.web.assets import Assets, accepts_gzip
-from atoll.doors.web.visitor import SignInFirst
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _GZIP_FROM = 1024  # bytes
@@ -81,10 +80,6 @@ class Pages:
         values = {"title": title, "text": text, "hint": hint, "email": None}
         return self.page(request, "message.html", status=status, **values)
 
-    def sign_in(self, request: Request) -> HTMLResponse:
-        """Whoever is not signed in sees this in place of every page."""
-        return self.page(request, "sign-in.html", status=401, email=None)
-
     def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
         """An error as people see it; None for programs."""
         if is_part(request):
@@ -93,10 +88,8 @@ class Pages:
                 "#error"  # whatever the page wanted to take from the answer
             )
             return part
-        if "text/html" not in request.headers.get("accept", ""):
+        if not is_whole(request):
             return None
-        if isinstance(error, SignInFirst):
-            return self.sign_in(request)
         return self.message(
             request, "That did not work", error.message, hint=error.hint, status=status
         )
@@ -110,6 +103,11 @@ def prose(text: str) -> Markup:
 def is_part(request: Request) -> bool:
     """Whether htmx asks, to put the answer into a page that is there."""
     return "hx-request" in request.headers and "hx-boosted" not in request.headers
+
+
+def is_whole(request: Request) -> bool:
+    """Whether a person asks for a page of its own."""
+    return not is_part(request) and "text/html" in request.headers.get("accept", "")
 
 
 def _answer(request: Request, text: str, *, status: int) -> HTMLResponse:
