@@ -29,13 +29,13 @@ from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S, header_safe
 from atoll.services.changes import Changes
 from atoll.services.keyring import NAMELESS, KeyRing
+from atoll.services.shelf import Shelf
 from atoll.store import sessions as rows
 from atoll.store.engine import Store
 
 CODE_S = 600.0
 HANDOFF_S = 60.0
 SEEN_EVERY_S = 600.0
-_HANDOFFS = 10_000
 _HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
@@ -73,7 +73,6 @@ class _Handoff:
     session_id: str
     host: str
     way: str
-    expires_at: float
 
 
 class Sessions:
@@ -94,7 +93,7 @@ class Sessions:
         self._session_s = session_seconds
         self._now = now
         # Lost with the process: the browser is then sent round once more.
-        self._handoffs: dict[str, _Handoff] = {}
+        self._handoffs: Shelf[_Handoff] = Shelf(each=_HANDOFFS_EACH, now=now)
 
     def upon(self, store: Store) -> Sessions:
         """The same, on another store: for a dry run."""
@@ -264,22 +263,13 @@ class Sessions:
         `way` is the secret that the browser has there: whoever is given a code of somebody else's to
         open would be signed in as them.
         """
-        now = self._now()
-        own = [code for code, made in self._handoffs.items() if made.session_id == session.id]
-        for code in own[: max(0, len(own) - _HANDOFFS_EACH + 1)]:
-            del self._handoffs[code]
-        if len(self._handoffs) >= _HANDOFFS:
-            self._handoffs = {k: v for k, v in self._handoffs.items() if v.expires_at > now}
-        if len(self._handoffs) >= _HANDOFFS:
-            raise Exhausted("too many sign-ins are under way", hint="Try again in a minute")
-        code = secrets.token_urlsafe(32)
-        self._handoffs[_hash(code)] = _Handoff(session.id, host, way, now + HANDOFF_S)
-        return code
+        made = _Handoff(session.id, host, way)
+        return self._handoffs.put(made, owner=session.id, seconds=HANDOFF_S)
 
     async def redeem_handoff(self, code: str, *, host: str, way: str) -> Session | None:
         """The session behind a handoff code made for this very host and browser, once."""
-        found = self._handoffs.pop(_hash(code), None)
-        if found is None or found.host != host or found.expires_at <= self._now():
+        found = self._handoffs.take(code)
+        if found is None or found.host != host:
             return None
         if not (way and hmac.compare_digest(found.way.encode(), way.encode("utf-8", "replace"))):
             return None

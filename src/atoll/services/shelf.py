@@ -51,6 +51,12 @@ class Shelf(Generic[T]):
         kept = self._kept.get(_hash(secret))
         return kept.value if kept is not None and self._now() < kept.until else None
 
+    def take(self, secret: str) -> T | None:
+        """The value, while its time lasts, and once."""
+        value = self.get(secret)
+        self.drop(secret)
+        return value
+
     def drop(self, secret: str) -> None:
         """End one before its time."""
         self._kept.pop(_hash(secret), None)
