@@ -119,6 +119,18 @@ class Heard:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
+    async def of(self, caller: Caller, act: str, **more: Any) -> None:
+        """See Recording."""
+        await self.record(
+            who=caller.account.email,
+            act=act,
+            door=caller.door.value,
+            source=caller.source,
+            account=caller.account.id,
+            credential=caller.credential,
+            **more,
+        )
+
     async def record(self, *, who: str, act: str, door: str, source: str, **more: Any) -> None:
         """See Recording."""
         told = {"who": who, "act": act, "door": door, "source": source, **more}

@@ -193,7 +193,7 @@ class Sessions:
     async def revoke(self, session_id: str) -> None:
         """Sign one browser out, everywhere and at once."""
         if _SECRET.fullmatch(session_id):
-            await self.revoke_key(_key(_hash(session_id)))
+            await self.revoke_key(key_of(session_id))
 
     async def revoke_key(self, key: str) -> None:
         """`revoke` by the session's public key, as a token carries it."""
@@ -235,7 +235,7 @@ class Sessions:
             "aud": host,
             "sub": account.id,
             "email": header_safe(account.email),
-            "sid": _key(_hash(session_id)),
+            "sid": key_of(session_id),
             "iat": int(now),
             "exp": int(expires),
         }
@@ -274,6 +274,11 @@ class Sessions:
         if not (way and hmac.compare_digest(found.way.encode(), way.encode("utf-8", "replace"))):
             return None
         return await self.session(found.session_id)
+
+
+def key_of(session_id: str) -> str:
+    """What a session is called; see Session."""
+    return _key(_hash(session_id))
 
 
 def _browser(row: rows.SessionRow) -> Browser:

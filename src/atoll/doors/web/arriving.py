@@ -14,13 +14,13 @@ from atoll.doors.front.app import Custom, no_custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
-from atoll.doors.web.visitor import Reading
 from atoll.doors.web.witness import Witness
+from atoll.services.sessions import key_of
 
 TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
 
 
-class Beginning(Reading, Protocol):
+class Beginning(Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def new_session(
@@ -58,7 +58,7 @@ class Arriving:
             source=source_of(request),
             how=how,
         )
-        await self._witness.signed_in(request, await self._sessions.session(session_id), how=how)
+        await self._witness.signed_in(request, account, key_of(session_id), how=how)
         response = RedirectResponse(await self._onward(request), status_code=303)
         set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         set_cookie(response, TO_COOKIE, "", 0)

@@ -42,7 +42,7 @@ from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.visitor import Reading, Visitors
 from atoll.doors.web.witness import Witness
 from atoll.services.sessions import Session
 
@@ -56,7 +56,7 @@ _WAY_COOKIE = (
 _WAY = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
-class SigningIn(Beginning, Protocol):
+class SigningIn(Reading, Beginning, Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def redeem(self, code: str) -> Account:
