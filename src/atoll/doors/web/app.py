@@ -15,13 +15,14 @@ from atoll.commands.library import Library
 from atoll.commands.registry import Registry
 from atoll.domain.account import Published
 from atoll.domain.web import Names
-from atoll.doors.front.app import Custom, no_custom
+from atoll.doors.front.app import Custom
 from atoll.doors.web.acts import Acts, Executing
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.books import Books
 from atoll.doors.web.choices import Choosing, Completing
 from atoll.doors.web.credentials import Credentials
+from atoll.doors.web.elsewhere import Finding, SignInElsewhere
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.lines import Lines
 from atoll.doors.web.listing import Listing
@@ -40,6 +41,7 @@ from atoll.doors.web.usage import UsagePage
 from atoll.doors.web.view import View
 from atoll.doors.web.visitor import SignInFirst, Visitors
 from atoll.doors.web.witness import Recording, Witness
+from atoll.services.elsewhere import Elsewhere
 
 
 class Language(Executing, Completing, Protocol):
@@ -66,13 +68,15 @@ class Web:
         changes: Waiting,
         terminals: Terminals,
         audit: Recording,
-        custom: Custom = no_custom,
-        elsewhere: Sequence[tuple[str, str]] = (),
+        custom: Custom,
+        providers: Sequence[Elsewhere],
+        identities: Finding,
     ) -> None:
-        """`elsewhere` has name and label of each provider that people may sign in with."""
+        """`providers` are those that people may sign in with."""
         self._assets = assets
         self._terminals = terminals
-        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=elsewhere)
+        labels = [(provider.name, provider.label) for provider in providers]
+        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=labels)
         self._acts = Acts(language=language)
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),
@@ -101,6 +105,14 @@ class Web:
             domain=names.domain,
             passkeys=passkeys,
             visitors=view.visitors,
+            arriving=arriving,
+            witness=witness,
+        )
+        self._elsewhere = SignInElsewhere(
+            host=names.domain,
+            providers=providers,
+            identities=identities,
+            pages=self.pages,
             arriving=arriving,
             witness=witness,
         )
@@ -141,6 +153,7 @@ class Web:
         return (
             *self._mailed.routes(),
             *self._passkeys.routes(),
+            *self._elsewhere.routes(),
             *self.login.cloud_routes(),
             *(route for part in self._parts for route in part.routes()),
             *self._assets.routes(),

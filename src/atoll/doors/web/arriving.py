@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from atoll.domain.account import Account
 from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
-from atoll.doors.front.app import Custom, no_custom
+from atoll.doors.front.app import Custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
@@ -41,7 +41,7 @@ class Arriving:
         session_seconds: float,
         pages: Pages,
         witness: Witness,
-        custom: Custom = no_custom,
+        custom: Custom,
     ) -> None:
         self._names = names
         self._pages = pages

@@ -20,11 +20,14 @@ from starlette.routing import BaseRoute, Route
 from atoll.base.errors import AtollError, NotFound
 from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
+from atoll.doors.web.witness import Witness
 from atoll.services.elsewhere import Elsewhere, Person
 
 BACK = "/login/from/"
+_HOW = "provider"
 _COOKIE = "__Host-atoll-elsewhere"
 _SECONDS = 600  # to sign in there
 
@@ -37,17 +40,6 @@ class Finding(Protocol):
         ...
 
 
-class Entering(Protocol):
-    """What is needed of atoll.doors.web.login.Login."""
-
-    async def enter(self, request: Request, account: Account) -> Response:
-        """Sign a browser in and lead on."""
-        ...
-
-    async def refused(self, request: Request, code: str) -> None:
-        """Note that nobody was signed in."""
-
-
 class SignInElsewhere:
     """The routes."""
 
@@ -58,13 +50,15 @@ class SignInElsewhere:
         providers: Sequence[Elsewhere],
         identities: Finding,
         pages: Pages,
-        login: Entering,
+        arriving: Arriving,
+        witness: Witness,
     ) -> None:
         self._host = host
         self._providers = {provider.name: provider for provider in providers}
         self._identities = identities
         self._pages = pages
-        self._login = login
+        self._arriving = arriving
+        self._witness = witness
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -85,9 +79,10 @@ class SignInElsewhere:
     async def finish(self, request: Request) -> Response:
         """Back from it."""
         try:
-            response = await self._login.enter(request, await self._account(request))
+            account = await self._account(request)
+            response = await self._arriving.signed_in(request, account, how=_HOW)
         except AtollError as error:
-            await self._login.refused(request, error.code)
+            await self._witness.refused(request, error.code, how=_HOW)
             response = self._pages.message(
                 request, "That did not work", error.message, hint=error.hint, status=error.http
             )

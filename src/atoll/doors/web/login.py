@@ -49,7 +49,6 @@ from atoll.services.sessions import Session
 _TO_S = 900
 _TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 _HOW = "link"
-_PROVIDER = "provider"
 _WAY_COOKIE = (
     "__Host-atoll-way"  # on a VM's host: the secret of a browser that is to be signed in there
 )
@@ -160,14 +159,6 @@ class Login:
                 request, "This link is over", error.message, hint=f"{self._ssh} browser", status=403
             )
         return await self._arriving.signed_in(request, account, how=_HOW)
-
-    async def enter(self, request: Request, account: Account) -> Response:
-        """Sign this browser in as whoever has proven elsewhere to be `account`, and lead on."""
-        return await self._arriving.signed_in(request, account, how=_PROVIDER)
-
-    async def refused(self, request: Request, code: str) -> None:
-        """Note that who came from elsewhere was not signed in."""
-        await self.witness.refused(request, code, how=_PROVIDER)
 
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""

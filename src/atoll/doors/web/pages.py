@@ -44,9 +44,7 @@ class Pages:
     `elsewhere` has name and label of the providers that people may sign in with.
     """
 
-    def __init__(
-        self, *, assets: Assets, ssh: str, elsewhere: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, *, assets: Assets, ssh: str, elsewhere: Sequence[tuple[str, str]]) -> None:
         self._ssh = ssh
         self._jinja = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES),
