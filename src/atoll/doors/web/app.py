@@ -97,7 +97,6 @@ class Web:
         self._mailed = MailedPages(
             domain=names.domain,
             links=mailed_links,
-            visitors=view.visitors,
             arriving=arriving,
             witness=witness,
         )

@@ -30,6 +30,7 @@ from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
     HOST_HEADER,
+    MAILED_PATH,
     SESSION_COOKIE,
     TOKEN_COOKIE,
     TOKEN_S,
@@ -126,6 +127,7 @@ class Login:
         return [
             Path("/login", self.login, methods=["GET"]),
             Path("/login/{code}", self.look, methods=["GET"]),
+            Path(f"{MAILED_PATH}{{code}}", self.look, methods=["GET"]),
             Path("/login/{code}", self.redeem, methods=["POST"]),
             Path("/logout", self.logout, methods=["POST"]),
         ]
@@ -139,11 +141,11 @@ class Login:
         ]
 
     async def look(self, request: Request) -> Response:
-        """A sign-in link opened: a page that posts the code, which a mere preview does not.
+        """A sign-in link opened: a page that posts to it, which previews and mail scanners do not.
 
         Where somebody is signed in they are asked: whoever made them open the link may be another.
         """
-        action = f"/login/{quote(request.path_params['code'], safe='')}"
+        action = quote(request.scope["path"])
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
         return await self._arriving.page(request, "confirm.html", action=action, now=now)

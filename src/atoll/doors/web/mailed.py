@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import Protocol
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +20,6 @@ from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.sent import read_form
-from atoll.doors.web.visitor import Visitors
 from atoll.doors.web.witness import Witness
 
 ASKED_COOKIE = "__Host-atoll-asked"  # the secret of the browser that asked for a link
@@ -53,23 +51,20 @@ class MailedPages:
         *,
         domain: str,
         links: Mailing,
-        visitors: Visitors,
         arriving: Arriving,
         witness: Witness,
     ) -> None:
         self._domain = domain
         self._links = links
-        self._visitors = visitors
         self._arriving = arriving
         self._witness = witness
 
     def routes(self) -> list[Path]:
-        """For the cloud's own host; before `/login/{code}`."""
+        """For the cloud's own host; before `/login/{code}`. Looking at a link is `Login`'s."""
         return [
             Path("/login/mail", self.ask, methods=["POST"]),
             Path("/login/sent", self.sent, methods=["GET"]),
             Path("/login/typed", self.typed, methods=["POST"]),
-            Path(f"{MAILED_PATH}{{code}}", self.look, methods=["GET"]),
             Path(f"{MAILED_PATH}{{code}}", self.redeem, methods=["POST"]),
         ]
 
@@ -85,13 +80,6 @@ class MailedPages:
     async def sent(self, request: Request) -> Response:
         """What to do now, and where to type the code."""
         return await self._arriving.page(request, "sent.html", problem="")
-
-    async def look(self, request: Request) -> Response:
-        """A link opened: a page that posts it, which a mail scanner does not."""
-        action = f"{MAILED_PATH}{quote(request.path_params['code'], safe='')}"
-        session = await self._visitors.session(request)
-        now = session.account.email if session else ""
-        return await self._arriving.page(request, "confirm.html", action=action, now=now)
 
     async def redeem(self, request: Request) -> Response:
         """Use the link."""
