@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from atoll.domain.account import Account
-from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
+from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target, login_path
 from atoll.doors.front.app import Custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.cookies import set_cookie
@@ -85,5 +84,5 @@ class Arriving:
         to = request.cookies.get(TO_COOKIE, "")
         target = await self.target(to)
         if target is not None:
-            return "/login?to=" + quote(f"https://{target.authority}{target.path}", safe="")
+            return login_path(target.url)
         return self._names.page(to) or "/"

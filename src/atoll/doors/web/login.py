@@ -36,6 +36,7 @@ from atoll.domain.web import (
     TOKEN_S,
     Names,
     Target,
+    login_path,
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
@@ -167,10 +168,7 @@ class Login:
         to = request.query_params.get("to", "")
         target, page = await self._arriving.target(to), self._names.page(to)
         if to and target is None and page is None:
-            return self._pages.message(
-                request, "Not one of our pages", "This link leads to something that is not a VM here.",
-                status=400,
-            )  # fmt: skip
+            return self._not_ours(request)
         session = await self._visitors.session(request)
         if session is None:
             return await self.ask(request, to)
@@ -193,15 +191,11 @@ class Login:
         path = own_path(request.query_params.get("to", "/"))
         target = await self._arriving.target(f"https://{request.headers.get('host', '')}{path}")
         if target is None or target.host != request.headers[HOST_HEADER]:
-            return self._pages.message(
-                request, "Not one of our pages", "This link leads to something that is not a VM here.",
-                status=400,
-            )  # fmt: skip
+            return self._not_ours(request)
         way = request.cookies.get(_WAY_COOKIE, "")
         if not _WAY.fullmatch(way):  # else another tab is on its way, too
             way = secrets.token_urlsafe(16)
-        to = quote(f"https://{target.authority}{target.path}", safe="")
-        onward = self._names.url(self._names.domain, f"/login?to={to}&way={way}")
+        onward = self._names.url(self._names.domain, f"{login_path(target.url)}&way={way}")
         response = RedirectResponse(onward, status_code=303)
         set_cookie(response, _WAY_COOKIE, way, _TO_S)
         return response
@@ -258,6 +252,10 @@ class Login:
                 port = target.port or vm.port
                 return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
         return False
+
+    def _not_ours(self, request: Request) -> Response:
+        text = "This link leads to something that is not a VM here."
+        return self._pages.message(request, "Not one of our pages", text, status=400)
 
     def no_access(self, request: Request, account: Account, vm_name: str, *, host: str) -> Response:
         """There is no such VM, or it is not theirs to open: the same page, with a way to ask."""

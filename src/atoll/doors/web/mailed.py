@@ -19,7 +19,7 @@ from atoll.domain.web import MAILED_PATH
 from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
-from atoll.doors.web.sent import read_form
+from atoll.doors.web.sent import last, read_form
 from atoll.doors.web.witness import Witness
 
 ASKED_COOKIE = "__Host-atoll-asked"  # the secret of the browser that asked for a link
@@ -71,7 +71,7 @@ class MailedPages:
     async def ask(self, request: Request) -> Response:
         """Take the address; what comes of it is nobody's business who asks."""
         check_origin(request, self._domain)
-        email = (await read_form(request)).get("email", [""])[-1]
+        email = last(await read_form(request), "email")
         browser = await self._links.ask(email, source=source_of(request))
         response = RedirectResponse("/login/sent", status_code=303)
         set_cookie(response, ASKED_COOKIE, browser, _ASKED_S)
@@ -91,7 +91,7 @@ class MailedPages:
     async def typed(self, request: Request) -> Response:
         """Use the short code."""
         check_origin(request, self._domain)
-        typed = (await read_form(request)).get("code", [""])[-1]
+        typed = last(await read_form(request), "code")
         browser, source = request.cookies.get(ASKED_COOKIE, ""), source_of(request)
         account = self._links.redeem_typed(typed, browser=browser, source=source)
         return await self._signed_in(request, account)
