@@ -175,7 +175,8 @@ class Passkeys:
                 raise self._refusal(error) from error
             if answer.response.user_handle not in (None, account.id.encode()):
                 raise self._refusal(LookupError("another account's"))
-            await passkeys.used(tx, key, sign_count=seen.new_sign_count, now=now)
+            if not await passkeys.used(tx, key, sign_count=seen.new_sign_count, now=now):
+                raise self._refusal(LookupError("counted by another use meanwhile"))
         return account
 
     def _challenge(self, account: str) -> tuple[bytes, str]:
