@@ -127,9 +127,11 @@ class Hosts:
         if scope["type"] != "http":
             return
         host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
-        app = self._cloud if host == self._names.domain else self._vm
-        is_vm = self._names.vm_of(host) is not None or app is self._cloud
-        if not is_vm and host not in await self._custom():
+        if host == self._names.domain:
+            app = self._cloud
+        elif self._names.vm_of(host) is not None or host in await self._custom():
+            app = self._vm
+        else:
             await _elsewhere(scope, receive, send)
             return
 
