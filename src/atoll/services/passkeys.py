@@ -8,7 +8,6 @@ for a page of a VM may ask for passkeys of the cloud's domain as well.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
@@ -28,6 +27,7 @@ from webauthn.helpers.structs import (
 from atoll.base import log
 from atoll.base.errors import Conflict, Denied, Exhausted, Invalid, NotFound
 from atoll.base.limits import Limits
+from atoll.base.secret import hashed, new_secret
 from atoll.base.source import count_try
 from atoll.domain.account import Account
 from atoll.domain.web import Names
@@ -180,14 +180,14 @@ class Passkeys:
         return account
 
     def _challenge(self, account: str) -> tuple[bytes, str]:
-        value, browser = secrets.token_bytes(32), secrets.token_urlsafe(32)
-        self._challenges[_hash(browser)] = _Challenge(value, account, self._now() + CHALLENGE_S)
+        value, browser = secrets.token_bytes(32), new_secret()
+        self._challenges[hashed(browser)] = _Challenge(value, account, self._now() + CHALLENGE_S)
         while len(self._challenges) > _CHALLENGES:
             self._challenges.popitem(last=False)
         return value, browser
 
     def _taken(self, browser: str, account: str) -> bytes:
-        found = self._challenges.pop(_hash(browser), None)
+        found = self._challenges.pop(hashed(browser), None)
         if found is None or found.account != account or found.expires_at <= self._now():
             raise Denied("this took too long, or was begun elsewhere", hint=_AGAIN)
         return found.value
@@ -213,7 +213,3 @@ def _named(wish: str, taken: set[str]) -> str:
     if wish in taken:
         raise Conflict(f"you have a passkey named {wish!r}", hint="Try another name")
     return wish
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -3,18 +3,13 @@
 Invariants: a secret is stored as its hash only, so the store's file signs nobody in; a login code
 and a handoff code work once; a token names one host, one account and one session, and dies with
 the session (HAProxy's map of revoked sessions) or after TOKEN_S, whichever is first.
-
-All secrets are 256 random bits, so a plain SHA-256 is the right hash and looking a hash up leaks
-nothing about the secret.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import hmac
 import re
-import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -25,6 +20,7 @@ from joserfc.jwk import OctKey
 
 from atoll.base import log
 from atoll.base.errors import Denied, Exhausted, Unavailable
+from atoll.base.secret import hashed, is_secret, new_secret
 from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S, header_safe
 from atoll.services.changes import Changes
@@ -37,7 +33,6 @@ CODE_S = 600.0
 HANDOFF_S = 60.0
 SEEN_EVERY_S = 600.0
 _HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
-_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
 
 _log = log.get("sessions")
@@ -105,18 +100,20 @@ class Sessions:
 
     async def login_code(self, account_id: str, *, seconds: float = CODE_S) -> str:
         """A new one-time code that signs in as this account within `seconds`."""
-        code, now = secrets.token_urlsafe(32), self._now()
+        code, now = new_secret(), self._now()
         async with self._store.begin() as tx:
             await rows.forget_old(tx, codes_before=now, sessions_before=now - 2 * TOKEN_S)
-            await rows.add_code(tx, hash_=_hash(code), account=account_id, expires_at=now + seconds)
+            await rows.add_code(
+                tx, hash_=hashed(code), account=account_id, expires_at=now + seconds
+            )
         return code
 
     async def redeem(self, code: str) -> Account:
         """The account of a login code, once. Raises Denied when it is used, old or unknown."""
         account = None
-        if _SECRET.fullmatch(code):
+        if is_secret(code):
             async with self._store.begin() as tx:
-                account = await rows.use_code(tx, _hash(code), now=self._now())
+                account = await rows.use_code(tx, hashed(code), now=self._now())
         if account is None:
             raise Denied("this sign-in link was used, has ended or never was one", hint=_AGAIN)
         return account
@@ -127,11 +124,11 @@ class Sessions:
         self, account_id: str, *, user_agent: str = "", source: str = "", how: str = ""
     ) -> str:
         """Sign a browser in; returns the id its cookie carries. `how`: link, mail, passkey, …"""
-        session_id, now = secrets.token_urlsafe(32), self._now()
+        session_id, now = new_secret(), self._now()
         async with self._store.begin() as tx:
             await rows.add_session(
                 tx,
-                hash_=_hash(session_id),
+                hash_=hashed(session_id),
                 account=account_id,
                 now=now,
                 expires_at=now + self._session_s,
@@ -143,10 +140,10 @@ class Sessions:
 
     async def session(self, session_id: str) -> Session | None:
         """The live session with this id."""
-        if not _SECRET.fullmatch(session_id):
+        if not is_secret(session_id):
             return None
         async with self._store.read() as tx:
-            row = await rows.session(tx, _hash(session_id))
+            row = await rows.session(tx, hashed(session_id))
         if row is None or row.revoked_at is not None or row.expires_at <= self._now():
             return None
         return Session(
@@ -165,7 +162,7 @@ class Sessions:
             return
         try:
             async with self._store.begin() as tx:
-                await rows.session_seen(tx, _hash(session.id), now=now, source=source[:64])
+                await rows.session_seen(tx, hashed(session.id), now=now, source=source[:64])
         except (Exhausted, Unavailable) as error:  # a full disk keeps nobody out
             _log.warning("session's use not noted", reason=error.message)
 
@@ -192,7 +189,7 @@ class Sessions:
 
     async def revoke(self, session_id: str) -> None:
         """Sign one browser out, everywhere and at once."""
-        if _SECRET.fullmatch(session_id):
+        if is_secret(session_id):
             await self.revoke_key(key_of(session_id))
 
     async def revoke_key(self, key: str) -> None:
@@ -278,7 +275,7 @@ class Sessions:
 
 def key_of(session_id: str) -> str:
     """What a session is called; see Session."""
-    return _key(_hash(session_id))
+    return _key(hashed(session_id))
 
 
 def _browser(row: rows.SessionRow) -> Browser:
@@ -291,10 +288,6 @@ def _browser(row: rows.SessionRow) -> Browser:
         source=row.source or "",
         how=row.how or "",
     )
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _key(hash_: str) -> str:

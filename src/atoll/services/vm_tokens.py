@@ -9,13 +9,13 @@ and does not learn from one that it exists.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from atoll.base import log
 from atoll.base.errors import Denied
+from atoll.base.secret import hashed
 from atoll.domain.sharing import EVERYBODY
 from atoll.domain.vm import VmRecord
 from atoll.domain.vm_token import MAX_CTX_BYTES, VmToken
@@ -96,7 +96,7 @@ class VmTokens:
             return None
         good = VmToken(
             vm_name=vm_name,
-            hash=hashlib.sha256(token.encode()).hexdigest(),
+            hash=hashed(token),
             account=account.id,
             email=account.email,
             until=read.permission.expires_at,

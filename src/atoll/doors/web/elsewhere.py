@@ -8,8 +8,6 @@ Invariant: what a provider says is shown as text, and its answer is good for one
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from atoll.base.errors import AtollError, NotFound
+from atoll.base.secret import is_secret, new_secret
 from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin
 from atoll.doors.web.arriving import Arriving
@@ -70,7 +69,7 @@ class SignInElsewhere:
     async def begin(self, request: Request) -> Response:
         """Off to the provider."""
         check_origin(request, self._host)  # nobody is sent there by a page of a VM
-        secret = secrets.token_urlsafe(32)
+        secret = new_secret()
         url = await self._provider(request).begin(secret)
         response = RedirectResponse(url, status_code=303)
         set_cookie(response, _COOKIE, secret, _SECONDS)
@@ -91,8 +90,8 @@ class SignInElsewhere:
 
     async def _account(self, request: Request) -> Account:
         provider, secret = self._provider(request), request.cookies.get(_COOKIE, "")
-        if not re.fullmatch(r"[A-Za-z0-9_-]{43}", secret):
-            secret = secrets.token_urlsafe(32)  # fits no answer
+        if not is_secret(secret):
+            secret = new_secret()  # fits no answer
         person = await provider.finish(secret, request.query_params)
         return await self._identities.account(person)
 
