@@ -36,7 +36,7 @@ from atoll.doors.ssh.run import Runner
 from atoll.doors.ssh.shells import Shells
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
-from atoll.doors.web.elsewhere import BACK, SignInElsewhere
+from atoll.doors.web.elsewhere import BACK
 from atoll.doors.web.openid.endpoints import Endpoints
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
@@ -164,14 +164,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         terminals=terminals,
         audit=cloud.audit,
         custom=cloud.domains.served,
-        elsewhere=[(provider.name, provider.label) for provider in providers],
-    )
-    elsewhere = SignInElsewhere(
-        host=names.domain,
         providers=providers,
         identities=Identities(store=store, joining=cloud.joining),
-        pages=web.pages,
-        login=web.login,
     )
     issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
     openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)
@@ -183,7 +177,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     )
     front = Front(
         names=names,
-        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes(), *elsewhere.routes()),
+        cloud=(*api.routes(), *web.cloud_routes(), *provider.routes()),
         vm=web.vm_routes(),
         refuse=web.refuse,
         custom=cloud.domains.served,

@@ -11,6 +11,7 @@ import httpx2
 
 from atoll.base.limits import Limits
 from atoll.doors.api.run import VmRunner
+from atoll.doors.front.app import Custom, no_custom
 from atoll.services.sessions import Sessions
 from framework.cloud import Control
 from framework.front import Http, http
@@ -51,6 +52,7 @@ async def door(
     cmds: tuple[str, ...] | None = None,
     runner: VmRunner | None = None,
     limits: Limits | None = None,
+    custom: Custom = no_custom,
 ) -> AsyncIterator[Door]:
     """The application of `control`; `cmds` limits the token."""
     cloud = control.cloud
@@ -75,6 +77,7 @@ async def door(
         audit=cloud.audit,
         runner=runner,
         limits=limits,
+        custom=custom,
     )
     cloud.accounts.when_key_ends(lambda key: built.api.end(key.fingerprint))
     cloud.tokens.when_token_ends(built.api.end)

@@ -13,28 +13,27 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from atoll.base.aio import TaskGroup
-from atoll.base.errors import Unavailable
+from atoll.base.errors import Denied, Unavailable
 from atoll.base.limits import Limits
 from atoll.commands.addresses import Addresses
 from atoll.commands.library import Library
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
-from atoll.domain.account import Caller, Published, Route
+from atoll.domain.account import Account, Caller, Published, Route
 from atoll.domain.web import MAILED_PATH
 from atoll.doors.api.app import Api
 from atoll.doors.api.exec import Callers
 from atoll.doors.api.once import Keeping
 from atoll.doors.api.run import VmRunner
-from atoll.doors.front.app import Front
+from atoll.doors.front.app import Custom, Front, no_custom
 from atoll.doors.web.app import Web
 from atoll.doors.web.assets import Assets
-from atoll.doors.web.elsewhere import SignInElsewhere
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Shells, Terminals
 from atoll.doors.web.terminal.terminal import Shell
 from atoll.doors.web.witness import Recording
 from atoll.services.changes import Changes
-from atoll.services.elsewhere import Elsewhere
+from atoll.services.elsewhere import Elsewhere, Person
 from atoll.services.identities import Identities
 from atoll.services.issuer import Issuer
 from atoll.services.joining import Joining
@@ -113,11 +112,31 @@ class NoShells:
         raise Unavailable("there is no prompt here")
 
 
+class NoIdentities:
+    """Nobody has an account elsewhere."""
+
+    async def account(self, person: Person) -> Account:
+        """See atoll.doors.web.elsewhere.Finding."""
+        raise Denied("nobody comes from elsewhere here")
+
+
 class Heard:
     """What the audit is told, as it is told."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
+
+    async def of(self, caller: Caller, act: str, **more: Any) -> None:
+        """See Recording."""
+        await self.record(
+            who=caller.account.email,
+            act=act,
+            door=caller.door.value,
+            source=caller.source,
+            account=caller.account.id,
+            credential=caller.credential,
+            **more,
+        )
 
     async def record(self, *, who: str, act: str, door: str, source: str, **more: Any) -> None:
         """See Recording."""
@@ -150,6 +169,7 @@ def http(
     issuer: Issuer | None = None,
     elsewhere: Sequence[Elsewhere] = (),
     identities: Identities | None = None,
+    custom: Custom = no_custom,
 ) -> Http:
     """Build all of it; without `shells` no terminal opens, without `openid` no app learns who asks."""
     addresses = Addresses(config)
@@ -183,25 +203,19 @@ def http(
         changes=changes,
         terminals=terminals,
         audit=audit or Heard(),
-        elsewhere=[(provider.name, provider.label) for provider in elsewhere],
+        custom=custom,
+        providers=elsewhere,
+        identities=identities or NoIdentities(),
     )
     more: list[BaseRoute] = []
     if openid is not None and issuer is not None:
         provider = Provider(names=names, openid=openid, issuer=issuer, web=web)
         more += provider.routes()
-    if identities is not None:
-        door = SignInElsewhere(
-            host=names.domain,
-            providers=elsewhere,
-            identities=identities,
-            pages=web.pages,
-            login=web.login,
-        )
-        more += door.routes()
     front = Front(
         names=names,
         cloud=(*api.routes(), *web.cloud_routes(), *more),
         vm=web.vm_routes(),
         refuse=web.refuse,
+        custom=custom,
     )
     return Http(app=front.app(), api=api, web=web, terminals=terminals)

@@ -19,10 +19,14 @@ from atoll.doors.front.app import Front
 LIBRARY = Library(registry=REGISTRY, addresses=Addresses(Config()))
 
 
+async def _as_json(*_: object) -> None:
+    """No pages for people."""
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
     front = Front(
-        names=Addresses(Config()).names, cloud=Docs(LIBRARY).routes(), vm=(), refuse=lambda *_: None
+        names=Addresses(Config()).names, cloud=Docs(LIBRARY).routes(), vm=(), refuse=_as_json
     )
     transport = httpx2.ASGITransport(app=front.app())
     async with httpx2.AsyncClient(transport=transport, base_url="https://atoll.localhost") as made:

@@ -10,6 +10,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from atoll.base.errors import Invalid
 from atoll.services.issuer import LONGEST_S, PUBLISH_S, ROTATE_S, Issuer
 
 URL = "https://atoll.localhost:8443"
@@ -78,6 +79,17 @@ def test_keys_are_kept_for_their_owner_alone(issuer: Issuer, tmp_path: Path) -> 
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert ids(Issuer(url=URL, folder=tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"keys": 1}', '{"keys": [1]}', '{"keys": [{"jwk": {}}]}']
+)
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "issuer.json"
+    path.write_text(text)
+    with pytest.raises(Invalid, match=r"issuer\.json is damaged") as caught:
+        Issuer(url=URL, folder=tmp_path)
+    assert caught.value.hint == f"Try: rm {path}"
 
 
 def test_nothing_private_is_published(issuer: Issuer) -> None:

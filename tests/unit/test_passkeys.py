@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from atoll.base.errors import Conflict, Denied, Exhausted, Invalid, NotFound
 from atoll.services import passkeys as module
 from atoll.services.passkeys import CHALLENGE_S, Passkeys
+from atoll.store import passkeys as rows
+from atoll.store.engine import Tx
 from fakes.engine import FakeEngine
 from framework.authenticator import Authenticator
 from framework.cloud import Control, control
@@ -121,6 +123,30 @@ async def test_a_counter_that_does_not_grow_is_a_copy(cloud: Control, passkeys: 
     phone = await made(cloud, count=5)
     for count, is_good in ((6, True), (6, False), (3, False), (0, False), (7, True)):
         phone.count = count - 1
+        options, browser = passkeys.question(source=SOURCE)
+        answer = passkeys.account(phone.used(options), browser=browser)
+        if is_good:
+            assert await answer == cloud.ann.account
+        else:
+            with pytest.raises(Denied, match="not good here"):
+                await answer
+
+
+async def test_of_two_uses_at_the_same_moment_with_one_count_one_is_good(
+    cloud: Control, passkeys: Passkeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has read the counter before the first one has written it."""
+    phone = await made(cloud, count=5)
+    async with cloud.store.read() as tx:
+        (key,) = await rows.of(tx, cloud.ann.account.id)
+        before = await rows.find(tx, key.id)
+
+    async def find(tx: Tx, id_: str) -> object:
+        return before
+
+    monkeypatch.setattr(rows, "find", find)
+    for is_good in (True, False):
+        phone.count = 5
         options, browser = passkeys.question(source=SOURCE)
         answer = passkeys.account(phone.used(options), browser=browser)
         if is_good:

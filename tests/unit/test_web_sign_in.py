@@ -13,9 +13,10 @@ import pytest
 
 from atoll.base.aio import poll
 from atoll.base.limits import Limits
+from atoll.base.source import network_of, plain
 from atoll.config import Config
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
-from atoll.services.mailed_links import LINK_S, TRIES, network_of
+from atoll.services.mailed_links import LINK_S, TRIES
 from atoll.store import audit
 from fakes.engine import FakeEngine
 from framework.api import Door, door
@@ -123,6 +124,11 @@ class House:
         return len(await mail.letters(50))
 
 
+async def _shop() -> dict[str, str]:
+    """A domain of its own that a VM has."""
+    return {"shop.example.net": "web"}
+
+
 @pytest.fixture(name="house")
 async def _house(tmp_path: Path) -> AsyncIterator[House]:
     engine = FakeEngine(tmp_path / "engine.sock")
@@ -130,7 +136,7 @@ async def _house(tmp_path: Path) -> AsyncIterator[House]:
     async with (
         engine.serving(),
         control(tmp_path / "control", engine, config=config, loops=True) as cloud,
-        door(cloud, tmp_path) as api,
+        door(cloud, tmp_path, custom=_shop) as api,
     ):
         yield House(cloud, api)
 
@@ -354,6 +360,40 @@ def test_what_counts_as_one_source() -> None:
     assert network_of("192.0.2.1") == "192.0.2.1"
     assert network_of("2001:db8:1:2:3:4:5:6") == "2001:db8:1:2::/64"
     assert network_of("unix:" + "x" * 100) == ("unix:" + "x" * 100)[:64]
+    assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert network_of("fe80::1:2%eth0") == "fe80::/64"
+
+
+def test_an_address_is_shown_as_people_write_it() -> None:
+    for source, shown in (
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("unix:", "unix:"),
+        ("", ""),
+    ):
+        assert plain(source) == shown
+
+
+async def test_clients_by_ipv4_are_many_sources_to_an_edge_that_listens_for_both(
+    house: House,
+) -> None:
+    """HAProxy on `::` says `::ffff:192.0.2.1`."""
+    asker = house.somebody("::ffff:192.0.2.1")
+    for number in range(20):
+        assert (await asker.post("/login/mail", {"email": f"n{number}@x"})).status_code == 303
+    asker.source = "192.0.2.1"
+    assert (await asker.post("/login/mail", {"email": "n@x"})).status_code == 429
+    for _ in range(30):
+        assert (await asker.post("/login/passkey/question")).status_code == 200
+    assert (await asker.post("/login/passkey/question")).status_code == 429
+    other = house.somebody("::ffff:192.0.2.2")
+    assert (await other.post("/login/mail", {"email": "ann@example.com"})).status_code == 303
+    assert (await other.post("/login/passkey/question")).status_code == 200
+    link, _ = await house.mailed()
+    assert (await other.post(link)).status_code == 303
+    (session,) = (await house.cloud.data("session ls"))["sessions"]
+    assert session["source"] == "192.0.2.2"
 
 
 # -- every form is asked by our own page -----------------------------------------------------
@@ -395,6 +435,40 @@ async def test_where_one_was_going_is_kept(house: House) -> None:
     await ann.post("/login/mail", {"email": "ann@example.com"})
     link, _ = await house.mailed()
     assert (await ann.post(link)).headers["location"].startswith("/login?to=https%3A%2F%2Fweb.")
+
+
+SHOP = "https://shop.example.net:8443"
+WAYS = ("/", "/vm/web", "/login", "/login/sent", "/login/x", "/login/mail/x")
+
+
+@pytest.mark.parametrize("path", WAYS)
+async def test_a_form_that_signs_in_may_lead_to_a_custom_domain(house: House, path: str) -> None:
+    """Its redirects count as its action: else the browser stops at the last of them."""
+    ann = house.somebody()
+    assert SHOP not in (await ann.get(path)).headers["content-security-policy"]
+    asked = await ann.get(f"/login?to={SHOP}/deep")
+    for page in (asked, await ann.get(path)):
+        assert "<form" in page.text
+        assert f" {SHOP};" in page.headers["content-security-policy"]
+
+
+async def test_so_may_the_form_of_whoever_mistyped_the_code(house: House) -> None:
+    ann = house.somebody()
+    await ann.get(f"/login?to={SHOP}/deep")
+    await ann.post("/login/mail", {"email": "ann@example.com"})
+    _, code = await house.mailed()
+    wrong = await ann.post("/login/typed", {"code": "0000-0000"})
+    assert (wrong.status_code, "<form" in wrong.text) == (403, True)
+    assert f" {SHOP};" in wrong.headers["content-security-policy"]
+    arrived = await ann.post("/login/typed", {"code": code})
+    assert arrived.headers["location"].startswith("/login?to=https%3A%2F%2Fshop.example.net")
+
+
+async def test_where_somebody_goes_now_counts_and_not_where_they_went_before(house: House) -> None:
+    ann = house.somebody()
+    await ann.get(f"/login?to={SHOP}/deep")
+    page = await ann.get(f"/login?to={ORIGIN}/vm/web")
+    assert SHOP not in page.headers["content-security-policy"]
 
 
 # -- passkeys --------------------------------------------------------------------------------

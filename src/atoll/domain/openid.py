@@ -7,7 +7,6 @@ may anything that is wrong be said there (`Refused`), as RFC 6749 4.1.2.1 wants 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import re
@@ -17,6 +16,7 @@ from typing import TypeAlias
 from urllib.parse import quote, urlencode
 
 from atoll.base.errors import Invalid
+from atoll.base.secret import base64url
 from atoll.domain.web import DOOR_PATH, Names, Target
 
 Query: TypeAlias = Mapping[str, Sequence[str]]
@@ -138,13 +138,13 @@ def fits(verifier: str, challenge: str) -> bool:
     if not _VERIFIER.fullmatch(verifier):
         return False
     digest = hashlib.sha256(verifier.encode()).digest()
-    return hmac.compare_digest(base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), challenge)
+    return hmac.compare_digest(base64url(digest), challenge)
 
 
 def half_hash(token: str) -> str:
     """OpenID Connect's `at_hash`: ties an access token to its ID token."""
     digest = hashlib.sha256(token.encode()).digest()
-    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+    return base64url(digest[:16])
 
 
 def _once(query: Query, name: str) -> str | None:

@@ -42,6 +42,11 @@ class Target:
     path: str
     port: int | None = None
 
+    @property
+    def url(self) -> str:
+        """It as a whole."""
+        return f"https://{self.authority}{self.path}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
@@ -133,6 +138,11 @@ def is_own_page(site: str | None, origin: str | None, host: str) -> bool:
 def header_safe(email: str) -> str:
     """HAProxy copies this into a header; anything but printable ASCII is percent-encoded."""
     return email if email.isascii() and email.isprintable() else quote(email, safe="@+._-")
+
+
+def login_path(to: str) -> str:
+    """The path on the cloud's host that leads on to `to`, a URL, once somebody is signed in."""
+    return f"/login?to={quote(to, safe='')}"
 
 
 def own_path(path: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from atoll.base import log
 from atoll.base.aio import shielded
 from atoll.base.errors import AtollError, Unavailable
+from atoll.domain.account import Caller
 from atoll.domain.audit import WHAT_CHARACTERS, Act, Entry, detailed, fit, linked
 from atoll.domain.operation import Json
 from atoll.services.changes import Changes
@@ -124,6 +125,32 @@ class Audit:
             detail=detailed(detail),
         )
         await self.add([Waiting(entry)])
+
+    async def of(
+        self,
+        caller: Caller,
+        act: str,
+        *,
+        what: str = "",
+        vm: str | None = None,
+        vm_id: str | None = None,
+        result: str = "ok",
+        detail: Mapping[str, Json] | None = None,
+    ) -> None:
+        """`record` what a caller did. Raises nothing."""
+        await self.record(
+            who=caller.account.email,
+            act=act,
+            door=caller.door.value,
+            source=caller.source,
+            account=caller.account.id,
+            credential=caller.credential,
+            what=what,
+            vm=vm,
+            vm_id=vm_id,
+            result=result,
+            detail=detail,
+        )
 
     async def add(self, entries: Sequence[Waiting], *, is_urgent: bool = True) -> None:
         """Have entries written, and wait for it when it `is_urgent`. Raises nothing."""

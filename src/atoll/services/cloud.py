@@ -305,13 +305,9 @@ class Cloud:
         self, caller: Caller, route: Route, *, how: str, result: str = "ok", port: int | None = None
     ) -> None:
         """Record that a caller came into a VM by a door that no command leads through; raises nothing."""
-        await self.audit.record(
-            who=caller.account.email,
-            account=caller.account.id,
-            credential=caller.credential,
-            door=caller.door.value,
-            source=caller.source,
-            act=Act.ROOT,
+        await self.audit.of(
+            caller,
+            Act.ROOT,
             what=how,
             vm=route.vm_name,
             vm_id=route.vm_id,

@@ -8,7 +8,6 @@ What a provider says of itself is asked again each hour; its keys also when a to
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import re
@@ -24,6 +23,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from atoll.base.errors import AtollError, Denied, Unavailable
 from atoll.base.fetch import Fetcher
+from atoll.base.secret import base64url
 from atoll.config import Provider as Settings
 from atoll.services.id_token import UnknownKey, verify
 
@@ -224,7 +224,7 @@ class Elsewhere:
     def _derived(self, what: str, secret: str) -> str:
         message = f"{what} {self.name} {self._settings.issuer}".encode()
         digest = hmac.digest(secret.encode(), message, hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return base64url(digest)
 
     def _refusal(self, said: Mapping[str, Any]) -> Denied:
         """What a provider says instead of an answer: text of a stranger's."""

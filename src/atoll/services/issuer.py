@@ -21,6 +21,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from atoll.base import atomic, log
+from atoll.base.errors import Invalid
 
 ALGORITHM = "ES256"
 LONGEST_S = 3600.0
@@ -133,4 +134,7 @@ def _new(signs_from: float) -> _Key:
 def _read(path: Path) -> tuple[_Key, ...]:
     if not path.exists():
         return ()
-    return tuple(_Key(**entry) for entry in json.loads(path.read_text())["keys"])
+    try:
+        return tuple(_Key(**entry) for entry in json.loads(path.read_text())["keys"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise Invalid(f"{path} is damaged: {error}", hint=f"Try: rm {path}") from error

@@ -7,7 +7,6 @@ Whoever reads this folder could sign host certificates anyway, so the seed gives
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from atoll.base import atomic
+from atoll.base.secret import base64url
 from atoll.services.keyring import KeyRing
 
 _SKEW_S = 3600  # clocks of VMs and clients may be behind ours
@@ -82,7 +82,7 @@ class Keys:
     def link_code(self, link: str) -> str:
         """22 letters, the same at every call, that only we can make of a link's id."""
         code = hmac.digest(self._link_key, f"link {link}".encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(code[:16]).decode().rstrip("=")
+        return base64url(code[:16])
 
     def new_host_key(self) -> tuple[str, str]:
         """A new random ed25519 key: OpenSSH PEM and public key line."""

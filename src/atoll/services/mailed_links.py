@@ -10,9 +10,6 @@ short code into the browser that asked.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ipaddress
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -23,6 +20,8 @@ from typing import Protocol
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied, Exhausted
 from atoll.base.limits import Limits
+from atoll.base.secret import hashed, is_secret, new_secret
+from atoll.base.source import count_try
 from atoll.domain.account import Account
 from atoll.domain.email import check_email
 from atoll.store import people
@@ -38,7 +37,6 @@ _SOURCE = (20.0, 1 / 30)  # questions, and codes typed, from one source
 _ALL = (200.0, 1.0)
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
 _ALIKE = str.maketrans("ilo", "110", " -\t")
-_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _log = log.get("sign-in")
 
@@ -101,10 +99,10 @@ class MailedLinks:
         Raises Invalid for what is no address and Exhausted when too many ask, whoever they are.
         """
         email = check_email(email)
-        self._count(source)
+        count_try(self._per_source, source)
         if self._queue.full() or self._of_all.wait_s(""):
             raise Exhausted("too many want to sign in just now", hint="Try again in a minute")
-        browser = secrets.token_urlsafe(32)
+        browser = new_secret()
         self._queue.put_nowait(_Asked(email, browser))
         self._waiting += 1
         return browser
@@ -128,10 +126,10 @@ class MailedLinks:
     async def redeem(self, code: str, *, browser: str) -> Account:
         """The account of a link, once, in the browser that asked. Raises Denied."""
         async with self._store.read() as tx:
-            found = await people.mailed(tx, hash_=_hash(code), now=self._now())
-        if found is None or not _SECRET.fullmatch(code):
+            found = await people.mailed(tx, hash_=hashed(code), now=self._now())
+        if found is None or not is_secret(code):
             raise Denied("this sign-in link was used, has ended or never was one", hint="Ask again")
-        if not secrets.compare_digest(found.browser, _hash(browser)):
+        if not secrets.compare_digest(found.browser, hashed(browser)):
             raise Denied(
                 "this link works only in the browser that asked for it; nothing is used up",
                 hint="Open it there, or type the code of the mail there",
@@ -140,8 +138,8 @@ class MailedLinks:
 
     async def redeem_typed(self, typed: str, *, browser: str, source: str) -> Account:
         """The account of the short code in the mail. Raises Denied, after TRIES for the right one too."""
-        self._count(source)
-        mark = _hash(browser)
+        count_try(self._per_source, source)
+        mark = hashed(browser)
         tries = self._tries.pop(mark, 0) + 1
         self._tries[mark] = tries
         while len(self._tries) > _BROWSERS:
@@ -154,20 +152,15 @@ class MailedLinks:
             raise Denied("that is not the code, or its time is over", hint="Ask for new mail")
         return await self._admitted(found)
 
-    def _count(self, source: str) -> None:
-        wait = self._per_source.wait_s(network_of(source))
-        if wait:
-            raise Exhausted("too many tries from your address", hint=f"Try again in {wait} s")
-
     async def _answer(self, asked: _Asked) -> None:
         if self._per_address.wait_s(asked.email) or not await self._joining.may_come(asked.email):
             return
-        code, now = secrets.token_urlsafe(32), self._now()
+        code, now = new_secret(), self._now()
         short = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         mailed = Mailed(
-            hash=_hash(code),
+            hash=hashed(code),
             short_hash=_short_hash(asked.browser, short),
-            browser=_hash(asked.browser),
+            browser=hashed(asked.browser),
             email=asked.email,
             expires_at=now + LINK_S,
         )
@@ -187,17 +180,6 @@ class MailedLinks:
         return await self._joining.admit(found.email)
 
 
-def network_of(source: str) -> str:
-    """What one client has: an IPv4 address, or 64 bits of IPv6."""
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source[:64]
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-
-
 def _text(domain: str, link: str, short: str) -> str:
     return (
         f"Somebody, you perhaps, wants to sign in to {domain} with this address.\n\n"
@@ -213,10 +195,6 @@ def _limits(rate: tuple[float, float], now: Callable[[], float]) -> Limits:
     return Limits(burst=burst, per_second=per_second, monotonic=now)
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
 def _short_hash(browser: str, typed: str) -> str:
     """Of no use without the browser's secret, which the store has not got."""
-    return _hash(f"{browser}:{typed[:40].lower().translate(_ALIKE)}")
+    return hashed(f"{browser}:{typed[:40].lower().translate(_ALIKE)}")

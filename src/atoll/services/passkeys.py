@@ -8,7 +8,6 @@ for a page of a VM may ask for passkeys of the cloud's domain as well.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
@@ -28,9 +27,10 @@ from webauthn.helpers.structs import (
 from atoll.base import log
 from atoll.base.errors import Conflict, Denied, Exhausted, Invalid, NotFound
 from atoll.base.limits import Limits
+from atoll.base.secret import hashed, new_secret
+from atoll.base.source import count_try
 from atoll.domain.account import Account
 from atoll.domain.web import Names
-from atoll.services.mailed_links import network_of
 from atoll.store import passkeys
 from atoll.store.engine import Store
 from atoll.store.passkeys import Passkey
@@ -139,8 +139,7 @@ class Passkeys:
 
         Raises Exhausted when one source asks too often: challenges take room.
         """
-        if wait := self._per_source.wait_s(network_of(source)):
-            raise Exhausted("too many tries from your address", hint=f"Try again in {wait} s")
+        count_try(self._per_source, source)
         challenge, browser = self._challenge("")
         options = webauthn.generate_authentication_options(
             rp_id=self._domain,
@@ -176,18 +175,19 @@ class Passkeys:
                 raise self._refusal(error) from error
             if answer.response.user_handle not in (None, account.id.encode()):
                 raise self._refusal(LookupError("another account's"))
-            await passkeys.used(tx, key, sign_count=seen.new_sign_count, now=now)
+            if not await passkeys.used(tx, key, sign_count=seen.new_sign_count, now=now):
+                raise self._refusal(LookupError("counted by another use meanwhile"))
         return account
 
     def _challenge(self, account: str) -> tuple[bytes, str]:
-        value, browser = secrets.token_bytes(32), secrets.token_urlsafe(32)
-        self._challenges[_hash(browser)] = _Challenge(value, account, self._now() + CHALLENGE_S)
+        value, browser = secrets.token_bytes(32), new_secret()
+        self._challenges[hashed(browser)] = _Challenge(value, account, self._now() + CHALLENGE_S)
         while len(self._challenges) > _CHALLENGES:
             self._challenges.popitem(last=False)
         return value, browser
 
     def _taken(self, browser: str, account: str) -> bytes:
-        found = self._challenges.pop(_hash(browser), None)
+        found = self._challenges.pop(hashed(browser), None)
         if found is None or found.account != account or found.expires_at <= self._now():
             raise Denied("this took too long, or was begun elsewhere", hint=_AGAIN)
         return found.value
@@ -213,7 +213,3 @@ def _named(wish: str, taken: set[str]) -> str:
     if wish in taken:
         raise Conflict(f"you have a passkey named {wish!r}", hint="Try another name")
     return wish
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -3,18 +3,13 @@
 Invariants: a secret is stored as its hash only, so the store's file signs nobody in; a login code
 and a handoff code work once; a token names one host, one account and one session, and dies with
 the session (HAProxy's map of revoked sessions) or after TOKEN_S, whichever is first.
-
-All secrets are 256 random bits, so a plain SHA-256 is the right hash and looking a hash up leaks
-nothing about the secret.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import hmac
 import re
-import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -25,10 +20,12 @@ from joserfc.jwk import OctKey
 
 from atoll.base import log
 from atoll.base.errors import Denied, Exhausted, Unavailable
+from atoll.base.secret import hashed, is_secret, new_secret
 from atoll.domain.account import Account
 from atoll.domain.web import TOKEN_S, header_safe
 from atoll.services.changes import Changes
 from atoll.services.keyring import NAMELESS, KeyRing
+from atoll.services.shelf import Shelf
 from atoll.store import sessions as rows
 from atoll.store.engine import Store
 
@@ -36,9 +33,7 @@ CODE_S = 600.0
 HANDOFF_S = 60.0
 SEEN_EVERY_S = 600.0
 ID_CHARS = 12  # of a session's key, as people and records see it
-_HANDOFFS = 10_000
 _HANDOFFS_EACH = 50  # a browser opens that many tabs at once; its oldest make room
-_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 _AGAIN = "Try: ssh … browser"
 
 _log = log.get("sessions")
@@ -79,7 +74,6 @@ class _Handoff:
     session_id: str
     host: str
     way: str
-    expires_at: float
 
 
 class Sessions:
@@ -100,7 +94,7 @@ class Sessions:
         self._session_s = session_seconds
         self._now = now
         # Lost with the process: the browser is then sent round once more.
-        self._handoffs: dict[str, _Handoff] = {}
+        self._handoffs: Shelf[_Handoff] = Shelf(each=_HANDOFFS_EACH, now=now)
 
     def upon(self, store: Store) -> Sessions:
         """The same, on another store: for a dry run."""
@@ -112,18 +106,20 @@ class Sessions:
 
     async def login_code(self, account_id: str, *, seconds: float = CODE_S) -> str:
         """A new one-time code that signs in as this account within `seconds`."""
-        code, now = secrets.token_urlsafe(32), self._now()
+        code, now = new_secret(), self._now()
         async with self._store.begin() as tx:
             await rows.forget_old(tx, codes_before=now, sessions_before=now - 2 * TOKEN_S)
-            await rows.add_code(tx, hash_=_hash(code), account=account_id, expires_at=now + seconds)
+            await rows.add_code(
+                tx, hash_=hashed(code), account=account_id, expires_at=now + seconds
+            )
         return code
 
     async def redeem(self, code: str) -> Account:
         """The account of a login code, once. Raises Denied when it is used, old or unknown."""
         account = None
-        if _SECRET.fullmatch(code):
+        if is_secret(code):
             async with self._store.begin() as tx:
-                account = await rows.use_code(tx, _hash(code), now=self._now())
+                account = await rows.use_code(tx, hashed(code), now=self._now())
         if account is None:
             raise Denied("this sign-in link was used, has ended or never was one", hint=_AGAIN)
         return account
@@ -134,11 +130,11 @@ class Sessions:
         self, account_id: str, *, user_agent: str = "", source: str = "", how: str = ""
     ) -> str:
         """Sign a browser in; returns the id its cookie carries. `how`: link, mail, passkey, …"""
-        session_id, now = secrets.token_urlsafe(32), self._now()
+        session_id, now = new_secret(), self._now()
         async with self._store.begin() as tx:
             await rows.add_session(
                 tx,
-                hash_=_hash(session_id),
+                hash_=hashed(session_id),
                 account=account_id,
                 now=now,
                 expires_at=now + self._session_s,
@@ -150,10 +146,10 @@ class Sessions:
 
     async def session(self, session_id: str) -> Session | None:
         """The live session with this id."""
-        if not _SECRET.fullmatch(session_id):
+        if not is_secret(session_id):
             return None
         async with self._store.read() as tx:
-            row = await rows.session(tx, _hash(session_id))
+            row = await rows.session(tx, hashed(session_id))
         if row is None or row.revoked_at is not None or row.expires_at <= self._now():
             return None
         return Session(
@@ -172,7 +168,7 @@ class Sessions:
             return
         try:
             async with self._store.begin() as tx:
-                await rows.session_seen(tx, _hash(session.id), now=now, source=source[:64])
+                await rows.session_seen(tx, hashed(session.id), now=now, source=source[:64])
         except (Exhausted, Unavailable) as error:  # a full disk keeps nobody out
             _log.warning("session's use not noted", reason=error.message)
 
@@ -199,8 +195,8 @@ class Sessions:
 
     async def revoke(self, session_id: str) -> None:
         """Sign one browser out, everywhere and at once."""
-        if _SECRET.fullmatch(session_id):
-            await self.revoke_key(_key(_hash(session_id)))
+        if is_secret(session_id):
+            await self.revoke_key(key_of(session_id))
 
     async def revoke_key(self, key: str) -> None:
         """`revoke` by the session's public key, as a token carries it."""
@@ -242,7 +238,7 @@ class Sessions:
             "aud": host,
             "sub": account.id,
             "email": header_safe(account.email),
-            "sid": _key(_hash(session_id)),
+            "sid": key_of(session_id),
             "iat": int(now),
             "exp": int(expires),
         }
@@ -270,26 +266,22 @@ class Sessions:
         `way` is the secret that the browser has there: whoever is given a code of somebody else's to
         open would be signed in as them.
         """
-        now = self._now()
-        own = [code for code, made in self._handoffs.items() if made.session_id == session.id]
-        for code in own[: max(0, len(own) - _HANDOFFS_EACH + 1)]:
-            del self._handoffs[code]
-        if len(self._handoffs) >= _HANDOFFS:
-            self._handoffs = {k: v for k, v in self._handoffs.items() if v.expires_at > now}
-        if len(self._handoffs) >= _HANDOFFS:
-            raise Exhausted("too many sign-ins are under way", hint="Try again in a minute")
-        code = secrets.token_urlsafe(32)
-        self._handoffs[_hash(code)] = _Handoff(session.id, host, way, now + HANDOFF_S)
-        return code
+        made = _Handoff(session.id, host, way)
+        return self._handoffs.put(made, owner=session.id, seconds=HANDOFF_S)
 
     async def redeem_handoff(self, code: str, *, host: str, way: str) -> Session | None:
         """The session behind a handoff code made for this very host and browser, once."""
-        found = self._handoffs.pop(_hash(code), None)
-        if found is None or found.host != host or found.expires_at <= self._now():
+        found = self._handoffs.take(code)
+        if found is None or found.host != host:
             return None
         if not (way and hmac.compare_digest(found.way.encode(), way.encode("utf-8", "replace"))):
             return None
         return await self.session(found.session_id)
+
+
+def key_of(session_id: str) -> str:
+    """What a session is called; see Session."""
+    return _key(hashed(session_id))
 
 
 def _browser(row: rows.SessionRow) -> Browser:
@@ -302,10 +294,6 @@ def _browser(row: rows.SessionRow) -> Browser:
         source=row.source or "",
         how=row.how or "",
     )
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _key(hash_: str) -> str:

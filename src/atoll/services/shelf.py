@@ -1,18 +1,14 @@
-"""Secrets that are good for a short time and are lost with the process: kept by hash, within bounds.
-
-All are 256 random bits, so a plain SHA-256 is the right hash, and looking one up leaks nothing.
-"""
+"""Secrets that are good for a short time and are lost with the process: kept by hash, within bounds."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from atoll.base.errors import Exhausted
+from atoll.base.secret import hashed, new_secret
 
 T = TypeVar("T")
 _MOST = 10_000
@@ -42,24 +38,26 @@ class Shelf(Generic[T]):
             self._tidy()
         if len(self._kept) >= _MOST:
             raise Exhausted("too many sign-ins are under way", hint="Try again in a minute")
-        secret = secrets.token_urlsafe(32)
-        self._kept[_hash(secret)] = _Kept(value, owner, self._now() + seconds)
+        secret = new_secret()
+        self._kept[hashed(secret)] = _Kept(value, owner, self._now() + seconds)
         return secret
 
     def get(self, secret: str) -> T | None:
         """The value, while its time lasts."""
-        kept = self._kept.get(_hash(secret))
+        kept = self._kept.get(hashed(secret))
         return kept.value if kept is not None and self._now() < kept.until else None
+
+    def take(self, secret: str) -> T | None:
+        """The value, while its time lasts, and once."""
+        value = self.get(secret)
+        self.drop(secret)
+        return value
 
     def drop(self, secret: str) -> None:
         """End one before its time."""
-        self._kept.pop(_hash(secret), None)
+        self._kept.pop(hashed(secret), None)
 
     def _tidy(self) -> None:
         now = self._now()
         for key in [key for key, kept in self._kept.items() if kept.until <= now]:
             del self._kept[key]
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from atoll.base.errors import Denied, Invalid
+from atoll.base.secret import base64url
 from atoll.domain import permission
 from atoll.domain.permission import Permission
 from atoll.services import signature
@@ -73,7 +74,7 @@ def _decoded(part: str) -> bytes | None:
     if not _BASE64URL.fullmatch(part) or len(part) % 4 == 1:
         return None
     found = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    return found if base64.urlsafe_b64encode(found).decode().rstrip("=") == part else None
+    return found if base64url(found) == part else None
 
 
 def _malformed(why: str) -> Denied:

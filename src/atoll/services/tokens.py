@@ -6,7 +6,6 @@ and nothing once the row or the key is gone, or the time over.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from atoll.base.errors import Conflict, Denied, Invalid
+from atoll.base.secret import hashed, new_secret
 from atoll.domain.account import Account, Caller, Door, Scope
 from atoll.services import signed_token
 from atoll.services.signed_token import SignedToken
@@ -105,10 +105,10 @@ class Tokens:
         key: str | None = None,
         expires_at: float | None,
     ) -> tuple[ApiToken, str]:
-        token = f"atoll1.{secrets.token_urlsafe(32)}"
+        token = f"atoll1.{new_secret()}"
         label = label or f"api-{secrets.token_hex(3)}"
         row = rows.TokenRow(
-            hash=_hash(token),
+            hash=hashed(token),
             account=account.id,
             label=label,
             cmds=None if scope.cmds is None else tuple(sorted(scope.cmds)),
@@ -169,7 +169,7 @@ class Tokens:
             return await self._signer(token, source)
         if not _TOKEN.fullmatch(token):
             return None
-        hash_, now = _hash(token), self._now()
+        hash_, now = hashed(token), self._now()
         async with self._store.read() as tx:
             found = await rows.token(tx, hash_)
             signer = await accounts.by_key(tx, found[1].key) if found and found[1].key else None
@@ -249,7 +249,3 @@ def fingerprint(hash_: str) -> str:
 
 def _left(expires_at: float | None, now: float) -> float | None:
     return None if expires_at is None else max(0.0, expires_at - now)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

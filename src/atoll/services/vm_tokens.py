@@ -9,13 +9,13 @@ and does not learn from one that it exists.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from atoll.base import log
 from atoll.base.errors import Denied
+from atoll.base.secret import hashed
 from atoll.domain.sharing import EVERYBODY
 from atoll.domain.vm import VmRecord
 from atoll.domain.vm_token import MAX_CTX_BYTES, VmToken
@@ -40,21 +40,6 @@ class _Signed:
     token: VmToken
 
 
-@dataclass(slots=True)
-class _Alarm:
-    """Rings once, at the next end of a token."""
-
-    handle: asyncio.TimerHandle | None = field(default=None)
-
-    def set(self, seconds: float, ring: Callable[[], None]) -> None:
-        self.clear()
-        self.handle = asyncio.get_running_loop().call_later(seconds, ring)
-
-    def clear(self) -> None:
-        if self.handle is not None:
-            self.handle.cancel()
-
-
 class VmTokens:
     """Knows the tokens that are good now. `changed` is called when there are others."""
 
@@ -73,7 +58,7 @@ class VmTokens:
         self._most_each = most_each
         self._now = now
         self._shown: dict[tuple[str, str], _Signed] = {}  # by VM and hash, oldest first
-        self._alarm = _Alarm()
+        self._alarm: asyncio.TimerHandle | None = None  # at the next end of a token
 
     async def good(self) -> tuple[VmToken, ...]:
         """Every token HAProxy should know now; calls `changed` when the first of them ends."""
@@ -111,7 +96,7 @@ class VmTokens:
             return None
         good = VmToken(
             vm_name=vm_name,
-            hash=hashlib.sha256(token.encode()).hexdigest(),
+            hash=hashed(token),
             account=account.id,
             email=account.email,
             until=read.permission.expires_at,
@@ -142,10 +127,11 @@ class VmTokens:
         self._changed()
 
     def _wake(self, ends: Collection[float], now: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         if ends:
-            self._alarm.set(max(0.0, min(ends) - now) + 0.05, self._changed)
-        else:
-            self._alarm.clear()
+            seconds = max(0.0, min(ends) - now) + 0.05
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._changed)
 
 
 def _is_good(

@@ -6,10 +6,10 @@ context and e-mail address in base64url; `0` stands for no context.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable
 
+from atoll.base.secret import base64url
 from atoll.domain.vm_token import VmToken
 from atoll.domain.web import header_safe
 
@@ -22,9 +22,5 @@ def table(tokens: Iterable[VmToken], *, domain: str) -> dict[str, str]:
 def value(token: VmToken) -> str:
     """What stands for one token; also what a question about it is answered."""
     until = 0 if token.until is None else math.ceil(token.until)
-    ctx = "0" if token.ctx is None else _base64(token.ctx)
-    return f"{token.account}:{until}:{ctx}:{_base64(header_safe(token.email))}"
-
-
-def _base64(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    ctx = "0" if token.ctx is None else base64url(token.ctx.encode())
+    return f"{token.account}:{until}:{ctx}:{base64url(header_safe(token.email).encode())}"

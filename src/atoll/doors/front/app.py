@@ -19,7 +19,7 @@ from atoll.base.errors import AtollError, Internal, Invalid, NotFound
 from atoll.domain.web import FORM_TARGET, HOST_HEADER, SOCKET_PATH, STYLE_NONCE, Names
 
 # What people see of an error, with a status; None: they are a program, and get JSON.
-Refuse: TypeAlias = Callable[[Request, AtollError, int], Response | None]
+Refuse: TypeAlias = Callable[[Request, AtollError, int], Awaitable[Response | None]]
 Handler: TypeAlias = Callable[[Request, Exception], Awaitable[Response]]
 
 # Domains that stand for a VM -> its name.
@@ -65,7 +65,7 @@ class Front:
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, AtollError)
-        return self._refusal(request, error, error.http)
+        return await self._refusal(request, error, error.http)
 
     async def _http(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -77,17 +77,17 @@ class Front:
             )
         elif error.status_code == 405:
             said = Invalid(f"{request.method} does not work here", hint=f"Try: {allowed}")
-        response = self._refusal(request, said, error.status_code)
+        response = await self._refusal(request, said, error.status_code)
         response.headers.update(error.headers or {})
         return response
 
     async def _defect(self, request: Request, error: Exception) -> Response:
         _log.error("request failed", path=request.url.path.split("/")[1], exc_info=error)
         said = Internal("a defect of ours; the log of control says more")
-        return self._refusal(request, said, 500)
+        return await self._refusal(request, said, 500)
 
-    def _refusal(self, request: Request, error: AtollError, status: int) -> Response:
-        page = self._refuse(request, error, status)
+    async def _refusal(self, request: Request, error: AtollError, status: int) -> Response:
+        page = await self._refuse(request, error, status)
         return page or JSONResponse(error.to_wire(), status_code=status)
 
 
@@ -127,9 +127,11 @@ class Hosts:
         if scope["type"] != "http":
             return
         host = Headers(scope=scope).get(HOST_HEADER, self._names.domain)
-        app = self._cloud if host == self._names.domain else self._vm
-        is_vm = self._names.vm_of(host) is not None or app is self._cloud
-        if not is_vm and host not in await self._custom():
+        if host == self._names.domain:
+            app = self._cloud
+        elif self._names.vm_of(host) is not None or host in await self._custom():
+            app = self._vm
+        else:
             await _elsewhere(scope, receive, send)
             return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import HTTPConnection
 
 from atoll.base.errors import Denied
+from atoll.base.source import plain
 from atoll.domain.web import is_own_page
 
 
@@ -21,4 +22,4 @@ def check_origin(request: HTTPConnection, host: str) -> None:
 def source_of(request: HTTPConnection) -> str:
     """The client's address: HAProxy replaces whatever a client says about it."""
     forwarded = request.headers.get("x-forwarded-for", "")
-    return forwarded or (request.client.host if request.client else "")
+    return plain(forwarded or (request.client.host if request.client else ""))

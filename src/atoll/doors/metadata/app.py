@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from atoll.base import log
 from atoll.base.errors import AtollError, Denied, Exhausted, Internal, Invalid, NotFound
+from atoll.base.limits import Limits
 from atoll.domain.web import METADATA_HOST
 from atoll.services.workload import TOKEN_S
 
@@ -42,20 +43,10 @@ class Naming(Protocol):
         ...
 
 
-class Limiting(Protocol):
-    """What is needed of a token bucket."""
-
-    def wait_s(self, key: str) -> int:
-        """Take one call of `key`: 0, or seconds to wait."""
-        ...
-
-
 class Metadata:
     """The application; `more` are routes where it does not matter which VM asks: OpenID Connect's."""
 
-    def __init__(
-        self, *, workload: Naming, limits: Limiting, more: Sequence[BaseRoute] = ()
-    ) -> None:
+    def __init__(self, *, workload: Naming, limits: Limits, more: Sequence[BaseRoute] = ()) -> None:
         self._workload = workload
         self._limits = limits
         self._more = more

@@ -5,9 +5,10 @@ Invariant: `leave` undoes exactly what `enter` and `proven` counted, so idle sou
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from dataclasses import dataclass
+
+from atoll.base.source import network_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Admission:
 
         A refused connection is counted too until it leaves, so that refusals are bounded as well.
         """
-        source = _network(address)
+        source = network_of(address)
         limits = self._limits
         refusal = ""
         if self._pending[source] >= limits.pending_per_source:
@@ -74,14 +75,3 @@ class Place:
             self._is_open = False
             self.proven()
             self._admission._drop(self._admission._all, self._source)
-
-
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 6:
-        mapped = parsed.ipv4_mapped
-        return str(mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
-    return str(parsed)

@@ -15,13 +15,14 @@ from atoll.commands.library import Library
 from atoll.commands.registry import Registry
 from atoll.domain.account import Published
 from atoll.domain.web import Names
-from atoll.doors.front.app import Custom, no_custom
+from atoll.doors.front.app import Custom
 from atoll.doors.web.acts import Acts, Executing
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.assets import Assets
 from atoll.doors.web.books import Books
 from atoll.doors.web.choices import Choosing, Completing
 from atoll.doors.web.credentials import Credentials
+from atoll.doors.web.elsewhere import Finding, SignInElsewhere
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.lines import Lines
 from atoll.doors.web.listing import Listing
@@ -29,7 +30,7 @@ from atoll.doors.web.live import Live, Waiting
 from atoll.doors.web.login import Login, SigningIn
 from atoll.doors.web.machine import MachinePage
 from atoll.doors.web.mailed import MailedPages, Mailing
-from atoll.doors.web.pages import Pages
+from atoll.doors.web.pages import Pages, is_whole
 from atoll.doors.web.passkeys import Keeping, PasskeyPages
 from atoll.doors.web.people import PeoplePages
 from atoll.doors.web.received import Received
@@ -38,8 +39,9 @@ from atoll.doors.web.terminal.pages import TerminalPages
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.usage import UsagePage
 from atoll.doors.web.view import View
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.visitor import SignInFirst, Visitors
 from atoll.doors.web.witness import Recording, Witness
+from atoll.services.elsewhere import Elsewhere
 
 
 class Language(Executing, Completing, Protocol):
@@ -66,13 +68,15 @@ class Web:
         changes: Waiting,
         terminals: Terminals,
         audit: Recording,
-        custom: Custom = no_custom,
-        elsewhere: Sequence[tuple[str, str]] = (),
+        custom: Custom,
+        providers: Sequence[Elsewhere],
+        identities: Finding,
     ) -> None:
-        """`elsewhere` has name and label of each provider that people may sign in with."""
+        """`providers` are those that people may sign in with."""
         self._assets = assets
         self._terminals = terminals
-        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=elsewhere)
+        labels = [(provider.name, provider.label) for provider in providers]
+        self.pages = Pages(assets=assets, ssh=ssh, elsewhere=labels)
         self._acts = Acts(language=language)
         view = View(
             visitors=Visitors(sessions=sessions, ssh=ssh),
@@ -86,14 +90,13 @@ class Web:
             names=names,
             sessions=sessions,
             session_seconds=session_seconds,
+            pages=self.pages,
             witness=witness,
             custom=custom,
         )
         self._mailed = MailedPages(
             domain=names.domain,
             links=mailed_links,
-            visitors=view.visitors,
-            pages=self.pages,
             arriving=arriving,
             witness=witness,
         )
@@ -101,6 +104,14 @@ class Web:
             domain=names.domain,
             passkeys=passkeys,
             visitors=view.visitors,
+            arriving=arriving,
+            witness=witness,
+        )
+        self._elsewhere = SignInElsewhere(
+            host=names.domain,
+            providers=providers,
+            identities=identities,
+            pages=self.pages,
             arriving=arriving,
             witness=witness,
         )
@@ -141,6 +152,7 @@ class Web:
         return (
             *self._mailed.routes(),
             *self._passkeys.routes(),
+            *self._elsewhere.routes(),
             *self.login.cloud_routes(),
             *(route for part in self._parts for route in part.routes()),
             *self._assets.routes(),
@@ -150,6 +162,8 @@ class Web:
         """For every VM's host."""
         return self.login.vm_routes()
 
-    def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
-        """An error as people see it; None for programs."""
+    async def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
+        """An error as people see it: who must sign in first can do so there. None for programs."""
+        if isinstance(error, SignInFirst) and is_whole(request):
+            return await self.login.ask(request)
         return self.pages.refuse(request, error, status)

@@ -1,25 +1,25 @@
-"""A browser that has just signed in: its session, its cookies, and on to where the person was going."""
+"""The pages that sign a browser in; then its session and cookies, and on to where somebody was going."""
 
 from __future__ import annotations
 
-from typing import Protocol
-from urllib.parse import quote
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from atoll.domain.account import Account
-from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target
-from atoll.doors.front.app import Custom, no_custom
+from atoll.domain.web import FORM_TARGET, SESSION_COOKIE, Names, Target, login_path
+from atoll.doors.front.app import Custom
 from atoll.doors.front.hosts import source_of
 from atoll.doors.web.cookies import set_cookie
-from atoll.doors.web.visitor import Reading
+from atoll.doors.web.pages import Pages
 from atoll.doors.web.witness import Witness
+from atoll.services.sessions import key_of
 
 TO_COOKIE = "__Host-atoll-to"  # where somebody was going who must sign in first
 
 
-class Beginning(Reading, Protocol):
+class Beginning(Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def new_session(
@@ -30,7 +30,7 @@ class Beginning(Reading, Protocol):
 
 
 class Arriving:
-    """Begins sessions."""
+    """Shows who signs in where to, and begins sessions."""
 
     def __init__(
         self,
@@ -38,10 +38,12 @@ class Arriving:
         names: Names,
         sessions: Beginning,
         session_seconds: float,
+        pages: Pages,
         witness: Witness,
-        custom: Custom = no_custom,
+        custom: Custom,
     ) -> None:
         self._names = names
+        self._pages = pages
         self._sessions = sessions
         self._witness = witness
         self._custom = custom
@@ -55,7 +57,7 @@ class Arriving:
             source=source_of(request),
             how=how,
         )
-        await self._witness.signed_in(request, await self._sessions.session(session_id), how=how)
+        await self._witness.signed_in(request, account, key_of(session_id), how=how)
         response = RedirectResponse(await self._onward(request), status_code=303)
         set_cookie(response, SESSION_COOKIE, session_id, self._session_s)
         set_cookie(response, TO_COOKIE, "", 0)
@@ -65,16 +67,22 @@ class Arriving:
         """The VM page in a `to`: on a host of ours, or on a custom domain exactly as it is registered."""
         return self._names.target(to, await self._custom()) if to else None
 
-    async def let_forms_lead(self, request: Request) -> None:
-        """A form's redirects count as its action, and the way may end at a custom domain."""
-        target = await self.target(request.cookies.get(TO_COOKIE, ""))
+    async def page(
+        self, request: Request, template: str, *, to: str = "", status: int = 200, **values: Any
+    ) -> Response:
+        """A page with a form that signs in; `to` is where that leads if not where somebody was going.
+
+        A form's redirects count as its action, and the way may end at a custom domain.
+        """
+        target = await self.target(to or request.cookies.get(TO_COOKIE, ""))
         if target is not None:
             request.scope[FORM_TARGET] = target.authority
+        return self._pages.page(request, template, status=status, email=None, **values)
 
     async def _onward(self, request: Request) -> str:
         """Where somebody was going who had to sign in first."""
         to = request.cookies.get(TO_COOKIE, "")
         target = await self.target(to)
         if target is not None:
-            return "/login?to=" + quote(f"https://{target.authority}{target.path}", safe="")
+            return login_path(target.url)
         return self._names.page(to) or "/"

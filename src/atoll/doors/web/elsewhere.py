@@ -8,8 +8,6 @@ Invariant: what a provider says is shown as text, and its answer is good for one
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,13 +16,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from atoll.base.errors import AtollError, NotFound
+from atoll.base.secret import is_secret, new_secret
 from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin
+from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.pages import Pages
+from atoll.doors.web.witness import Witness
 from atoll.services.elsewhere import Elsewhere, Person
 
 BACK = "/login/from/"
+_HOW = "provider"
 _COOKIE = "__Host-atoll-elsewhere"
 _SECONDS = 600  # to sign in there
 
@@ -37,17 +39,6 @@ class Finding(Protocol):
         ...
 
 
-class Entering(Protocol):
-    """What is needed of atoll.doors.web.login.Login."""
-
-    async def enter(self, request: Request, account: Account) -> Response:
-        """Sign a browser in and lead on."""
-        ...
-
-    async def refused(self, request: Request, code: str) -> None:
-        """Note that nobody was signed in."""
-
-
 class SignInElsewhere:
     """The routes."""
 
@@ -58,13 +49,15 @@ class SignInElsewhere:
         providers: Sequence[Elsewhere],
         identities: Finding,
         pages: Pages,
-        login: Entering,
+        arriving: Arriving,
+        witness: Witness,
     ) -> None:
         self._host = host
         self._providers = {provider.name: provider for provider in providers}
         self._identities = identities
         self._pages = pages
-        self._login = login
+        self._arriving = arriving
+        self._witness = witness
 
     def routes(self) -> tuple[BaseRoute, ...]:
         """For the cloud's own host."""
@@ -76,7 +69,7 @@ class SignInElsewhere:
     async def begin(self, request: Request) -> Response:
         """Off to the provider."""
         check_origin(request, self._host)  # nobody is sent there by a page of a VM
-        secret = secrets.token_urlsafe(32)
+        secret = new_secret()
         url = await self._provider(request).begin(secret)
         response = RedirectResponse(url, status_code=303)
         set_cookie(response, _COOKIE, secret, _SECONDS)
@@ -85,9 +78,10 @@ class SignInElsewhere:
     async def finish(self, request: Request) -> Response:
         """Back from it."""
         try:
-            response = await self._login.enter(request, await self._account(request))
+            account = await self._account(request)
+            response = await self._arriving.signed_in(request, account, how=_HOW)
         except AtollError as error:
-            await self._login.refused(request, error.code)
+            await self._witness.refused(request, error.code, how=_HOW)
             response = self._pages.message(
                 request, "That did not work", error.message, hint=error.hint, status=error.http
             )
@@ -96,8 +90,8 @@ class SignInElsewhere:
 
     async def _account(self, request: Request) -> Account:
         provider, secret = self._provider(request), request.cookies.get(_COOKIE, "")
-        if not re.fullmatch(r"[A-Za-z0-9_-]{43}", secret):
-            secret = secrets.token_urlsafe(32)  # fits no answer
+        if not is_secret(secret):
+            secret = new_secret()  # fits no answer
         person = await provider.finish(secret, request.query_params)
         return await self._identities.account(person)
 

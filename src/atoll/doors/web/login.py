@@ -29,13 +29,14 @@ from atoll.domain.account import Account, Published
 from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
-    FORM_TARGET,
     HOST_HEADER,
+    MAILED_PATH,
     SESSION_COOKIE,
     TOKEN_COOKIE,
     TOKEN_S,
     Names,
     Target,
+    login_path,
     own_path,
 )
 from atoll.doors.front.hosts import check_origin
@@ -43,21 +44,20 @@ from atoll.doors.web.arriving import TO_COOKIE, Arriving, Beginning
 from atoll.doors.web.cookies import set_cookie
 from atoll.doors.web.forms import Forms
 from atoll.doors.web.pages import Pages
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.visitor import Reading, Visitors
 from atoll.doors.web.witness import Witness
 from atoll.services.sessions import Session
 
 _TO_S = 900
 _TO_BYTES = 3_000  # a browser keeps cookies of 4 KiB
 _HOW = "link"
-_PROVIDER = "provider"
 _WAY_COOKIE = (
     "__Host-atoll-way"  # on a VM's host: the secret of a browser that is to be signed in there
 )
 _WAY = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
-class SigningIn(Beginning, Protocol):
+class SigningIn(Reading, Beginning, Protocol):
     """What is needed of atoll.services.sessions.Sessions."""
 
     async def redeem(self, code: str) -> Account:
@@ -128,6 +128,7 @@ class Login:
         return [
             Path("/login", self.login, methods=["GET"]),
             Path("/login/{code}", self.look, methods=["GET"]),
+            Path(f"{MAILED_PATH}{{code}}", self.look, methods=["GET"]),
             Path("/login/{code}", self.redeem, methods=["POST"]),
             Path("/logout", self.logout, methods=["POST"]),
         ]
@@ -141,15 +142,14 @@ class Login:
         ]
 
     async def look(self, request: Request) -> Response:
-        """A sign-in link opened: a page that posts the code, which a mere preview does not.
+        """A sign-in link opened: a page that posts to it, which previews and mail scanners do not.
 
         Where somebody is signed in they are asked: whoever made them open the link may be another.
         """
-        action = f"/login/{quote(request.path_params['code'], safe='')}"
+        action = quote(request.scope["path"])
         session = await self._visitors.session(request)
         now = session.account.email if session else ""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
+        return await self._arriving.page(request, "confirm.html", action=action, now=now)
 
     async def redeem(self, request: Request) -> Response:
         """Use the code: a new session, then on to where the person was going."""
@@ -163,28 +163,15 @@ class Login:
             )
         return await self._arriving.signed_in(request, account, how=_HOW)
 
-    async def enter(self, request: Request, account: Account) -> Response:
-        """Sign this browser in as whoever has proven elsewhere to be `account`, and lead on."""
-        return await self._arriving.signed_in(request, account, how=_PROVIDER)
-
-    async def refused(self, request: Request, code: str) -> None:
-        """Note that who came from elsewhere was not signed in."""
-        await self.witness.refused(request, code, how=_PROVIDER)
-
     async def login(self, request: Request) -> Response:
         """Send a signed-in person on to the page in `to`; to a VM's with a code for that host."""
         to = request.query_params.get("to", "")
         target, page = await self._arriving.target(to), self._names.page(to)
         if to and target is None and page is None:
-            return self._pages.message(
-                request, "Not one of our pages", "This link leads to something that is not a VM here.",
-                status=400,
-            )  # fmt: skip
+            return self._not_ours(request)
         session = await self._visitors.session(request)
         if session is None:
-            if target is not None:
-                request.scope[FORM_TARGET] = target.authority  # where its forms lead in the end
-            return self.ask(request, to)
+            return await self.ask(request, to)
         if target is None:
             return RedirectResponse(page or "/", status_code=303)
         if not await self._may_open(session.account, target):
@@ -204,15 +191,11 @@ class Login:
         path = own_path(request.query_params.get("to", "/"))
         target = await self._arriving.target(f"https://{request.headers.get('host', '')}{path}")
         if target is None or target.host != request.headers[HOST_HEADER]:
-            return self._pages.message(
-                request, "Not one of our pages", "This link leads to something that is not a VM here.",
-                status=400,
-            )  # fmt: skip
+            return self._not_ours(request)
         way = request.cookies.get(_WAY_COOKIE, "")
         if not _WAY.fullmatch(way):  # else another tab is on its way, too
             way = secrets.token_urlsafe(16)
-        to = quote(f"https://{target.authority}{target.path}", safe="")
-        onward = self._names.url(self._names.domain, f"/login?to={to}&way={way}")
+        onward = self._names.url(self._names.domain, f"{login_path(target.url)}&way={way}")
         response = RedirectResponse(onward, status_code=303)
         set_cookie(response, _WAY_COOKIE, way, _TO_S)
         return response
@@ -270,6 +253,10 @@ class Login:
                 return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
         return False
 
+    def _not_ours(self, request: Request) -> Response:
+        text = "This link leads to something that is not a VM here."
+        return self._pages.message(request, "Not one of our pages", text, status=400)
+
     def no_access(self, request: Request, account: Account, vm_name: str, *, host: str) -> Response:
         """There is no such VM, or it is not theirs to open: the same page, with a way to ask."""
         return self._pages.page(
@@ -281,9 +268,10 @@ class Login:
             ask=self._forms.form("share ask", ("message",), {"vm": vm_name}),
         )
 
-    def ask(self, request: Request, to: str) -> Response:
+    async def ask(self, request: Request, to: str = "") -> Response:
         """The page to sign in on, also for somebody who is; leads on to `to`, a URL of ours."""
-        response = self._pages.sign_in(request)
-        if to and len(to) <= _TO_BYTES:
-            set_cookie(response, TO_COOKIE, to, _TO_S)
+        kept = to if len(to) <= _TO_BYTES else ""
+        response = await self._arriving.page(request, "sign-in.html", to=kept, status=401)
+        if kept:
+            set_cookie(response, TO_COOKIE, kept, _TO_S)
         return response

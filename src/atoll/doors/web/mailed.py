@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import Protocol
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,9 +19,7 @@ from atoll.domain.web import MAILED_PATH
 from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
-from atoll.doors.web.pages import Pages
-from atoll.doors.web.sent import read_form
-from atoll.doors.web.visitor import Visitors
+from atoll.doors.web.sent import last, read_form
 from atoll.doors.web.witness import Witness
 
 ASKED_COOKIE = "__Host-atoll-asked"  # the secret of the browser that asked for a link
@@ -54,32 +51,27 @@ class MailedPages:
         *,
         domain: str,
         links: Mailing,
-        visitors: Visitors,
-        pages: Pages,
         arriving: Arriving,
         witness: Witness,
     ) -> None:
         self._domain = domain
         self._links = links
-        self._visitors = visitors
-        self._pages = pages
         self._arriving = arriving
         self._witness = witness
 
     def routes(self) -> list[Path]:
-        """For the cloud's own host; before `/login/{code}`."""
+        """For the cloud's own host; before `/login/{code}`. Looking at a link is `Login`'s."""
         return [
             Path("/login/mail", self.ask, methods=["POST"]),
             Path("/login/sent", self.sent, methods=["GET"]),
             Path("/login/typed", self.typed, methods=["POST"]),
-            Path(f"{MAILED_PATH}{{code}}", self.look, methods=["GET"]),
             Path(f"{MAILED_PATH}{{code}}", self.redeem, methods=["POST"]),
         ]
 
     async def ask(self, request: Request) -> Response:
         """Take the address; what comes of it is nobody's business who asks."""
         check_origin(request, self._domain)
-        email = (await read_form(request)).get("email", [""])[-1]
+        email = last(await read_form(request), "email")
         browser = await self._links.ask(email, source=source_of(request))
         response = RedirectResponse("/login/sent", status_code=303)
         set_cookie(response, ASKED_COOKIE, browser, _ASKED_S)
@@ -87,16 +79,7 @@ class MailedPages:
 
     async def sent(self, request: Request) -> Response:
         """What to do now, and where to type the code."""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "sent.html", email=None, problem="")
-
-    async def look(self, request: Request) -> Response:
-        """A link opened: a page that posts it, which a mail scanner does not."""
-        action = f"{MAILED_PATH}{quote(request.path_params['code'], safe='')}"
-        session = await self._visitors.session(request)
-        now = session.account.email if session else ""
-        await self._arriving.let_forms_lead(request)
-        return self._pages.page(request, "confirm.html", action=action, email=None, now=now)
+        return await self._arriving.page(request, "sent.html", problem="")
 
     async def redeem(self, request: Request) -> Response:
         """Use the link."""
@@ -108,7 +91,7 @@ class MailedPages:
     async def typed(self, request: Request) -> Response:
         """Use the short code."""
         check_origin(request, self._domain)
-        typed = (await read_form(request)).get("code", [""])[-1]
+        typed = last(await read_form(request), "code")
         browser, source = request.cookies.get(ASKED_COOKIE, ""), source_of(request)
         account = self._links.redeem_typed(typed, browser=browser, source=source)
         return await self._signed_in(request, account)
@@ -118,7 +101,6 @@ class MailedPages:
             response = await self._arriving.signed_in(request, await account, how=_HOW)
         except Denied as error:
             await self._witness.refused(request, error.code, how=_HOW)
-            values = {"email": None, "problem": str(error)}
-            return self._pages.page(request, "sent.html", status=403, **values)
+            return await self._arriving.page(request, "sent.html", status=403, problem=str(error))
         set_cookie(response, ASKED_COOKIE, "", 0)
         return response

@@ -18,7 +18,6 @@ from starlette.responses import HTMLResponse, Response
 from atoll.base.errors import AtollError
 from atoll.base.units import show_size
 from atoll.doors.web.assets import Assets, accepts_gzip
-from atoll.doors.web.visitor import SignInFirst
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _GZIP_FROM = 1024  # bytes
@@ -45,9 +44,7 @@ class Pages:
     `elsewhere` has name and label of the providers that people may sign in with.
     """
 
-    def __init__(
-        self, *, assets: Assets, ssh: str, elsewhere: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, *, assets: Assets, ssh: str, elsewhere: Sequence[tuple[str, str]]) -> None:
         self._ssh = ssh
         self._jinja = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -81,10 +78,6 @@ class Pages:
         values = {"title": title, "text": text, "hint": hint, "email": None}
         return self.page(request, "message.html", status=status, **values)
 
-    def sign_in(self, request: Request) -> HTMLResponse:
-        """Whoever is not signed in sees this in place of every page."""
-        return self.page(request, "sign-in.html", status=401, email=None)
-
     def refuse(self, request: Request, error: AtollError, status: int) -> Response | None:
         """An error as people see it; None for programs."""
         if is_part(request):
@@ -93,10 +86,8 @@ class Pages:
                 "#error"  # whatever the page wanted to take from the answer
             )
             return part
-        if "text/html" not in request.headers.get("accept", ""):
+        if not is_whole(request):
             return None
-        if isinstance(error, SignInFirst):
-            return self.sign_in(request)
         return self.message(
             request, "That did not work", error.message, hint=error.hint, status=status
         )
@@ -110,6 +101,11 @@ def prose(text: str) -> Markup:
 def is_part(request: Request) -> bool:
     """Whether htmx asks, to put the answer into a page that is there."""
     return "hx-request" in request.headers and "hx-boosted" not in request.headers
+
+
+def is_whole(request: Request) -> bool:
+    """Whether a person asks for a page of its own."""
+    return not is_part(request) and "text/html" in request.headers.get("accept", "")
 
 
 def _answer(request: Request, text: str, *, status: int) -> HTMLResponse:

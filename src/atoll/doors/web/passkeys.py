@@ -13,7 +13,7 @@ from atoll.domain.account import Account
 from atoll.doors.front.hosts import check_origin, source_of
 from atoll.doors.web.arriving import Arriving
 from atoll.doors.web.cookies import set_cookie
-from atoll.doors.web.sent import read_form
+from atoll.doors.web.sent import last, read_form
 from atoll.doors.web.visitor import Visitors
 from atoll.doors.web.witness import Witness
 from atoll.services.passkeys import CHALLENGE_S
@@ -78,7 +78,7 @@ class PasskeyPages:
     async def sign_in(self, request: Request) -> Response:
         """A passkey has answered."""
         check_origin(request, self._domain)
-        credential = (await read_form(request)).get("credential", [""])[-1]
+        credential = last(await read_form(request), "credential")
         browser = request.cookies.get(COOKIE, "")
         try:
             account = await self._passkeys.account(credential, browser=browser)
@@ -102,9 +102,9 @@ class PasskeyPages:
         form = await read_form(request)
         made = await self._passkeys.add(
             caller.account,
-            form.get("credential", [""])[-1],
+            last(form, "credential"),
             browser=request.cookies.get(COOKIE, ""),
-            name=form.get("name", [""])[-1].strip(),
+            name=last(form, "name").strip(),
         )
         await self._witness.granted(caller, f"passkey add {made.name}")
         response = RedirectResponse("/keys", status_code=303)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from atoll.domain.web import Names
+from atoll.domain.web import Names, login_path
 from atoll.doors.front.hosts import check_origin
 from atoll.doors.web.view import View
 
@@ -35,8 +35,8 @@ class Received:
         path = f"/share/{quote(request.path_params['token'], safe='')}"
         session = await self._view.visitors.session(request)
         if session is None:
-            here = quote(self._names.url(self._names.domain, path), safe="")
-            return RedirectResponse(f"/login?to={here}", status_code=303)
+            here = self._names.url(self._names.domain, path)
+            return RedirectResponse(login_path(here), status_code=303)
         return self._view.pages.page(
             request, "share.html", email=session.account.email, action=path
         )
@@ -48,5 +48,4 @@ class Received:
         taken = await self._view.lines.data(
             caller, "share", "accept", "--", request.path_params["token"]
         )
-        onward = quote(taken["url"], safe="")
-        return RedirectResponse(f"/login?to={onward}", status_code=303)
+        return RedirectResponse(login_path(taken["url"]), status_code=303)

@@ -36,3 +36,8 @@ async def read_form(request: Request) -> Sent:
     for name, value in pairs:
         values.setdefault(name, []).append(value)
     return values
+
+
+def last(form: Sent, name: str) -> str:
+    """The value of a field that is asked once; empty when it was not sent."""
+    return form.get(name, [""])[-1]

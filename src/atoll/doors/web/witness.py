@@ -18,6 +18,18 @@ from atoll.services.sessions import credential
 class Recording(Protocol):
     """What is needed of atoll.services.audit.Audit."""
 
+    async def of(
+        self,
+        caller: Caller,
+        act: str,
+        *,
+        what: str = "",
+        vm: str | None = None,
+        result: str = "ok",
+        detail: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Record what a caller did; raises nothing."""
+
     async def record(
         self,
         *,
@@ -25,15 +37,10 @@ class Recording(Protocol):
         act: str,
         door: str,
         source: str,
-        account: str | None = None,
-        credential: str = "",
-        what: str = "",
-        vm: str | None = None,
-        vm_id: str | None = None,
         result: str = "ok",
         detail: Mapping[str, Json] | None = None,
     ) -> None:
-        """Record one thing that was done; raises nothing."""
+        """Record what somebody without an account did; raises nothing."""
 
 
 class Witness:
@@ -42,14 +49,14 @@ class Witness:
     def __init__(self, audit: Recording) -> None:
         self._audit = audit
 
-    async def signed_in(self, request: Request, session: Signed | None, *, how: str) -> None:
-        """A new session, begun by a link, by mail, by a passkey or by a provider."""
-        if session is not None:
-            await self._of(_caller(request, session), Act.SIGN_IN, detail={"by": how})
+    async def signed_in(self, request: Request, account: Account, key: str, *, how: str) -> None:
+        """A new session, called `key`: begun by a link, by mail, by a passkey or by a provider."""
+        caller = _caller(request, account, key)
+        await self._audit.of(caller, Act.SIGN_IN, result="ok", detail={"by": how})
 
     async def granted(self, caller: Caller, what: str, *, vm: str | None = None) -> None:
         """Somebody made a new way in, or let an app know who they are, by a page of its own."""
-        await self._of(caller, Act.GRANT, what=what, vm=vm)
+        await self._audit.of(caller, Act.GRANT, what=what, vm=vm)
 
     async def refused(self, request: Request, result: str, *, how: str) -> None:
         """Somebody could not sign in; what they came with is not told, for it may be good elsewhere."""
@@ -65,44 +72,20 @@ class Witness:
     async def signed_out(self, request: Request, account: Account | None, key: str) -> None:
         """A session ended; `key` is what it was called."""
         if account is not None:
-            await self._audit.record(
-                who=account.email,
-                act=Act.SIGN_OUT,
-                door=Door.WEB.value,
-                source=source_of(request),
-                account=account.id,
-                credential=credential(key),
-            )
+            await self._audit.of(_caller(request, account, key), Act.SIGN_OUT)
 
     async def opened(
         self, request: Request, session: Signed, *, vm: str | None, url: str, result: str = "ok"
     ) -> None:
         """A browser was let in to a VM's address, or was not."""
-        await self._of(_caller(request, session), Act.WEB, what=url, vm=vm, result=result)
-
-    async def _of(
-        self,
-        caller: Caller,
-        act: Act,
-        *,
-        what: str = "",
-        vm: str | None = None,
-        result: str = "ok",
-        detail: Mapping[str, Json] | None = None,
-    ) -> None:
-        await self._audit.record(
-            who=caller.account.email,
-            act=act,
-            door=caller.door.value,
-            source=caller.source,
-            account=caller.account.id,
-            credential=caller.credential,
-            what=what,
-            vm=vm,
-            result=result,
-            detail=detail,
-        )
+        caller = caller_of(session, source=source_of(request))
+        await self._audit.of(caller, Act.WEB, what=url, vm=vm, result=result)
 
 
-def _caller(request: Request, session: Signed) -> Caller:
-    return caller_of(session, source=source_of(request))
+def _caller(request: Request, account: Account, key: str) -> Caller:
+    return Caller(
+        account=account,
+        door=Door.WEB,
+        source=source_of(request),
+        token=credential(key),
+    )

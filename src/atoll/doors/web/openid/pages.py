@@ -105,7 +105,7 @@ class OpenIdPages:
         if session is None:
             if query.get("prompt") == ["none"]:
                 raise Refused("login_required", "nobody is signed in")
-            return self._ask(request, _path(request))
+            return await self._ask(request, _path(request))
         app = await self._openid.app(session.account, back)
         if app is None:
             return self._no_access(request, session.account, back)
@@ -113,7 +113,7 @@ class OpenIdPages:
         if not self._openid.is_recent(session, wanted):
             if "none" in wanted.prompt:
                 raise Refused("login_required", "whoever is signed in did so too long ago")
-            return self._ask(request, f"{AUTHORIZE}?{urlencode(again(query))}")
+            return await self._ask(request, f"{AUTHORIZE}?{urlencode(again(query))}")
         is_asked = bool(wanted.prompt & {"consent", "select_account"})
         if is_asked or not await self._openid.has_consent(session.account, app, wanted.told):
             if "none" in wanted.prompt:
@@ -171,8 +171,8 @@ class OpenIdPages:
     def _no_access(self, request: Request, account: Account, back: Return) -> Response:
         return self._login.no_access(request, account, back.vm_name, host=back.client_id)
 
-    def _ask(self, request: Request, path: str) -> Response:
-        return self._login.ask(request, self._names.url(self._names.domain, path))
+    async def _ask(self, request: Request, path: str) -> Response:
+        return await self._login.ask(request, self._names.url(self._names.domain, path))
 
 
 def _query(request: Request) -> Query:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from atoll.base.errors import Invalid
 from atoll.domain.web import STYLE_NONCE, Names
 from atoll.doors.front.hosts import check_origin, source_of
-from atoll.doors.web.sent import Sent, read_form
+from atoll.doors.web.sent import Sent, last, read_form
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.doors.web.terminal.socket import Sockets
 from atoll.doors.web.terminal.terminal import Terminal
@@ -109,7 +109,7 @@ def _line(form: Sent) -> str:
         case ["prompt"]:
             return ""
         case ["vm"]:
-            if not _VM.fullmatch(vm := form.get("vm", [""])[-1]):
+            if not _VM.fullmatch(vm := last(form, "vm")):
                 raise Invalid(f"{vm[:60]!r} is no VM's name", hint="Try: ls")
             return f"ssh {vm}"
         case _:
