@@ -24,7 +24,7 @@ from atoll.store.sessions import TokenRow
 TABLES = TEAM_TABLES | {
     *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
     *("defaults", "grants", "links", "access_requests", "events", "invitations", "passkeys"),
-    "domains",
+    *("domains", "visits", "visitors"),
 }
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
