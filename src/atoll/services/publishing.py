@@ -28,12 +28,12 @@ class Publishing:
             found = await opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
         return tuple(self._published(vm, opened) for vm, opened in found)
 
-    async def of_vm(self, vm: VmRecord) -> Published:
-        """One VM."""
+    async def named(self, name: str) -> Published | None:
+        """The VM of this name, if it lives."""
         async with self._store.read() as tx:
-            given = {vm.id: await grants.of_vm(tx, vm.id)}
-            ((_, those),) = await opened(tx, (vm,), given)
-        return self._published(vm, those)
+            vm = await vms.named(tx, name)
+            those = await openings_of(tx, vm) if vm is not None else None
+        return None if vm is None or those is None else self._published(vm, those)
 
     async def entering(self) -> frozenset[tuple[str, str]]:
         """(account, VM) ids of who may have a shell where."""
@@ -50,6 +50,12 @@ class Publishing:
             port=vm.port,
             openings=those,
         )
+
+
+async def openings_of(tx: Tx, vm: VmRecord) -> frozenset[Opening] | None:
+    """What is open of one VM, to whom; None while it does not live."""
+    found = await opened(tx, (vm,), {vm.id: await grants.of_vm(tx, vm.id)})
+    return found[0][1] if found else None
 
 
 async def entered_by(tx: Tx, account: str) -> tuple[VmRecord, ...]:
