@@ -64,7 +64,9 @@ class Access:
         """
         async with self._store.read() as tx:
             vm = await vms.named(tx, name)
-            if vm is not None and await self._may_enter(tx, caller, vm):
+            if vm is not None and (
+                may_touch(caller, vm) or await self._may_enter(tx, caller, vm)
+            ):
                 return vm
             return await find(tx, caller, name)
 
