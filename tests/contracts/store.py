@@ -709,8 +709,30 @@ class StoreContract:
             assert await grants.of_vm(tx, own.id) == (root, path)
             assert await grants.everywhere(tx) == {own.id: (root, path), there.id: (team,)}
             assert await grants.of_vms(tx, [there.id]) == {there.id: (team,)}
-            assert await grants.to(tx, email="bob@example.com") == (root, path)
-            assert await grants.to(tx, email="x@y.z", teams=["team-1"]) == (team,)
+            assert await grants.to(tx, "bob@example.com") == (root, path)
+            assert await grants.to_team(tx, "team-1") == (team,)
+
+    async def test_an_account_is_given_what_its_address_and_its_teams_are(
+        self, store: Store
+    ) -> None:
+        own, there = vm(1), vm(2)
+        person = grant("g1", own, Who.PERSON, BOB.email)
+        team = grant("g2", there, Who.TEAM, DESIGN.id, created_at=3.0)
+        async with filled(store) as tx:
+            await vms.add(tx, own)
+            await vms.add(tx, there)
+            await teams.add(tx, DESIGN)
+            for one in (
+                person,
+                team,
+                grant("g3", own, Who.PERSON, ANN.email),
+                grant("g4", own, Who.TEAM, OPS.id),
+                grant("g5", own, Who.PUBLIC),
+            ):
+                await grants.put(tx, one)
+            assert await grants.received(tx, BOB) == (person,)
+            await teams.put(tx, DESIGN.id, BOB.id, Role.MEMBER, now=1.0)
+            assert await grants.received(tx, BOB) == (person, team)
 
     async def test_a_grant_to_everybody_makes_a_vm_public(self, store: Store) -> None:
         async with filled(store) as tx:

@@ -212,7 +212,7 @@ class Accounts:
         return stored
 
     async def _tell_vms(self, tx: Tx, account: Account, act: str) -> None:
-        for vm in await entered_by(tx, account.id):
+        for vm in await entered_by(tx, account):
             facts = self._facts.get(vm.id)
             if facts is not None and facts.state in ON:
                 await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)

@@ -207,7 +207,7 @@ async def _left_behind(tx: Tx, caller: Caller, place: Place, account: str) -> tu
     owned = await vms.owned(tx, account)
     if caller.account.is_admin:
         return owned
-    given = await grants.to(tx, email="", teams=(place.team.id,))
+    given = await grants.to_team(tx, place.team.id)
     roots = {grant.vm for grant in given if grant.level is Level.ROOT}
     return tuple(vm for vm in owned if vm.id in roots)
 

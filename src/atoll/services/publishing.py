@@ -6,7 +6,7 @@ is of one moment.
 
 from __future__ import annotations
 
-from atoll.domain.account import Published
+from atoll.domain.account import Account, Published
 from atoll.domain.sharing import Grant, Level, Opening, openings
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import VmState
@@ -38,7 +38,11 @@ class Publishing:
     async def entering(self) -> frozenset[tuple[str, str]]:
         """(account, VM) ids of who may have a shell where."""
         async with self._store.read() as tx:
-            found = await _entered(tx)
+            roots = {
+                vm: tuple(grant for grant in given if grant.level is Level.ROOT)
+                for vm, given in (await grants.everywhere(tx)).items()
+            }
+            found = await opened(tx, await vms.everywhere(tx), roots)
         return frozenset((one.account, vm.id) for vm, those in found for one in those)
 
     def _published(self, vm: VmRecord, those: frozenset[Opening]) -> Published:
@@ -58,18 +62,14 @@ async def openings_of(tx: Tx, vm: VmRecord) -> frozenset[Opening] | None:
     return found[0][1] if found else None
 
 
-async def entered_by(tx: Tx, account: str) -> tuple[VmRecord, ...]:
-    """The VMs an account may have a shell in: its own, and those shared with it at level root."""
-    found = await _entered(tx)
-    return tuple(vm for vm, those in found if any(one.account == account for one in those))
-
-
-async def _entered(tx: Tx) -> list[tuple[VmRecord, frozenset[Opening]]]:
-    roots = {
-        vm: tuple(grant for grant in given if grant.level is Level.ROOT)
-        for vm, given in (await grants.everywhere(tx)).items()
-    }
-    return await opened(tx, await vms.everywhere(tx), roots)
+async def entered_by(tx: Tx, account: Account) -> tuple[VmRecord, ...]:
+    """The VMs an account has or will have a shell in, those in the making too: its own, and those
+    shared with it at level root.
+    """
+    received = await grants.received(tx, account)
+    shared = await vms.some(tx, {one.vm for one in received if one.level is Level.ROOT})
+    others = [vm for vm in shared if vm.owner != account.id and vm.phase is not Phase.TRASHED]
+    return (*await vms.owned(tx, account.id), *others)
 
 
 async def opened(

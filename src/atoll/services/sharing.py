@@ -78,9 +78,8 @@ class Sharing:
         """VMs of others that are shared with an account: each with its owner, by name."""
         now = self._now()
         async with self._store.read() as tx:
-            mine = [team.id for team, _ in await teams.of(tx, account.id)]
-            given = await grants.to(tx, email=account.email, teams=mine)
-            given = tuple(grant for grant in given if not grant.is_over(now))
+            received = await grants.received(tx, account)
+            given = [grant for grant in received if not grant.is_over(now)]
             found = {vm.id: vm for vm in await vms.some(tx, {grant.vm for grant in given})}
             owners = await grants.people(tx, {vm.owner for vm in found.values()})
         listed = [

@@ -28,7 +28,7 @@ async def given_by(tx: Tx, account: str) -> Given:
     """As one transaction sees it."""
     owned = await vms.marks(tx, account)
     found = await grants.of_vms(tx, owned)
-    received = await grants.to(tx, email=(await grants.people(tx, {account}))[account].email)
+    received = await grants.to(tx, (await grants.people(tx, {account}))[account].email)
     others = await vms.some(tx, {grant.vm for grant in received})
     return Given(
         grants={grant.id: grant for given in found.values() for grant in given},

@@ -28,18 +28,18 @@ class TeamGrants:
 
     async def joined(self, tx: Tx, team: str) -> None:
         """Somebody is in the team now."""
-        await self._tell(tx, await grants.to(tx, email="", teams=(team,)))
+        await self._tell(tx, await grants.to_team(tx, team))
 
     async def left(self, tx: Tx, team: str, account: str) -> None:
         """Somebody is not any more, and shares nothing of theirs with it."""
-        given = await grants.to(tx, email="", teams=(team,))
+        given = await grants.to_team(tx, team)
         owned = {vm.id for vm in await vms.some(tx, _vms(given)) if vm.owner == account}
         await grants.remove(tx, [grant.id for grant in given if grant.vm in owned])
         await self._tell(tx, given)
 
     async def ended(self, tx: Tx, team: str) -> None:
         """There is no such team any more."""
-        given = await grants.to(tx, email="", teams=(team,))
+        given = await grants.to_team(tx, team)
         await grants.remove(tx, [grant.id for grant in given])
         await self._tell(tx, given)
 
