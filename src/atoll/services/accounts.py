@@ -14,8 +14,6 @@ from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller, Door
 from atoll.domain.email import check_email
-from atoll.domain.operation import OpKind
-from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
 from atoll.services.public_key import PublicKey, parse_key
 from atoll.services.publishing import entered_by
@@ -34,14 +32,12 @@ class Accounts:
         self,
         *,
         store: Store,
-        facts: Facts,
         journal: Journal,
         arrivals: Sequence[Callable[[Tx, Account], Awaitable[None]]] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         """`arrivals` are told of every new account, in the transaction that makes it."""
         self._store = store
-        self._facts = facts
         self._journal = journal
         self._arrivals = arrivals
         self._now = now
@@ -213,9 +209,7 @@ class Accounts:
 
     async def _tell_vms(self, tx: Tx, account: Account, act: str) -> None:
         for vm in await entered_by(tx, account):
-            facts = self._facts.get(vm.id)
-            if facts is not None and facts.state in ON:
-                await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)
+            await self._journal.inform(tx, vm, act=act)
 
 
 def _chosen(owned: Sequence[SshKey], which: str) -> SshKey:

@@ -135,7 +135,7 @@ class Cloud:
             access=self.access,
             changes=self.changes,
         )
-        granting = Granting(facts=self.facts, journal=self.journal, changes=self.changes)
+        granting = Granting(journal=self.journal, changes=self.changes)
         self.sharing = Sharing(
             store=store, access=self.access, granting=granting, changes=self.changes, now=now
         )
@@ -152,7 +152,7 @@ class Cloud:
             now=now,
         )
         self.defaults = Defaults(store=store)
-        team_grants = TeamGrants(facts=self.facts, journal=self.journal)
+        team_grants = TeamGrants(journal=self.journal)
         self.teams = Teams(
             store=store,
             journal=self.journal,
@@ -169,7 +169,6 @@ class Cloud:
         )
         self.accounts = Accounts(
             store=store,
-            facts=self.facts,
             journal=self.journal,
             arrivals=(self.team_invitations.take_up,),
             now=now,

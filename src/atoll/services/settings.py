@@ -83,10 +83,9 @@ class Settings:
 
     async def _tell_keys(self, tx: Tx, vm: VmRecord, changed: set[str]) -> None:
         """Let a running VM know that keys made for a tag open it now, or no longer do."""
-        facts = self._facts.get(vm.id)
         keys = await accounts.keys_of(tx, vm.owner)
-        if facts is not None and facts.state in ON and any(key.tag in changed for key in keys):
-            await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=ids.new("act"))
+        if any(key.tag in changed for key in keys):
+            await self._journal.inform(tx, vm, act=ids.new("act"))
 
     async def set_comment(self, caller: Caller, name: str, comment: str) -> VmRecord:
         """Replace the comment; empty clears it."""
