@@ -809,7 +809,7 @@ class StoreContract:
     async def test_people(self, store: Store) -> None:
         async with filled(store) as tx:
             assert await grants.receivers(tx) == {ANN.email: ANN.id, BOB.email: BOB.id}
-            assert await grants.people(tx, {BOB.id}) == {BOB.id: BOB}
+            assert await accounts.some(tx, {BOB.id}) == {BOB.id: BOB}
 
     async def test_the_audit_is_a_chain(self, store: Store) -> None:
         async with store.begin() as tx:

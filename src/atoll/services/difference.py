@@ -82,7 +82,9 @@ async def _picture(
     unfinished: Iterable[Operation],
 ) -> Picture:
     shown = await vms.some(tx, touched)
-    emails = await accounts.emails(tx, {account, *(vm.owner for vm in shown)})
+    known = await accounts.some(tx, {account, *(vm.owner for vm in shown)})
+    emails = {id_: one.email for id_, one in known.items()}
+    email = emails.get(account, "")
     return Picture(
         labels={vm: label for vm, (label, _) in marked.items()},
         vms={vm.id: replace(vm, generation=0) for vm in shown},
@@ -91,8 +93,8 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
-        given=await given_by(tx, account),
-        teams=await teams_picture(tx, account, emails.get(account, "")),
+        given=await given_by(tx, account, email),
+        teams=await teams_picture(tx, account, email),
         emails=emails,
         ended=await sessions.revoked_of(tx, account),
         passkeys=frozenset(key.name for key in await passkeys.of(tx, account)),

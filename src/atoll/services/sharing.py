@@ -21,7 +21,7 @@ from atoll.domain.vm import VmRecord
 from atoll.services.access import Access, find
 from atoll.services.changes import Changes
 from atoll.services.granting import Granting
-from atoll.store import grants, teams, vms
+from atoll.store import accounts, grants, teams, vms
 from atoll.store.engine import Store, Tx
 from atoll.store.grants import Asking
 
@@ -81,7 +81,7 @@ class Sharing:
             received = await grants.received(tx, account)
             given = [grant for grant in received if not grant.is_over(now)]
             found = {vm.id: vm for vm in await vms.some(tx, {grant.vm for grant in given})}
-            owners = await grants.people(tx, {vm.owner for vm in found.values()})
+            owners = await accounts.some(tx, {vm.owner for vm in found.values()})
         listed = [
             (found[g.vm], owners[found[g.vm].owner], g)
             for g in given

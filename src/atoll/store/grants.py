@@ -190,12 +190,6 @@ async def asked_by(tx: Tx, account: str) -> tuple[Request, ...]:
     return tuple(Request(**row._mapping) for row in rows)
 
 
-async def people(tx: Tx, ids: Collection[str]) -> dict[str, Account]:
-    """Accounts by id."""
-    rows = await tx.execute(select(accounts).where(accounts.c.id.in_(ids)))
-    return {row.id: Account(id=row.id, email=row.email, is_admin=row.is_admin) for row in rows}
-
-
 async def _where(tx: Tx, condition: ColumnElement[bool]) -> tuple[Grant, ...]:
     query = select(grants).where(condition).order_by(*_ORDER)
     return tuple(_grant(row) for row in await tx.execute(query))
