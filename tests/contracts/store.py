@@ -361,6 +361,13 @@ class StoreContract:
         async with store.begin() as tx:
             assert await accounts.first_admin(tx) == ANN
             assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            bobs = SshKey(
+                fingerprint="SHA256:0", account=BOB.id, name="b", public_key="0", created_at=0.0
+            )
+            await accounts.add_key(tx, bobs)
+            assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            assert await accounts.keys_of_all(tx, {BOB.id, ANN.id}) == (*keys, bobs)
+            assert await accounts.keys_of_all(tx, ()) == ()
             assert await accounts.by_key(tx, "SHA256:c") is None
             await accounts.remove_key(tx, "SHA256:b")
             assert await accounts.keys_of(tx, ANN.id) == (keys[1],)
@@ -809,6 +816,8 @@ class StoreContract:
     async def test_people(self, store: Store) -> None:
         async with filled(store) as tx:
             assert await grants.receivers(tx) == {ANN.email: ANN.id, BOB.email: BOB.id}
+            assert await grants.receivers(tx, {BOB.email, "x@y.z"}) == {BOB.email: BOB.id}
+            assert await grants.receivers(tx, ()) == {}
             assert await accounts.some(tx, {BOB.id}) == {BOB.id: BOB}
 
     async def test_the_audit_is_a_chain(self, store: Store) -> None:
@@ -946,6 +955,8 @@ class StoreContract:
             ]
             everybody = {DESIGN.id: {ANN.id, BOB.id}, OPS.id: {ANN.id}}
             assert await teams.everybody(tx) == everybody
+            assert await teams.everybody(tx, {OPS.id, "team-x"}) == {OPS.id: {ANN.id}}
+            assert await teams.everybody(tx, ()) == {}
             await teams.put(tx, DESIGN.id, ANN.id, Role.ADMIN, now=9.0)  # since when stays
             assert (await teams.members(tx, DESIGN.id))[1] == Member(
                 account=ANN.id, email=ANN.email, role=Role.ADMIN, since=2.5

@@ -9,7 +9,7 @@ from atoll.domain.sharing import Grant, Level, Who
 from atoll.domain.vm import VmRecord
 from atoll.services.changes import Changes
 from atoll.services.journal import Journal
-from atoll.store import grants
+from atoll.store import accounts, grants
 from atoll.store.engine import Tx
 
 MAX_GRANTS = 500  # of one VM: more people than that are a team
@@ -51,9 +51,11 @@ class Granting:
 
     async def _answer(self, tx: Tx, vm: VmRecord, grant: Grant) -> None:
         """Who is given something no longer asks for it."""
-        account = (await grants.receivers(tx)).get(grant.who)
-        if grant.kind is Who.PERSON and account is not None:
-            await grants.withdraw(tx, vm_name=vm.label, account=account)
+        if grant.kind is not Who.PERSON:
+            return
+        account = await accounts.by_email(tx, grant.who)
+        if account is not None:
+            await grants.withdraw(tx, vm_name=vm.label, account=account.id)
 
     async def _tell_vm(self, tx: Tx, vm: VmRecord, those: Sequence[Grant], act: str) -> None:
         if _roots(those):

@@ -6,8 +6,10 @@ is of one moment.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from atoll.domain.account import Account, Published
-from atoll.domain.sharing import Grant, Level, Opening, openings
+from atoll.domain.sharing import Grant, Level, Opening, Who, openings, whom
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import VmState
 from atoll.services.facts import Facts
@@ -25,7 +27,7 @@ class Publishing:
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""
         async with self._store.read() as tx:
-            found = await opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
+            found = await _opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
         return tuple(self._published(vm, opened) for vm, opened in found)
 
     async def named(self, name: str) -> Published | None:
@@ -42,7 +44,7 @@ class Publishing:
                 vm: tuple(grant for grant in given if grant.level is Level.ROOT)
                 for vm, given in (await grants.everywhere(tx)).items()
             }
-            found = await opened(tx, await vms.everywhere(tx), roots)
+            found = await _opened(tx, await vms.everywhere(tx), roots)
         return frozenset((one.account, vm.id) for vm, those in found for one in those)
 
     def _published(self, vm: VmRecord, those: frozenset[Opening]) -> Published:
@@ -58,8 +60,18 @@ class Publishing:
 
 async def openings_of(tx: Tx, vm: VmRecord) -> frozenset[Opening] | None:
     """What is open of one VM, to whom; None while it does not live."""
-    found = await opened(tx, (vm,), {vm.id: await grants.of_vm(tx, vm.id)})
-    return found[0][1] if found else None
+    return await openings_by(tx, vm, await grants.of_vm(tx, vm.id)) if _lives(vm) else None
+
+
+async def openings_by(tx: Tx, vm: VmRecord, given: Collection[Grant]) -> frozenset[Opening]:
+    """What these grants of one VM come to now, its owner's own included, whether it lives or not."""
+    return openings(
+        given,
+        owner=vm.owner,
+        port=vm.port,
+        accounts=await grants.receivers(tx, whom(given, Who.PERSON)),
+        teams=await teams.everybody(tx, whom(given, Who.TEAM)),
+    )
 
 
 async def entered_by(tx: Tx, account: Account) -> tuple[VmRecord, ...]:
@@ -72,7 +84,7 @@ async def entered_by(tx: Tx, account: Account) -> tuple[VmRecord, ...]:
     return (*await vms.owned(tx, account.id), *others)
 
 
-async def opened(
+async def _opened(
     tx: Tx, records: tuple[VmRecord, ...], given: dict[str, tuple[Grant, ...]]
 ) -> list[tuple[VmRecord, frozenset[Opening]]]:
     """Those of the VMs that live and have a name, each with what these grants by VM come to."""
@@ -86,5 +98,9 @@ async def opened(
             ),
         )
         for vm in records
-        if vm.name is not None and vm.phase is Phase.LIVE
+        if _lives(vm)
     ]
+
+
+def _lives(vm: VmRecord) -> bool:
+    return vm.name is not None and vm.phase is Phase.LIVE

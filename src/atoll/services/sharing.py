@@ -16,7 +16,7 @@ from atoll.base import ids, log
 from atoll.base.errors import AtollError, Conflict, NotFound
 from atoll.base.timeout import timeout
 from atoll.domain.account import Account, Caller
-from atoll.domain.sharing import Grant, Level, Link, Place, Who
+from atoll.domain.sharing import Grant, Level, Link, Place, Who, whom
 from atoll.domain.vm import VmRecord
 from atoll.services.access import Access, find
 from atoll.services.changes import Changes
@@ -70,8 +70,8 @@ class Sharing:
                 grants=given,
                 links=await grants.links_of(tx, vm.id),
                 asking=await grants.asking(tx, vm.label),
-                addresses=await grants.receivers(tx),
-                teams=await teams.names(tx, {one.who for one in given if one.kind is Who.TEAM}),
+                addresses=await grants.receivers(tx, whom(given, Who.PERSON)),
+                teams=await teams.names(tx, whom(given, Who.TEAM)),
             )
 
     async def with_me(self, account: Account) -> tuple[tuple[VmRecord, Account, Grant], ...]:

@@ -96,9 +96,14 @@ async def add_key(tx: Tx, key: SshKey) -> None:
 
 async def keys_of(tx: Tx, account: str) -> tuple[SshKey, ...]:
     """All keys of an account, oldest first."""
-    query = select(ssh_keys).where(ssh_keys.c.account == account)
-    rows = await tx.execute(query.order_by(ssh_keys.c.created_at, ssh_keys.c.fingerprint))
-    return tuple(SshKey(**row._mapping) for row in rows)
+    return await keys_of_all(tx, (account,))
+
+
+async def keys_of_all(tx: Tx, ids: Collection[str]) -> tuple[SshKey, ...]:
+    """All keys of some accounts, by account, then oldest first."""
+    query = select(ssh_keys).where(ssh_keys.c.account.in_(ids))
+    order = (ssh_keys.c.account, ssh_keys.c.created_at, ssh_keys.c.fingerprint)
+    return tuple(SshKey(**row._mapping) for row in await tx.execute(query.order_by(*order)))
 
 
 async def rename_key(tx: Tx, fingerprint: str, name: str) -> None:

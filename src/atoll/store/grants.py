@@ -116,9 +116,11 @@ async def next_end(tx: Tx) -> float | None:
     return min(ends, default=None)
 
 
-async def receivers(tx: Tx) -> dict[str, str]:
-    """Account ids by address."""
+async def receivers(tx: Tx, emails: Collection[str] | None = None) -> dict[str, str]:
+    """Account ids by address, of these addresses or of all."""
     query = select(accounts.c.email, accounts.c.id)
+    if emails is not None:
+        query = query.where(accounts.c.email.in_(emails))
     return {row.email: row.id for row in await tx.execute(query)}
 
 
