@@ -270,6 +270,8 @@ class StoreContract:
             assert [found.id for found in await vms.trashed(tx, ANN.id)] == [vm(2).id, vm(1).id]
             assert [found.id for found in await vms.trash_over(tx, now=10.0)] == [vm(1).id]
             assert [found.id for found in await vms.owned(tx, ANN.id)] == [vm(3).id]
+            assert await vms.owned_by(tx, {ANN.id, BOB.id}) == await vms.owned(tx, ANN.id)
+            assert await vms.owned_by(tx, ()) == ()
             assert len(await vms.everywhere(tx)) == 3
 
     @pytest.mark.parametrize(
