@@ -15,7 +15,7 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag, who
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Piece, Reply
 from atoll.commands.table import one_line
-from atoll.services.visits import Mark
+from atoll.services.changes import Mark
 from atoll.store.visits import Seen
 
 VERBS = Registry()
