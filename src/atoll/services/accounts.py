@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
@@ -33,13 +33,10 @@ class Accounts:
         *,
         store: Store,
         journal: Journal,
-        arrivals: Sequence[Callable[[Tx, Account], Awaitable[None]]] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`arrivals` are told of every new account, in the transaction that makes it."""
         self._store = store
         self._journal = journal
-        self._arrivals = arrivals
         self._now = now
         self._ends: list[Callable[[SshKey], None]] = []
 
@@ -101,8 +98,6 @@ class Accounts:
             if account is None:
                 account = Account(id=ids.new("acct"), email=email, is_admin=is_admin)
                 await accounts.add(tx, account, now=self._now())
-                for arrived in self._arrivals:
-                    await arrived(tx, account)
             owner = await accounts.by_key(tx, key.fingerprint)
             if owner is None or owner[0] != account:
                 taken = {other.name for other in await accounts.keys_of(tx, account.id)}

@@ -167,12 +167,7 @@ class Cloud:
             changes=self.changes,
             now=now,
         )
-        self.accounts = Accounts(
-            store=store,
-            journal=self.journal,
-            arrivals=(self.team_invitations.take_up,),
-            now=now,
-        )
+        self.accounts = Accounts(store=store, journal=self.journal, now=now)
         self.joining = Joining(
             store=store,
             changes=self.changes,
