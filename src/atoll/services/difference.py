@@ -107,7 +107,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
     """The steps from one to the other: what the store says, then what VMs and engine are told."""
     started = [op for key, op in after.operations.items() if key not in before.operations]
     return (
-        *(Step(do, about) for do, about in team_steps(before.teams, after.teams)),
+        *team_steps(before.teams, after.teams),
         *_vm_steps(before, after, started),
         *_key_steps(before, after),
         *_token_steps(before, after),

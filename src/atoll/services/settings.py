@@ -97,9 +97,7 @@ class Settings:
             raise Invalid(f"port {port} is not within 1 to 65535", hint="Try: 8000")
         return await self._set(caller, name, "share port", port=port)
 
-    async def _set(
-        self, caller: Caller, name: str, doing: str, **values: str | int | bool
-    ) -> VmRecord:
+    async def _set(self, caller: Caller, name: str, doing: str, **values: str | int) -> VmRecord:
         async with self._access.exclusively(caller, name, doing=doing) as vm:
             async with self._store.begin() as tx:
                 await vms.change(tx, vm, **values)
