@@ -32,7 +32,7 @@ from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
 from atoll.rpc.messages import Node, NodeInfo  # noqa: E402
 from framework.atoll import Atoll, running_atoll  # noqa: E402
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "vms": {"cpus": 1, "memory": "1G", "disk": "8G"},
     "network": {"block": "10.211.0.0/16"},  # not one of those that tests draw from
 }

@@ -159,7 +159,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         sessions=sessions,
         mailed_links=cloud.mailed_links,
         passkeys=cloud.passkeys,
-        published=cloud.published,
+        published=cloud.publishing.named,
         changes=cloud.news,
         terminals=terminals,
         audit=cloud.audit,
@@ -168,7 +168,7 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
         identities=Identities(store=store, joining=cloud.joining),
     )
     issuer = Issuer(url=names.url(names.domain, ""), folder=folder)
-    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.published)
+    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=cloud.publishing.named)
     provider = Provider(names=names, openid=openid, issuer=issuer, web=web)
     metadata = Metadata(
         workload=Workload(store=store, facts=cloud.facts, issuer=issuer, names=names),

@@ -270,6 +270,8 @@ class StoreContract:
             assert [found.id for found in await vms.trashed(tx, ANN.id)] == [vm(2).id, vm(1).id]
             assert [found.id for found in await vms.trash_over(tx, now=10.0)] == [vm(1).id]
             assert [found.id for found in await vms.owned(tx, ANN.id)] == [vm(3).id]
+            assert await vms.owned_by(tx, {ANN.id, BOB.id}) == await vms.owned(tx, ANN.id)
+            assert await vms.owned_by(tx, ()) == ()
             assert len(await vms.everywhere(tx)) == 3
 
     @pytest.mark.parametrize(
@@ -361,6 +363,13 @@ class StoreContract:
         async with store.begin() as tx:
             assert await accounts.first_admin(tx) == ANN
             assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            bobs = SshKey(
+                fingerprint="SHA256:0", account=BOB.id, name="b", public_key="0", created_at=0.0
+            )
+            await accounts.add_key(tx, bobs)
+            assert await accounts.keys_of(tx, ANN.id) == tuple(keys)
+            assert await accounts.keys_of_all(tx, {BOB.id, ANN.id}) == (*keys, bobs)
+            assert await accounts.keys_of_all(tx, ()) == ()
             assert await accounts.by_key(tx, "SHA256:c") is None
             await accounts.remove_key(tx, "SHA256:b")
             assert await accounts.keys_of(tx, ANN.id) == (keys[1],)
@@ -709,8 +718,30 @@ class StoreContract:
             assert await grants.of_vm(tx, own.id) == (root, path)
             assert await grants.everywhere(tx) == {own.id: (root, path), there.id: (team,)}
             assert await grants.of_vms(tx, [there.id]) == {there.id: (team,)}
-            assert await grants.to(tx, email="bob@example.com") == (root, path)
-            assert await grants.to(tx, email="x@y.z", teams=["team-1"]) == (team,)
+            assert await grants.to(tx, "bob@example.com") == (root, path)
+            assert await grants.to_team(tx, "team-1") == (team,)
+
+    async def test_an_account_is_given_what_its_address_and_its_teams_are(
+        self, store: Store
+    ) -> None:
+        own, there = vm(1), vm(2)
+        person = grant("g1", own, Who.PERSON, BOB.email)
+        team = grant("g2", there, Who.TEAM, DESIGN.id, created_at=3.0)
+        async with filled(store) as tx:
+            await vms.add(tx, own)
+            await vms.add(tx, there)
+            await teams.add(tx, DESIGN)
+            for one in (
+                person,
+                team,
+                grant("g3", own, Who.PERSON, ANN.email),
+                grant("g4", own, Who.TEAM, OPS.id),
+                grant("g5", own, Who.PUBLIC),
+            ):
+                await grants.put(tx, one)
+            assert await grants.received(tx, BOB) == (person,)
+            await teams.put(tx, DESIGN.id, BOB.id, Role.MEMBER, now=1.0)
+            assert await grants.received(tx, BOB) == (person, team)
 
     async def test_a_grant_to_everybody_makes_a_vm_public(self, store: Store) -> None:
         async with filled(store) as tx:
@@ -787,7 +818,9 @@ class StoreContract:
     async def test_people(self, store: Store) -> None:
         async with filled(store) as tx:
             assert await grants.receivers(tx) == {ANN.email: ANN.id, BOB.email: BOB.id}
-            assert await grants.people(tx, {BOB.id}) == {BOB.id: BOB}
+            assert await grants.receivers(tx, {BOB.email, "x@y.z"}) == {BOB.email: BOB.id}
+            assert await grants.receivers(tx, ()) == {}
+            assert await accounts.some(tx, {BOB.id}) == {BOB.id: BOB}
 
     async def test_the_audit_is_a_chain(self, store: Store) -> None:
         async with store.begin() as tx:
@@ -924,6 +957,8 @@ class StoreContract:
             ]
             everybody = {DESIGN.id: {ANN.id, BOB.id}, OPS.id: {ANN.id}}
             assert await teams.everybody(tx) == everybody
+            assert await teams.everybody(tx, {OPS.id, "team-x"}) == {OPS.id: {ANN.id}}
+            assert await teams.everybody(tx, ()) == {}
             await teams.put(tx, DESIGN.id, ANN.id, Role.ADMIN, now=9.0)  # since when stays
             assert (await teams.members(tx, DESIGN.id))[1] == Member(
                 account=ANN.id, email=ANN.email, role=Role.ADMIN, since=2.5

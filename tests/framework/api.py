@@ -70,7 +70,7 @@ async def door(
         sessions=sessions,
         callers=cloud.tokens,
         answers=cloud.answers,
-        published=cloud.published,
+        published=cloud.publishing.named,
         changes=cloud.news,
         ca=folder / "ca.pem",
         ways=cloud,

@@ -65,6 +65,10 @@ class Publisher:
         """What the edge asks."""
         return tuple(self.vms.values())
 
+    async def named(self, name: str) -> Published | None:
+        """What the sign-in pages ask."""
+        return self.vms.get(name)
+
     def put(self, vm: Published) -> None:
         """Publish a VM, or publish it differently."""
         self.vms[vm.vm_name] = vm
@@ -205,7 +209,7 @@ class Edge:
             sessions=self.sessions,
             callers=self.tokens,
             answers=Answers(store=store, key=os.urandom(32)),
-            published=self.cloud.published,
+            published=self.cloud.named,
             changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
             ways=ways_upon(store, config),

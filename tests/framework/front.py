@@ -157,7 +157,7 @@ def http(
     sessions: Sessions,
     callers: Callers,
     answers: Keeping,
-    published: Callable[[], Awaitable[tuple[Published, ...]]],
+    published: Callable[[str], Awaitable[Published | None]],
     changes: Changes,
     ca: Path,
     ways: Ways,

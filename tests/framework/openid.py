@@ -243,10 +243,10 @@ async def world(
     issuer = Issuer(url=names.url(domain, ""), folder=folder, now=clock)
     shown: list[Published] = []
 
-    async def everything() -> tuple[Published, ...]:
-        return tuple(shown)
+    async def named(name: str) -> Published | None:
+        return next((vm for vm in shown if vm.vm_name == name), None)
 
-    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=everything, now=clock)
+    openid = OpenId(store=store, issuer=issuer, sessions=sessions, published=named, now=clock)
     fetcher = Fetcher(transport=transport)
     elsewhere = [
         Elsewhere(
@@ -266,7 +266,7 @@ async def world(
         callers=Tokens(store=store, domain=domain),
         changes=Changes(),
         answers=Answers(store=store, key=bytes(32)),
-        published=everything,
+        published=named,
         ca=folder / "ca.pem",
         openid=openid,
         issuer=issuer,

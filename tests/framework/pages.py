@@ -93,7 +93,10 @@ class Cloud:
         cloud, sessions = self.control.cloud, self.control.sessions
         issuer = Issuer(url=self.url, folder=self.authority.parent)
         openid = OpenId(
-            store=self.control.store, issuer=issuer, sessions=sessions, published=cloud.published
+            store=self.control.store,
+            issuer=issuer,
+            sessions=sessions,
+            published=cloud.publishing.named,
         )
         return http(
             config=cloud.config,
@@ -103,7 +106,7 @@ class Cloud:
             issuer=issuer,
             callers=cloud.tokens,
             answers=cloud.answers,
-            published=cloud.published,
+            published=cloud.publishing.named,
             changes=cloud.news,
             ca=self.authority,
             ways=cloud,

@@ -222,7 +222,7 @@ async def house(
         )  # fmt: skip
         built = http(
             config=cloud.config, language=made.language, sessions=sessions, callers=cloud.tokens,
-            answers=cloud.answers, published=cloud.published, changes=cloud.news,
+            answers=cloud.answers, published=cloud.publishing.named, changes=cloud.news,
             ca=folder / "ca.pem", ways=cloud,
             shells=shells or Shells(opener=vm, language=made.language, history=cloud.history),
         )  # fmt: skip

@@ -63,16 +63,16 @@ class House:
         built = http(
             config=Config(), language=NoLanguage(), sessions=self.sessions,
             callers=Tokens(store=store, domain=DOMAIN), changes=Changes(),
-            answers=Answers(store=store, key=bytes(32)), published=self.published,
+            answers=Answers(store=store, key=bytes(32)), published=self.named,
             ca=folder / "ca.pem", audit=self.heard, ways=ways_upon(store, Config()),
         )  # fmt: skip
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=built.app), base_url=f"https://{DOMAIN}:8443"
         )
 
-    async def published(self) -> tuple[Published, ...]:
-        """See Cloud."""
-        return tuple(self.vms)
+    async def named(self, name: str) -> Published | None:
+        """See Publishing."""
+        return next((vm for vm in self.vms if vm.vm_name == name), None)
 
     async def get(self, path: str, *, host: str = DOMAIN, **headers: str) -> httpx2.Response:
         """A browser's GET through HAProxy."""

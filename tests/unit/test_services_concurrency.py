@@ -96,6 +96,8 @@ async def test_a_vm_in_the_making_is_busy(cloud: Control, monkeypatch: pytest.Mo
             await cloud.run("cp web")
         with pytest.raises(Conflict, match='VM "web" is not running'):
             await cloud.run("ssh web")
+        with pytest.raises(Conflict, match='VM "web" is being made or removed'):
+            await cloud.run("share show web --url https://web.atoll.localhost:8443/")
         assert await cloud.cloud.published() == ()
         cloud.engine.hold.pop(Create).set()
     assert len(await cloud.cloud.published()) == 1

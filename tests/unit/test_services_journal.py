@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,6 +167,25 @@ async def test_a_vm_given_away_has_one_owner_and_knows_their_keys(
         assert [vm["vm_name"] for vm in (await second.data("ls", second.bob))["vms"]] == ["web"]
     (identity,) = engine.identities.values()
     assert identity.authorized_keys == (f"{BOB} laptop",)
+
+
+async def test_a_vm_whose_making_was_cut_short_knows_the_keys_that_came_since(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    def dying(client: Engine) -> Dying:
+        return Dying(client, at=0, after=True)
+
+    key = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
+    async with control(tmp_path / "c", engine, wrap=dying) as doomed:
+        with pytest.raises(Died):
+            await doomed.run("new --name web")
+    async with control(tmp_path / "c", engine) as second:
+        await second.cloud.reconciler.reconcile()
+        await second.run(f"ssh-key add '{key.strip()} tablet'")
+        await second.cloud.journal.resume()
+        await check_invariants(second)
+    (identity,) = engine.identities.values()
+    assert [line.split()[2] for line in identity.authorized_keys or ()] == ["laptop", "tablet"]
 
 
 async def test_a_setup_script_survives_control_and_is_then_forgotten(

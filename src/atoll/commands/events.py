@@ -13,7 +13,8 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag, who
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Piece, Reply
 from atoll.commands.several import is_pattern, matching
-from atoll.services.events import About, Mark
+from atoll.services.changes import Mark
+from atoll.services.events import About
 from atoll.store.events import Happened
 
 VERBS = Registry()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from atoll.base.errors import Invalid
+from atoll.base.errors import Conflict, Invalid
 from atoll.commands import places, share_view
 from atoll.commands.context import Context
 from atoll.commands.places import Lasting, Where
@@ -103,8 +103,11 @@ async def _explained(ctx: Context, vm: VmRecord, args: Show) -> dict[str, Any]:
             hint=f"Try: --url {ctx.addresses.https_url(vm.label)}",
         )
     who = check_email(args.who) if args.who else ""
+    published = await ctx.cloud.publishing.named(vm.label)
+    if published is None:
+        raise Conflict(f"{vm.title} is being made or removed", hint="Try again in a moment")
     return share_view.explained(
-        await ctx.cloud.publishing.of_vm(vm),
+        published,
         await ctx.cloud.accounts.of_address(who) if who else None,
         who,
         url=args.url,

@@ -14,7 +14,7 @@ from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument, flag, whole_number
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Piece, Reply
-from atoll.services.visits import Mark
+from atoll.services.changes import Mark
 from atoll.store.visits import Seen
 
 VERBS = Registry()

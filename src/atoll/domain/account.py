@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from atoll.domain.sharing import Opening
+from atoll.domain.sharing import Opening, may_open
 
 
 class Door(StrEnum):
@@ -89,3 +89,9 @@ class Published:
     address: str | None  # None: not running now
     port: int  # the default web port inside
     openings: frozenset[Opening]  # who may open what of it; its owner's is one
+
+    def may_be_opened(
+        self, account: str | None, *, port: int | None, path: str, now: float
+    ) -> bool:
+        """As `may_open`; a `port` of None is the VM's own."""
+        return may_open(self.openings, account, port=port or self.port, path=path, now=now)

@@ -124,6 +124,11 @@ class Opening:
         return lasts and is_below(self.path, other.path)
 
 
+def whom(grants: Iterable[Grant], kind: Who) -> frozenset[str]:
+    """The receivers of a kind that grants name."""
+    return frozenset(grant.who for grant in grants if grant.kind is kind)
+
+
 def openings(
     grants: Iterable[Grant],
     *,

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from atoll.base import ids
 from atoll.base.errors import Conflict, Exhausted, Invalid, NotFound
 from atoll.domain.account import Account, Caller, Door
 from atoll.domain.email import check_email
-from atoll.domain.operation import OpKind
-from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
 from atoll.services.public_key import PublicKey, parse_key
 from atoll.services.publishing import entered_by
@@ -34,16 +32,11 @@ class Accounts:
         self,
         *,
         store: Store,
-        facts: Facts,
         journal: Journal,
-        arrivals: Sequence[Callable[[Tx, Account], Awaitable[None]]] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`arrivals` are told of every new account, in the transaction that makes it."""
         self._store = store
-        self._facts = facts
         self._journal = journal
-        self._arrivals = arrivals
         self._now = now
         self._ends: list[Callable[[SshKey], None]] = []
 
@@ -105,8 +98,6 @@ class Accounts:
             if account is None:
                 account = Account(id=ids.new("acct"), email=email, is_admin=is_admin)
                 await accounts.add(tx, account, now=self._now())
-                for arrived in self._arrivals:
-                    await arrived(tx, account)
             owner = await accounts.by_key(tx, key.fingerprint)
             if owner is None or owner[0] != account:
                 taken = {other.name for other in await accounts.keys_of(tx, account.id)}
@@ -212,10 +203,8 @@ class Accounts:
         return stored
 
     async def _tell_vms(self, tx: Tx, account: Account, act: str) -> None:
-        for vm in await entered_by(tx, account.id):
-            facts = self._facts.get(vm.id)
-            if facts is not None and facts.state in ON:
-                await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)
+        for vm in await entered_by(tx, account):
+            await self._journal.inform(tx, vm, act=act)
 
 
 def _chosen(owned: Sequence[SshKey], which: str) -> SshKey:

@@ -8,12 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from atoll.base.timeout import timeout
 
 IN_FORCE_S = 1.0  # the edge takes milliseconds; whoever asks is not kept from an answer
 LOOK_S = 0.5  # between two looks of one follower: a person reads no faster
+
+
+class Numbered(Protocol):
+    """A row of what only grows."""
+
+    @property
+    def id(self) -> int:
+        """Greater than those of all before it."""
+        ...
+
+
+R = TypeVar("R", bound=Numbered)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Up to where somebody has read."""
+
+    id: int
+    version: int
 
 
 class Changes:
@@ -70,3 +92,22 @@ class Changes:
             version = await self.wait_beyond(version)
             yield
             await asyncio.sleep(LOOK_S)
+
+
+async def following(
+    changes: Changes, mark: Mark, page: Callable[[int], Awaitable[tuple[R, ...]]], *, size: int
+) -> AsyncGenerator[tuple[R, ...], None]:
+    """Rows beyond the mark as they come, some at a time, for ever.
+
+    `page` reads those after an id, oldest first, `size` at most.
+    """
+    seen = mark.id
+    async with contextlib.aclosing(changes.looks(mark.version)) as looks:
+        async for _ in looks:
+            is_more = True
+            while is_more:
+                found = await page(seen)
+                if found:
+                    seen = found[-1].id
+                    yield found
+                is_more = len(found) == size

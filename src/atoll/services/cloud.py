@@ -136,7 +136,7 @@ class Cloud:
             access=self.access,
             changes=self.changes,
         )
-        granting = Granting(facts=self.facts, journal=self.journal, changes=self.changes)
+        granting = Granting(journal=self.journal, changes=self.changes)
         self.sharing = Sharing(
             store=store, access=self.access, granting=granting, changes=self.changes, now=now
         )
@@ -153,7 +153,7 @@ class Cloud:
             now=now,
         )
         self.defaults = Defaults(store=store)
-        team_grants = TeamGrants(facts=self.facts, journal=self.journal)
+        team_grants = TeamGrants(journal=self.journal)
         self.teams = Teams(
             store=store,
             journal=self.journal,
@@ -168,13 +168,7 @@ class Cloud:
             changes=self.changes,
             now=now,
         )
-        self.accounts = Accounts(
-            store=store,
-            facts=self.facts,
-            journal=self.journal,
-            arrivals=(self.team_invitations.take_up,),
-            now=now,
-        )
+        self.accounts = Accounts(store=store, journal=self.journal, now=now)
         self.joining = Joining(
             store=store,
             changes=self.changes,

@@ -25,7 +25,7 @@ from atoll.store.sessions import TokenRow
 TABLES = TEAM_TABLES | {
     *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
     *("defaults", "grants", "links", "access_requests", "events", "invitations", "passkeys"),
-    "domains",
+    *("domains", "visits", "visitors"),
 }
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -83,7 +83,9 @@ async def _picture(
     unfinished: Iterable[Operation],
 ) -> Picture:
     shown = await vms.some(tx, touched)
-    emails = await accounts.emails(tx, {account, *(vm.owner for vm in shown)})
+    known = await accounts.some(tx, {account, *(vm.owner for vm in shown)})
+    emails = {id_: one.email for id_, one in known.items()}
+    email = emails.get(account, "")
     return Picture(
         labels={vm: label for vm, (label, _) in marked.items()},
         vms={vm.id: replace(vm, generation=0) for vm in shown},
@@ -92,8 +94,8 @@ async def _picture(
         operations={op.id: op for op in unfinished if op.account == account},
         codes=await sessions.codes_of(tx, account),
         defaults=await defaults.of(tx, account),
-        given=await given_by(tx, account),
-        teams=await teams_picture(tx, account, emails.get(account, "")),
+        given=await given_by(tx, account, email),
+        teams=await teams_picture(tx, account, email),
         emails=emails,
         ended=await sessions.revoked_of(tx, account),
         passkeys=frozenset(key.name for key in await passkeys.of(tx, account)),
@@ -106,7 +108,7 @@ def difference(before: Picture, after: Picture) -> tuple[Step, ...]:
     """The steps from one to the other: what the store says, then what VMs and engine are told."""
     started = [op for key, op in after.operations.items() if key not in before.operations]
     return (
-        *(Step(do, about) for do, about in team_steps(before.teams, after.teams)),
+        *team_steps(before.teams, after.teams),
         *_vm_steps(before, after, started),
         *_key_steps(before, after),
         *_token_steps(before, after),

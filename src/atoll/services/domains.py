@@ -19,7 +19,7 @@ from atoll.base.errors import AtollError, Conflict, Exhausted, NotFound, Unavail
 from atoll.domain import custom_domain
 from atoll.domain.account import Caller
 from atoll.domain.custom_domain import Found
-from atoll.domain.vm import Phase, VmRecord, title
+from atoll.domain.vm import Phase, VmRecord
 from atoll.services.access import Access
 from atoll.services.changes import Changes
 from atoll.store import domains, vms
@@ -134,11 +134,11 @@ class Domains:
         """Whose certificates are worth asking for."""
         async with self._store.read() as tx:
             records = await vms.everywhere(tx)
-            custom = await domains.to_certify(tx)
-            rows = await domains.of_vms(tx, {vm.id for vm in records})
+            custom = frozenset(await domains.served(tx))  # for others no server would sign
+            known = await domains.everywhere(tx)
         live = frozenset(vm.name for vm in records if vm.name and vm.phase is Phase.LIVE)
-        kept = {f"{vm.label}.{self._own}" for vm in records} | {row.domain for row in rows}
-        return Certifiable(vms=live, custom=custom, kept=frozenset(kept))
+        kept = known | {f"{vm.label}.{self._own}" for vm in records}
+        return Certifiable(vms=live, custom=custom, kept=kept)
 
     async def run(self) -> None:
         """Look at DNS again when it is time, until cancelled."""
@@ -154,13 +154,16 @@ class Domains:
         async with self._store.read() as tx:
             rows = await domains.due(tx, now=self._now(), limit=BATCH)
             owners = {vm.id: vm for vm in await vms.some(tx, {row.vm for row in rows})}
+        if not rows:
+            return
+        ours = await self._ours()
         for row in rows:
-            await self._recheck(row, owners[row.vm])
+            await self._recheck(row, owners[row.vm], ours)
 
-    async def _recheck(self, row: DomainRow, vm: VmRecord) -> None:
+    async def _recheck(self, row: DomainRow, vm: VmRecord, ours: Found | Unavailable) -> None:
         now = self._now()
         try:
-            problem, expected = await self._verdict(row.domain, vm)
+            problem, expected = await self._verdict(row.domain, vm, ours)
         except Unavailable as error:
             if row.problem == "" and now - row.checked_at < OUTAGE_S:
                 async with self._store.begin() as tx:
@@ -176,12 +179,23 @@ class Domains:
             _log.info("domain checked", domain=row.domain, problem=new.problem)
             self._changes.bump()
 
-    async def _verdict(self, domain: str, vm: VmRecord) -> tuple[str, str]:
-        """What DNS says. Raises Unavailable when it does not answer."""
+    async def _ours(self) -> Found | Unavailable:
+        """What DNS says of the cloud's own domain."""
+        try:
+            return await self._lookup.find(self._own)
+        except Unavailable as error:
+            return error
+
+    async def _verdict(
+        self, domain: str, vm: VmRecord, ours: Found | Unavailable | None = None
+    ) -> tuple[str, str]:
+        """What DNS says; `ours`: what it said of our own domain. Raises Unavailable when it is silent."""
         found = await self._lookup.find(domain)
-        ours = (await self._lookup.find(self._own)).addresses
+        ours = ours or await self._ours()
+        if isinstance(ours, Unavailable):
+            raise ours
         target = f"{vm.label}.{self._own}"
-        return custom_domain.verdict(domain, found, target=target, ours=ours)
+        return custom_domain.verdict(domain, found, target=target, ours=ours.addresses)
 
     def _expected(self, domain: str, vm: VmRecord) -> str:
         return f"{domain} CNAME {vm.label}.{self._own}"
@@ -195,11 +209,11 @@ class Domains:
             return old
         if old is not None and (old.proven_at is not None or not is_proven):
             other = await vms.get(tx, old.vm)
-            mine = other is not None and other.owner == vm.owner
-            whose = title(other.label) if mine and other is not None else "another VM"
+            if other is None or other.owner != vm.owner:
+                raise Conflict(f"{domain} is registered for another VM")
             raise Conflict(
-                f"{domain} is registered for {whose}",
-                hint=f"Try: domain rm {other.label} {domain}" if mine and other is not None else "",
+                f"{domain} is registered for {other.title}",
+                hint=f"Try: domain rm {other.label} {domain}",
             )
         if len(await domains.of_vms(tx, (vm.id,))) >= MOST_PER_VM:
             raise Exhausted(f"{vm.title} has {MOST_PER_VM} domains already", hint="Try: domain rm")

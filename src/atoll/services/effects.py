@@ -14,7 +14,7 @@ from typing import TypeVar, assert_never
 from atoll.base.errors import AtollError, Conflict, NotFound, Unavailable
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.setup import Setup
-from atoll.domain.sharing import Level, Who
+from atoll.domain.sharing import Level
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.rpc.messages import (
     Clone,
@@ -36,7 +36,8 @@ from atoll.rpc.messages import (
 )
 from atoll.services.facts import ON, Engine
 from atoll.services.keys import Keys
-from atoll.store import accounts, grants, teams, vms
+from atoll.services.publishing import openings_by
+from atoll.store import accounts, grants, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
@@ -232,21 +233,13 @@ async def _entering_keys(tx: Tx, vm: VmRecord) -> list[SshKey]:
     others come by the gateway, and so does who has a key limited to a tag of an account of their own.
     """
     owned = await accounts.keys_of(tx, vm.owner)
-    keys = [key for key in owned if key.scope.covers(vm.id, vm.tags) and key.user is None]
-    for account in sorted(await _entering(tx, vm) - {vm.owner}):
-        keys += [key for key in await accounts.keys_of(tx, account) if key.scope.is_whole]
-    return keys
-
-
-async def _entering(tx: Tx, vm: VmRecord) -> set[str]:
-    """Accounts of the people and teams that a VM is shared with at level root."""
     roots = [grant for grant in await grants.of_vm(tx, vm.id) if grant.level is Level.ROOT]
-    people = await grants.receivers(tx) if roots else {}
-    found = {people[grant.who] for grant in roots if grant.who in people}
-    for grant in roots:
-        if grant.kind is Who.TEAM:
-            found |= {member.account for member in await teams.members(tx, grant.who)}
-    return found
+    entering = {one.account for one in await openings_by(tx, vm, roots)}
+    others = await accounts.keys_of_all(tx, entering - {vm.owner})
+    return [
+        *(key for key in owned if key.scope.covers(vm.id, vm.tags) and key.user is None),
+        *(key for key in others if key.scope.is_whole),
+    ]
 
 
 def setup_payload(setup: Setup) -> dict[str, Json]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
 from atoll.domain.account import Account, Caller
 from atoll.domain.operation import Json
 from atoll.domain.vm import VmRecord
-from atoll.services.changes import Changes
+from atoll.services.changes import Changes, Mark, following
 from atoll.store import events, vms
 from atoll.store.engine import Store, Tx
 from atoll.store.events import Happened
@@ -44,14 +43,6 @@ class About:
     def covers(self, event: Happened) -> bool:
         """Whether an event is one of them."""
         return event.vm_id in self.vms or event.vm in self.names
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Up to where somebody has read."""
-
-    id: int
-    version: int
 
 
 class Events:
@@ -140,18 +131,11 @@ class Events:
                 )
         return tuple(reversed(found)), Mark(newest, version)
 
-    async def after(
-        self, account: Account, mark: Mark
-    ) -> AsyncGenerator[tuple[Happened, ...], None]:
+    def after(self, account: Account, mark: Mark) -> AsyncGenerator[tuple[Happened, ...], None]:
         """Events of an account beyond the mark, some at a time, for ever."""
-        seen = mark.id
-        async with aclosing(self.changes.looks(mark.version)) as looks:
-            async for _ in looks:
-                is_more = True
-                while is_more:
-                    async with self._store.read() as tx:
-                        found = await events.after(tx, account.id, seen, limit=BATCH)
-                    if found:
-                        seen = found[-1].id
-                        yield found
-                    is_more = len(found) == BATCH
+
+        async def page(seen: int) -> tuple[Happened, ...]:
+            async with self._store.read() as tx:
+                return await events.after(tx, account.id, seen, limit=BATCH)
+
+        return following(self.changes, mark, page, size=BATCH)

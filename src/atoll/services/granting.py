@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atoll.base.errors import Exhausted
-from atoll.domain.operation import OpKind
 from atoll.domain.sharing import Grant, Level, Who
 from atoll.domain.vm import VmRecord
 from atoll.services.changes import Changes
-from atoll.services.facts import ON, Facts
 from atoll.services.journal import Journal
-from atoll.store import grants
+from atoll.store import accounts, grants
 from atoll.store.engine import Tx
 
 MAX_GRANTS = 500  # of one VM: more people than that are a team
@@ -23,8 +21,7 @@ class Granting:
     A VM is not held while it is shared: nothing that goes on with it may hold a withdrawal up.
     """
 
-    def __init__(self, *, facts: Facts, journal: Journal, changes: Changes) -> None:
-        self._facts = facts
+    def __init__(self, *, journal: Journal, changes: Changes) -> None:
         self._journal = journal
         self._changes = changes
 
@@ -54,15 +51,15 @@ class Granting:
 
     async def _answer(self, tx: Tx, vm: VmRecord, grant: Grant) -> None:
         """Who is given something no longer asks for it."""
-        account = (await grants.receivers(tx)).get(grant.who)
-        if grant.kind is Who.PERSON and account is not None:
-            await grants.withdraw(tx, vm_name=vm.label, account=account)
+        if grant.kind is not Who.PERSON:
+            return
+        account = await accounts.by_email(tx, grant.who)
+        if account is not None:
+            await grants.withdraw(tx, vm_name=vm.label, account=account.id)
 
     async def _tell_vm(self, tx: Tx, vm: VmRecord, those: Sequence[Grant], act: str) -> None:
-        """A VM that runs learns whose keys open it now; the others do when they start."""
-        facts = self._facts.get(vm.id)
-        if _roots(those) and facts is not None and facts.state in ON:
-            await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=act)
+        if _roots(those):
+            await self._journal.inform(tx, vm, act=act)
 
 
 def _roots(those: Sequence[Grant]) -> bool:

@@ -161,11 +161,10 @@ class Handover:
                 " which is the limit",
                 hint="Give it to somebody else, or ask them to: rm <name>",
             )
-        left = _Left()
+        left = await self._end_limited(tx, given)
         for vm in given:
             if vm.phase is not Phase.LIVE:
                 raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
-            await self._end_limited(tx, vm, left)
             await grants.clear(tx, vm.id)
             await domains.clear(tx, vm.id)  # the names are of whoever has their DNS
             await visits.clear(tx, vm.id)  # who came is what its owner then may know
@@ -178,17 +177,20 @@ class Handover:
             )
         return left
 
-    async def _end_limited(self, tx: Tx, vm: VmRecord, left: _Left) -> None:
-        """Remove the keys and tokens that the owner made for this VM alone."""
-        keys = [key for key in await accounts.keys_of(tx, vm.owner) if key.vm == vm.id]
-        marks = {key.fingerprint for key in keys}
-        for token in await sessions.tokens_of(tx, vm.owner):
-            if token.vm == vm.id or token.key in marks:
-                await sessions.remove_token(tx, account=vm.owner, label=token.label)
-                left.tokens.append(token)
-        for key in keys:
-            await accounts.remove_key(tx, key.fingerprint)
-        left.keys.extend(keys)
+    async def _end_limited(self, tx: Tx, given: Collection[VmRecord]) -> _Left:
+        """Remove the keys and tokens that the owner made for one of these VMs alone."""
+        left, meant = _Left(), {vm.id for vm in given}
+        for owner in {vm.owner for vm in given}:
+            keys = [key for key in await accounts.keys_of(tx, owner) if key.vm in meant]
+            marks = {key.fingerprint for key in keys}
+            for token in await sessions.tokens_of(tx, owner):
+                if token.vm in meant or token.key in marks:
+                    await sessions.remove_token(tx, account=owner, label=token.label)
+                    left.tokens.append(token)
+            for key in keys:
+                await accounts.remove_key(tx, key.fingerprint)
+            left.keys.extend(keys)
+        return left
 
     def _tell(self, left: _Left) -> None:
         """What is committed is told to those who hold connections open."""
@@ -207,7 +209,7 @@ async def _left_behind(tx: Tx, caller: Caller, place: Place, account: str) -> tu
     owned = await vms.owned(tx, account)
     if caller.account.is_admin:
         return owned
-    given = await grants.to(tx, email="", teams=(place.team.id,))
+    given = await grants.to_team(tx, place.team.id)
     roots = {grant.vm for grant in given if grant.level is Level.ROOT}
     return tuple(vm for vm in owned if vm.id in roots)
 

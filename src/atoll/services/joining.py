@@ -119,8 +119,10 @@ class Joining:
         now = self._now()
         async with self._store.read() as tx:
             found = [one for one in await people.invited(tx) if one.expires_at > now]
-            emails = await accounts.emails(tx, {one.invited_by for one in found})
-        return tuple((one, emails.get(one.invited_by)) for one in found)
+            known = await accounts.some(tx, {one.invited_by for one in found})
+        return tuple(
+            (one, known[one.invited_by].email if one.invited_by in known else None) for one in found
+        )
 
     async def take_back(self, caller: Caller, email: str) -> None:
         """Forget an invitation. Raises Denied, NotFound."""

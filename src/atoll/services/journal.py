@@ -20,7 +20,7 @@ from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Node, NodeInfo, Outcome
 from atoll.services.changes import Changes
 from atoll.services.effects import Effects
-from atoll.services.facts import ASK_S, Facts
+from atoll.services.facts import ASK_S, ON, Facts
 from atoll.services.locks import VmLocks
 from atoll.store import operations
 from atoll.store.engine import Store, Tx
@@ -91,6 +91,15 @@ class Journal:
         )
         await operations.add(tx, op)
         return op
+
+    async def inform(self, tx: Tx, vm: VmRecord, *, act: str) -> None:
+        """Have a VM that runs told its name and whose keys open it; the others are when they start.
+
+        Call `wake` once `tx` has committed.
+        """
+        facts = self._facts.get(vm.id)
+        if facts is not None and facts.state in ON:
+            await self.intend(tx, OpKind.IDENTIFY, vm, act=act)
 
     async def carry_out(self, op: Operation) -> Outcome | None:
         """Bring an operation to its end; the caller holds the VM's lock.

@@ -20,7 +20,7 @@ from atoll.domain.vm import VmRecord
 from atoll.services.access import find
 from atoll.services.granting import Granting
 from atoll.store import grants, vms
-from atoll.store.engine import Store
+from atoll.store.engine import Store, Tx
 
 MAX_LINKS = 100
 _ID_CHARS = 12
@@ -87,27 +87,42 @@ class Links:
 
     async def read(self, token: str) -> tuple[Link, VmRecord] | None:
         """The link behind a token, and where it leads; None when it is none, or over."""
-        id_ = f"link-{token[:_ID_CHARS]}"
-        if not _TOKEN.fullmatch(token) or not hmac.compare_digest(self._token_of(id_), token):
+        if (id_ := self._id_in(token)) is None:
             return None
         async with self._store.read() as tx:
-            link = await grants.link(tx, id_)
-            vm = await vms.get(tx, link.vm) if link else None
+            return await self._find(tx, id_)
+
+    async def come(self, account: Account, token: str) -> tuple[Link, VmRecord]:
+        """Give an account what a link is for. Raises NotFound; for the owner nothing is given."""
+        if (id_ := self._id_in(token)) is None:
+            raise _over()
+        async with self._store.begin() as tx:
+            found = await self._find(tx, id_)
+            if found is None:
+                raise _over()
+            link, vm = found
+            if vm.owner == account.id:
+                return found
+            grant = self._grant(link, account)
+            await grants.link_used(tx, link.id, now=self._now())
+            is_new = not _has_already(await grants.of_vm(tx, vm.id), grant)
+            if is_new:
+                await self._granting.put(tx, vm, grant, act=ids.new("act"))
+        if is_new:
+            await self._granting.changed(grant)
+        return found
+
+    async def _find(self, tx: Tx, id_: str) -> tuple[Link, VmRecord] | None:
+        link = await grants.link(tx, id_)
+        vm = await vms.get(tx, link.vm) if link else None
         if link is None or link.is_over(self._now()) or vm is None or vm.name is None:
             return None
         return link, vm
 
-    async def come(self, account: Account, token: str) -> tuple[Link, VmRecord]:
-        """Give an account what a link is for. Raises NotFound; for the owner nothing is given."""
-        found = await self.read(token)
-        if found is None:
-            raise NotFound("this link is over or never was one", hint="Ask who sent it for another")
-        link, vm = found
-        if vm.owner == account.id:
-            return found
-        grant = Grant(
+    def _grant(self, link: Link, account: Account) -> Grant:
+        return Grant(
             id=ids.new("grant"),
-            vm=vm.id,
+            vm=link.vm,
             kind=Who.PERSON,
             who=account.email,
             port=link.port,
@@ -117,18 +132,19 @@ class Links:
             expires_at=link.expires_at,
             link=link.id,
         )
-        async with self._store.begin() as tx:
-            vm_now, link_now = await vms.get(tx, vm.id), await grants.link(tx, link.id)
-            if vm_now is None or link_now is None or vm_now.owner != vm.owner:
-                raise NotFound("this link is over", hint="Ask who sent it for another")
-            await grants.link_used(tx, link.id, now=self._now())
-            if not _has_already(await grants.of_vm(tx, vm.id), grant):
-                await self._granting.put(tx, vm_now, grant, act=ids.new("act"))
-        await self._granting.changed(grant)
-        return found
+
+    def _id_in(self, token: str) -> str | None:
+        """The id of a link in a token that is ours."""
+        id_ = f"link-{token[:_ID_CHARS]}"
+        is_ours = _TOKEN.fullmatch(token) and hmac.compare_digest(self._token_of(id_), token)
+        return id_ if is_ours else None
 
     def _token_of(self, id_: str) -> str:
         return f"{id_.partition('-')[2]}{self._code(id_)}"
+
+
+def _over() -> NotFound:
+    return NotFound("this link is over or never was one", hint="Ask who sent it for another")
 
 
 def _has_already(given: tuple[Grant, ...], grant: Grant) -> bool:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from atoll.domain.account import Account, Published
 from atoll.domain.openid import Asked, Refused, Return, fits, half_hash
-from atoll.domain.sharing import may_open
 from atoll.services.issuer import Issuer
 from atoll.services.sessions import Session
 from atoll.services.shelf import Shelf
@@ -67,7 +66,7 @@ class OpenId:
         store: Store,
         issuer: Issuer,
         sessions: Reading,
-        published: Callable[[], Awaitable[tuple[Published, ...]]],
+        published: Callable[[str], Awaitable[Published | None]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -80,7 +79,10 @@ class OpenId:
 
     async def app(self, account: Account, back: Return) -> App | None:
         """The VM that asks, if the account may open the page where its answer goes."""
-        if not any(self._opens(account, vm, back) for vm in await self._published()):
+        shown = await self._published(back.vm_name)
+        if shown is None or not shown.may_be_opened(
+            account.id, port=back.port, path=back.path, now=self._now()
+        ):
             return None
         async with self._store.read() as tx:
             vm = await vms.named(tx, back.vm_name)
@@ -88,12 +90,6 @@ class OpenId:
         if vm is None or owner is None:
             return None
         return App(vm=vm.id, vm_name=back.vm_name, owner=owner.id, owner_email=owner.email)
-
-    def _opens(self, account: Account, vm: Published, back: Return) -> bool:
-        if vm.vm_name != back.vm_name:
-            return False
-        port = back.port or vm.port
-        return may_open(vm.openings, account.id, port=port, path=back.path, now=self._now())
 
     def is_recent(self, session: Session, asked: Asked) -> bool:
         """Whether its person has signed in as lately as the app wants."""

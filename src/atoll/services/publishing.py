@@ -6,8 +6,10 @@ is of one moment.
 
 from __future__ import annotations
 
-from atoll.domain.account import Published
-from atoll.domain.sharing import Grant, Level, Opening, openings
+from collections.abc import Collection
+
+from atoll.domain.account import Account, Published
+from atoll.domain.sharing import Grant, Level, Opening, Who, openings, whom
 from atoll.domain.vm import Phase, VmRecord
 from atoll.rpc.messages import VmState
 from atoll.services.facts import Facts
@@ -25,20 +27,24 @@ class Publishing:
     async def published(self) -> tuple[Published, ...]:
         """Every VM the edge should know, with its address while it runs."""
         async with self._store.read() as tx:
-            found = await opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
+            found = await _opened(tx, await vms.everywhere(tx), await grants.everywhere(tx))
         return tuple(self._published(vm, opened) for vm, opened in found)
 
-    async def of_vm(self, vm: VmRecord) -> Published:
-        """One VM."""
+    async def named(self, name: str) -> Published | None:
+        """The VM of this name, if it lives."""
         async with self._store.read() as tx:
-            given = {vm.id: await grants.of_vm(tx, vm.id)}
-            ((_, those),) = await opened(tx, (vm,), given)
-        return self._published(vm, those)
+            vm = await vms.named(tx, name)
+            those = await openings_of(tx, vm) if vm is not None else None
+        return None if vm is None or those is None else self._published(vm, those)
 
     async def entering(self) -> frozenset[tuple[str, str]]:
         """(account, VM) ids of who may have a shell where."""
         async with self._store.read() as tx:
-            found = await _entered(tx)
+            roots = {
+                vm: tuple(grant for grant in given if grant.level is Level.ROOT)
+                for vm, given in (await grants.everywhere(tx)).items()
+            }
+            found = await _opened(tx, await vms.everywhere(tx), roots)
         return frozenset((one.account, vm.id) for vm, those in found for one in those)
 
     def _published(self, vm: VmRecord, those: frozenset[Opening]) -> Published:
@@ -52,21 +58,33 @@ class Publishing:
         )
 
 
-async def entered_by(tx: Tx, account: str) -> tuple[VmRecord, ...]:
-    """The VMs an account may have a shell in: its own, and those shared with it at level root."""
-    found = await _entered(tx)
-    return tuple(vm for vm, those in found if any(one.account == account for one in those))
+async def openings_of(tx: Tx, vm: VmRecord) -> frozenset[Opening] | None:
+    """What is open of one VM, to whom; None while it does not live."""
+    return await openings_by(tx, vm, await grants.of_vm(tx, vm.id)) if _lives(vm) else None
 
 
-async def _entered(tx: Tx) -> list[tuple[VmRecord, frozenset[Opening]]]:
-    roots = {
-        vm: tuple(grant for grant in given if grant.level is Level.ROOT)
-        for vm, given in (await grants.everywhere(tx)).items()
-    }
-    return await opened(tx, await vms.everywhere(tx), roots)
+async def openings_by(tx: Tx, vm: VmRecord, given: Collection[Grant]) -> frozenset[Opening]:
+    """What these grants of one VM come to now, its owner's own included, whether it lives or not."""
+    return openings(
+        given,
+        owner=vm.owner,
+        port=vm.port,
+        accounts=await grants.receivers(tx, whom(given, Who.PERSON)),
+        teams=await teams.everybody(tx, whom(given, Who.TEAM)),
+    )
 
 
-async def opened(
+async def entered_by(tx: Tx, account: Account) -> tuple[VmRecord, ...]:
+    """The VMs an account has or will have a shell in, those in the making too: its own, and those
+    shared with it at level root.
+    """
+    received = await grants.received(tx, account)
+    shared = await vms.some(tx, {one.vm for one in received if one.level is Level.ROOT})
+    others = [vm for vm in shared if vm.owner != account.id and vm.phase is not Phase.TRASHED]
+    return (*await vms.owned(tx, account.id), *others)
+
+
+async def _opened(
     tx: Tx, records: tuple[VmRecord, ...], given: dict[str, tuple[Grant, ...]]
 ) -> list[tuple[VmRecord, frozenset[Opening]]]:
     """Those of the VMs that live and have a name, each with what these grants by VM come to."""
@@ -80,5 +98,9 @@ async def opened(
             ),
         )
         for vm in records
-        if vm.name is not None and vm.phase is Phase.LIVE
+        if _lives(vm)
     ]
+
+
+def _lives(vm: VmRecord) -> bool:
+    return vm.name is not None and vm.phase is Phase.LIVE

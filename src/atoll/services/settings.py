@@ -83,10 +83,9 @@ class Settings:
 
     async def _tell_keys(self, tx: Tx, vm: VmRecord, changed: set[str]) -> None:
         """Let a running VM know that keys made for a tag open it now, or no longer do."""
-        facts = self._facts.get(vm.id)
         keys = await accounts.keys_of(tx, vm.owner)
-        if facts is not None and facts.state in ON and any(key.tag in changed for key in keys):
-            await self._journal.intend(tx, OpKind.IDENTIFY, vm, act=ids.new("act"))
+        if any(key.tag in changed for key in keys):
+            await self._journal.inform(tx, vm, act=ids.new("act"))
 
     async def set_comment(self, caller: Caller, name: str, comment: str) -> VmRecord:
         """Replace the comment; empty clears it."""
@@ -98,9 +97,7 @@ class Settings:
             raise Invalid(f"port {port} is not within 1 to 65535", hint="Try: 8000")
         return await self._set(caller, name, "share port", port=port)
 
-    async def _set(
-        self, caller: Caller, name: str, doing: str, **values: str | int | bool
-    ) -> VmRecord:
+    async def _set(self, caller: Caller, name: str, doing: str, **values: str | int) -> VmRecord:
         async with self._access.exclusively(caller, name, doing=doing) as vm:
             async with self._store.begin() as tx:
                 await vms.change(tx, vm, **values)

@@ -16,12 +16,12 @@ from atoll.base import ids, log
 from atoll.base.errors import AtollError, Conflict, NotFound
 from atoll.base.timeout import timeout
 from atoll.domain.account import Account, Caller
-from atoll.domain.sharing import Grant, Level, Link, Place, Who
+from atoll.domain.sharing import Grant, Level, Link, Place, Who, whom
 from atoll.domain.vm import VmRecord
 from atoll.services.access import Access, find
 from atoll.services.changes import Changes
 from atoll.services.granting import Granting
-from atoll.store import grants, teams, vms
+from atoll.store import accounts, grants, teams, vms
 from atoll.store.engine import Store, Tx
 from atoll.store.grants import Asking
 
@@ -70,19 +70,18 @@ class Sharing:
                 grants=given,
                 links=await grants.links_of(tx, vm.id),
                 asking=await grants.asking(tx, vm.label),
-                addresses=await grants.receivers(tx),
-                teams=await teams.names(tx, {one.who for one in given if one.kind is Who.TEAM}),
+                addresses=await grants.receivers(tx, whom(given, Who.PERSON)),
+                teams=await teams.names(tx, whom(given, Who.TEAM)),
             )
 
     async def with_me(self, account: Account) -> tuple[tuple[VmRecord, Account, Grant], ...]:
         """VMs of others that are shared with an account: each with its owner, by name."""
         now = self._now()
         async with self._store.read() as tx:
-            mine = [team.id for team, _ in await teams.of(tx, account.id)]
-            given = await grants.to(tx, email=account.email, teams=mine)
-            given = tuple(grant for grant in given if not grant.is_over(now))
+            received = await grants.received(tx, account)
+            given = [grant for grant in received if not grant.is_over(now)]
             found = {vm.id: vm for vm in await vms.some(tx, {grant.vm for grant in given})}
-            owners = await grants.people(tx, {vm.owner for vm in found.values()})
+            owners = await accounts.some(tx, {vm.owner for vm in found.values()})
         listed = [
             (found[g.vm], owners[found[g.vm].owner], g)
             for g in given

@@ -24,11 +24,11 @@ class Given:
     labels: Mapping[str, str]  # of the VMs these are about, and of teams
 
 
-async def given_by(tx: Tx, account: str) -> Given:
+async def given_by(tx: Tx, account: str, email: str) -> Given:
     """As one transaction sees it."""
     owned = await vms.marks(tx, account)
     found = await grants.of_vms(tx, owned)
-    received = await grants.to(tx, email=(await grants.people(tx, {account}))[account].email)
+    received = await grants.to(tx, email)
     others = await vms.some(tx, {grant.vm for grant in received})
     return Given(
         grants={grant.id: grant for given in found.values() for grant in given},

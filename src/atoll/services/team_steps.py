@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from atoll.domain.operation import Json
 from atoll.domain.team import Invitation, Role
+from atoll.services.step import Step
 from atoll.store import teams
 from atoll.store.engine import Tx
 
@@ -42,39 +43,41 @@ async def teams_picture(tx: Tx, account: str, email: str) -> TeamsPicture:
     return TeamsPicture(mine=mine, invited_to=invited_to, ids=await teams.ids(tx))
 
 
-def team_steps(before: TeamsPicture, after: TeamsPicture) -> Iterator[tuple[str, dict[str, Json]]]:
+def team_steps(before: TeamsPicture, after: TeamsPicture) -> Iterator[Step]:
     """What is done, and to what."""
     for id_, team in after.mine.items():
         old = before.mine.get(id_)
         if old is not None:
             yield from _changed(old, team)
         elif id_ not in before.ids:
-            yield "create-team", {"team_name": team.name}
+            yield Step("create-team", {"team_name": team.name})
         else:
-            yield "join-team", {"team_name": team.name, "role": before.invited_to[team.name].role}
+            yield Step(
+                "join-team", {"team_name": team.name, "role": before.invited_to[team.name].role}
+            )
     for id_, team in before.mine.items():
         if id_ not in after.ids:
-            yield "remove-team", {"team_name": team.name}
+            yield Step("remove-team", {"team_name": team.name})
         elif id_ not in after.mine:
-            yield "leave-team", {"team_name": team.name}
+            yield Step("leave-team", {"team_name": team.name})
     joined = {team.name for team in after.mine.values()}
     for name in before.invited_to.keys() - after.invited_to.keys() - joined:
-        yield "decline", {"team_name": name}
+        yield Step("decline", {"team_name": name})
 
 
-def _changed(old: TeamPicture, now: TeamPicture) -> Iterator[tuple[str, dict[str, Json]]]:
+def _changed(old: TeamPicture, now: TeamPicture) -> Iterator[Step]:
     team: dict[str, Json] = {"team_name": now.name}
     if old.name != now.name:
-        yield "rename-team", {"team_name": old.name, "new_name": now.name}
+        yield Step("rename-team", {"team_name": old.name, "new_name": now.name})
     for email in old.members.keys() - now.members.keys():
-        yield "remove-member", {**team, "email": email}
+        yield Step("remove-member", {**team, "email": email})
     for email, role in now.members.items():
         if (was := old.members.get(email)) not in (None, role):
-            yield "set-role", {**team, "email": email, "role": role.value, "was": str(was)}
+            yield Step("set-role", {**team, "email": email, "role": role.value, "was": str(was)})
     new = [one for email, one in now.invited.items() if old.invited.get(email) != one]
     for one in new:
-        yield "invite", {**team, "email": one.email, "role": one.role.value}
+        yield Step("invite", {**team, "email": one.email, "role": one.role.value})
     # With a new one go those whose time was over anyway, and with a member what they had made.
     if not new and old.members.keys() <= now.members.keys():
         for email in old.invited.keys() - now.invited.keys():
-            yield "uninvite", {**team, "email": email}
+            yield Step("uninvite", {**team, "email": email})

@@ -74,7 +74,10 @@ class Teams:
             place = await find_place(tx, caller, name, now=self._now())
             everybody = rules.may(place.role, Act.USAGE)
             seen = [m for m in place.members if everybody or m.account == caller.account.id]
-            return place.team, {member: await vms.owned(tx, member.account) for member in seen}
+            found = await vms.owned_by(tx, {member.account for member in seen})
+        return place.team, {
+            member: tuple(vm for vm in found if vm.owner == member.account) for member in seen
+        }
 
     async def leave(self, caller: Caller, name: str | None) -> Team:
         """Leave a team. Raises NotFound, or Conflict for the last owner."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from atoll.base import log
 from atoll.base.errors import AtollError
 from atoll.domain.visit import MANY, Visit
-from atoll.services.changes import Changes
+from atoll.services.changes import Changes, Mark, following
 from atoll.store import visits
 from atoll.store.engine import Store
 from atoll.store.visits import Seen
@@ -29,14 +28,6 @@ BATCH = 100
 _log = log.get("visits")
 
 _Alike = tuple[str, str, str, str, int, str, int, str, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Up to where somebody has read."""
-
-    id: int
-    version: int
 
 
 class Visits:
@@ -100,21 +91,16 @@ class Visits:
             found = await visits.latest(tx, vm, limit=limit, who=who)
         return tuple(reversed(found)), Mark(newest, version)
 
-    async def after(
+    def after(
         self, vm: str, mark: Mark, *, who: str | None = None
     ) -> AsyncGenerator[tuple[Seen, ...], None]:
         """Visits of a VM beyond the mark, some at a time, for ever."""
-        seen = mark.id
-        async with aclosing(self.changes.looks(mark.version)) as looks:
-            async for _ in looks:
-                is_more = True
-                while is_more:
-                    async with self._store.read() as tx:
-                        found = await visits.after(tx, vm, seen, limit=BATCH, who=who)
-                    if found:
-                        seen = found[-1].id
-                        yield found
-                    is_more = len(found) == BATCH
+
+        async def page(seen: int) -> tuple[Seen, ...]:
+            async with self._store.read() as tx:
+                return await visits.after(tx, vm, seen, limit=BATCH, who=who)
+
+        return following(self.changes, mark, page, size=BATCH)
 
     async def last_opened(self, vm: str) -> dict[str, float]:
         """Account id -> when it last was let in; the anonymous are the account without a name."""

@@ -20,9 +20,9 @@ from atoll.domain.sharing import EVERYBODY
 from atoll.domain.vm import VmRecord
 from atoll.domain.vm_token import MAX_CTX_BYTES, VmToken
 from atoll.services import signed_token
-from atoll.services.publishing import opened
+from atoll.services.publishing import openings_of
 from atoll.services.signed_token import SignedToken
-from atoll.store import accounts, grants, vms
+from atoll.store import accounts, vms
 from atoll.store import sessions as rows
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
@@ -110,8 +110,7 @@ class VmTokens:
         now = self._now()
         return any(
             one.account in (account, EVERYBODY) and (one.until is None or one.until > now)
-            for _, those in await opened(tx, (vm,), {vm.id: await grants.of_vm(tx, vm.id)})
-            for one in those
+            for one in await openings_of(tx, vm) or ()
         )
 
     def _signs_for(self, key: SshKey, vm: VmRecord, vm_name: str, read: SignedToken) -> bool:

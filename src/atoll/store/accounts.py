@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
 
@@ -47,26 +48,26 @@ async def add(tx: Tx, account: Account, *, now: float) -> None:
 async def by_id(tx: Tx, account: str) -> Account | None:
     """The account with this id."""
     row = (await tx.execute(select(accounts).where(accounts.c.id == account))).one_or_none()
-    return _account(row) if row else None
+    return account_in(row) if row else None
 
 
 async def by_email(tx: Tx, email: str) -> Account | None:
     """The account with this address (kept in lower case)."""
     row = (await tx.execute(select(accounts).where(accounts.c.email == email))).one_or_none()
-    return _account(row) if row else None
+    return account_in(row) if row else None
 
 
-async def emails(tx: Tx, ids: Collection[str]) -> dict[str, str]:
-    """The addresses of some accounts."""
-    query = select(accounts.c.id, accounts.c.email).where(accounts.c.id.in_(ids))
-    return {row.id: row.email for row in await tx.execute(query)}
+async def some(tx: Tx, ids: Collection[str]) -> dict[str, Account]:
+    """The accounts with these ids, by id."""
+    rows = await tx.execute(select(accounts).where(accounts.c.id.in_(ids)))
+    return {row.id: account_in(row) for row in rows}
 
 
 async def first_admin(tx: Tx) -> Account | None:
     """The oldest account that is an admin."""
     query = select(accounts).where(accounts.c.is_admin).order_by(accounts.c.created_at)
     row = (await tx.execute(query.limit(1))).one_or_none()
-    return _account(row) if row else None
+    return account_in(row) if row else None
 
 
 async def by_key(tx: Tx, fingerprint: str) -> tuple[Account, SshKey] | None:
@@ -76,7 +77,7 @@ async def by_key(tx: Tx, fingerprint: str) -> tuple[Account, SshKey] | None:
     if row is None:
         return None
     found = row._mapping
-    return _account(row), SshKey(**{column.name: found[column] for column in ssh_keys.c})
+    return account_in(row), SshKey(**{column.name: found[column] for column in ssh_keys.c})
 
 
 async def keys_among(tx: Tx, fingerprints: Collection[str]) -> tuple[SshKey, ...]:
@@ -95,9 +96,14 @@ async def add_key(tx: Tx, key: SshKey) -> None:
 
 async def keys_of(tx: Tx, account: str) -> tuple[SshKey, ...]:
     """All keys of an account, oldest first."""
-    query = select(ssh_keys).where(ssh_keys.c.account == account)
-    rows = await tx.execute(query.order_by(ssh_keys.c.created_at, ssh_keys.c.fingerprint))
-    return tuple(SshKey(**row._mapping) for row in rows)
+    return await keys_of_all(tx, (account,))
+
+
+async def keys_of_all(tx: Tx, ids: Collection[str]) -> tuple[SshKey, ...]:
+    """All keys of some accounts, by account, then oldest first."""
+    query = select(ssh_keys).where(ssh_keys.c.account.in_(ids))
+    order = (ssh_keys.c.account, ssh_keys.c.created_at, ssh_keys.c.fingerprint)
+    return tuple(SshKey(**row._mapping) for row in await tx.execute(query.order_by(*order)))
 
 
 async def rename_key(tx: Tx, fingerprint: str, name: str) -> None:
@@ -112,7 +118,8 @@ async def remove_key(tx: Tx, fingerprint: str) -> None:
     await tx.execute(delete(ssh_keys).where(ssh_keys.c.fingerprint == fingerprint))
 
 
-def _account(row: Row[tuple[object, ...]]) -> Account:
+def account_in(row: Row[Any]) -> Account:
+    """The account in a row, by whatever it is joined with."""
     found = row._mapping
     return Account(
         id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]

@@ -17,7 +17,7 @@ _COLUMNS = tuple(column.name for column in domains.c)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainRow:
-    """One domain. It is served once it was `proven_at`, whatever later checks say."""
+    """One domain. It is served while the last check found no `problem`, and a VM's since `proven_at`."""
 
     domain: str
     vm: str
@@ -67,9 +67,9 @@ async def served(tx: Tx) -> dict[str, str]:
     return {row.domain: row.name for row in await tx.execute(query)}
 
 
-async def to_certify(tx: Tx) -> frozenset[str]:
-    """Those served: for others no server would sign."""
-    return frozenset(await served(tx))
+async def everywhere(tx: Tx) -> frozenset[str]:
+    """All names, whether DNS leads them here or not."""
+    return frozenset((await tx.execute(select(domains.c.domain))).scalars())
 
 
 async def change(tx: Tx, row: DomainRow, **values: Any) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
 
 from atoll.domain.account import Account
 from atoll.domain.sharing import Grant, Level, Link, Who
 from atoll.store.engine import Tx
-from atoll.store.schema import access_requests, accounts, grants, links
+from atoll.store.schema import access_requests, accounts, grants, links, team_members
 
 _ORDER = (grants.c.created_at, grants.c.id)
 
@@ -38,8 +38,7 @@ class Request:
 
 async def of_vm(tx: Tx, vm: str) -> tuple[Grant, ...]:
     """A VM's grants, oldest first."""
-    query = select(grants).where(grants.c.vm == vm).order_by(*_ORDER)
-    return tuple(_grant(row) for row in await tx.execute(query))
+    return await _where(tx, grants.c.vm == vm)
 
 
 async def of_vms(tx: Tx, vms: Collection[str]) -> dict[str, tuple[Grant, ...]]:
@@ -53,17 +52,26 @@ async def everywhere(tx: Tx) -> dict[str, tuple[Grant, ...]]:
     return _by_vm(await tx.execute(select(grants).order_by(*_ORDER)))
 
 
-async def to(tx: Tx, *, email: str, teams: Collection[str] = ()) -> tuple[Grant, ...]:
-    """What a person has been given, by address or by team."""
-    named = (grants.c.kind == Who.PERSON) & (grants.c.who == email)
-    joined = (grants.c.kind == Who.TEAM) & grants.c.who.in_(teams)
-    query = select(grants).where(or_(named, joined)).order_by(*_ORDER)
-    return tuple(_grant(row) for row in await tx.execute(query))
+async def to(tx: Tx, email: str) -> tuple[Grant, ...]:
+    """What a person has been given by address."""
+    return await _where(tx, _to_person(email))
+
+
+async def to_team(tx: Tx, team: str) -> tuple[Grant, ...]:
+    """What a team has been given."""
+    return await _where(tx, (grants.c.kind == Who.TEAM) & (grants.c.who == team))
+
+
+async def received(tx: Tx, account: Account) -> tuple[Grant, ...]:
+    """What an account has been given, by address or by a team that it is in."""
+    mine = select(team_members.c.team).where(team_members.c.account == account.id)
+    joined = (grants.c.kind == Who.TEAM) & grants.c.who.in_(mine)
+    return await _where(tx, or_(_to_person(account.email), joined))
 
 
 async def is_awaited(tx: Tx, email: str, *, now: float) -> bool:
     """Whether something that has not ended is shared with this address."""
-    return any(not grant.is_over(now) for grant in await to(tx, email=email))
+    return any(not grant.is_over(now) for grant in await to(tx, email))
 
 
 async def put(tx: Tx, grant: Grant) -> None:
@@ -108,9 +116,11 @@ async def next_end(tx: Tx) -> float | None:
     return min(ends, default=None)
 
 
-async def receivers(tx: Tx) -> dict[str, str]:
-    """Account ids by address."""
+async def receivers(tx: Tx, emails: Collection[str] | None = None) -> dict[str, str]:
+    """Account ids by address, of these addresses or of all."""
     query = select(accounts.c.email, accounts.c.id)
+    if emails is not None:
+        query = query.where(accounts.c.email.in_(emails))
     return {row.email: row.id for row in await tx.execute(query)}
 
 
@@ -182,10 +192,13 @@ async def asked_by(tx: Tx, account: str) -> tuple[Request, ...]:
     return tuple(Request(**row._mapping) for row in rows)
 
 
-async def people(tx: Tx, ids: Collection[str]) -> dict[str, Account]:
-    """Accounts by id."""
-    rows = await tx.execute(select(accounts).where(accounts.c.id.in_(ids)))
-    return {row.id: Account(id=row.id, email=row.email, is_admin=row.is_admin) for row in rows}
+async def _where(tx: Tx, condition: ColumnElement[bool]) -> tuple[Grant, ...]:
+    query = select(grants).where(condition).order_by(*_ORDER)
+    return tuple(_grant(row) for row in await tx.execute(query))
+
+
+def _to_person(email: str) -> ColumnElement[bool]:
+    return (grants.c.kind == Who.PERSON) & (grants.c.who == email)
 
 
 def _by_vm(rows: Any) -> dict[str, tuple[Grant, ...]]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from sqlalchemy import insert, select
 
 from atoll.domain.account import Account
+from atoll.store.accounts import account_in
 from atoll.store.engine import Tx
 from atoll.store.schema import accounts, identities
 
 
 async def account_of(tx: Tx, *, issuer: str, subject: str) -> Account | None:
     """The account that this subject of this issuer signs in to."""
-    query = (
-        select(accounts.c.id, accounts.c.email, accounts.c.is_admin)
-        .join_from(identities, accounts)
-        .where(identities.c.issuer == issuer, identities.c.subject == subject)
-    )
+    named = (identities.c.issuer == issuer) & (identities.c.subject == subject)
+    query = select(accounts).join_from(identities, accounts).where(named)
     row = (await tx.execute(query)).one_or_none()
-    return Account(id=row.id, email=row.email, is_admin=row.is_admin) if row else None
+    return account_in(row) if row else None
 
 
 async def subject_of(tx: Tx, *, issuer: str, account: str) -> str | None:

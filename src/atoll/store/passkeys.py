@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select, update
 
 from atoll.domain.account import Account
+from atoll.store.accounts import account_in
 from atoll.store.engine import Tx
 from atoll.store.schema import accounts, passkeys
 
@@ -37,10 +38,7 @@ async def find(tx: Tx, id_: str) -> tuple[Account, Passkey] | None:
     if row is None:
         return None
     found = row._mapping
-    account = Account(
-        id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]
-    )
-    return account, Passkey(**{column.name: found[column] for column in passkeys.c})
+    return account_in(row), Passkey(**{column.name: found[column] for column in passkeys.c})
 
 
 async def of(tx: Tx, account: str) -> tuple[Passkey, ...]:

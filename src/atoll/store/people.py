@@ -95,7 +95,9 @@ async def use_mailed(tx: Tx, hash_: str) -> bool:
 async def everybody(tx: Tx, *, account: str | None = None) -> tuple[Person, ...]:
     """All accounts, oldest first, or this one."""
     browsed = select(func.max(sessions.c.last_seen_at)).where(sessions.c.account == accounts.c.id)
-    acted = select(func.max(events.c.at)).where(events.c.account == accounts.c.id)
+    # The newest by its index: the greatest time would be looked for in every event of the account.
+    acted = select(events.c.at).where(events.c.account == accounts.c.id)
+    acted = acted.order_by(events.c.id.desc()).limit(1)
     query = select(
         accounts,
         browsed.correlate(accounts).scalar_subquery().label("browsed_at"),

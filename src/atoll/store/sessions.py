@@ -9,6 +9,7 @@ from sqlalchemy import Row, delete, func, insert, or_, select, update
 
 from atoll.domain.account import Account, Scope
 from atoll.domain.vm_token import VmToken
+from atoll.store.accounts import account_in
 from atoll.store.engine import Tx
 from atoll.store.schema import accounts, api_tokens, login_codes, sessions, vms
 
@@ -70,7 +71,7 @@ async def use_code(tx: Tx, hash_: str, *, now: float) -> Account | None:
     account = taken.scalar_one_or_none()
     if account is None:
         return None
-    return _account((await tx.execute(select(accounts).where(accounts.c.id == account))).one())
+    return account_in((await tx.execute(select(accounts).where(accounts.c.id == account))).one())
 
 
 async def codes_of(tx: Tx, account: str) -> frozenset[str]:
@@ -147,7 +148,7 @@ async def account_of(tx: Tx, prefix: str) -> Account | None:
     query = select(accounts).join_from(sessions, accounts).where(sessions.c.revoked_at.is_(None))
     starts = sessions.c.hash.startswith(prefix, autoescape=True)
     row = (await tx.execute(query.where(starts).limit(1))).one_or_none()
-    return None if row is None else _account(row)
+    return None if row is None else account_in(row)
 
 
 async def revoke(tx: Tx, *, now: float, prefix: str = "", account: str = "") -> int:
@@ -188,7 +189,7 @@ async def token(tx: Tx, hash_: str) -> tuple[Account, TokenRow] | None:
     """The token with this hash and its account, expired or not."""
     query = select(accounts, api_tokens).join_from(api_tokens, accounts)
     row = (await tx.execute(query.where(api_tokens.c.hash == hash_))).one_or_none()
-    return (_account(row), _token(row)) if row else None
+    return (account_in(row), _token(row)) if row else None
 
 
 async def tokens_of(tx: Tx, account: str) -> tuple[TokenRow, ...]:
@@ -232,18 +233,11 @@ async def remove_token(tx: Tx, *, account: str, label: str) -> bool:
     return (await tx.execute(query)).rowcount > 0
 
 
-def _account(row: Row[tuple[object, ...]]) -> Account:
-    found = row._mapping
-    return Account(
-        id=found[accounts.c.id], email=found[accounts.c.email], is_admin=found[accounts.c.is_admin]
-    )
-
-
 def _session(row: Row[tuple[object, ...]]) -> SessionRow:
     found = row._mapping
     return SessionRow(
         hash=found[sessions.c.hash],
-        account=_account(row),
+        account=account_in(row),
         created_at=found[sessions.c.created_at],
         expires_at=found[sessions.c.expires_at],
         revoked_at=found[sessions.c.revoked_at],

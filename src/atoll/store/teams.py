@@ -77,10 +77,13 @@ async def members(tx: Tx, team: str) -> tuple[Member, ...]:
     )
 
 
-async def everybody(tx: Tx) -> dict[str, frozenset[str]]:
-    """Account ids by team id: what a grant to a team means at this moment."""
+async def everybody(tx: Tx, ids: Collection[str] | None = None) -> dict[str, frozenset[str]]:
+    """Account ids by team id, of these teams or of all: what a grant to a team means at this moment."""
+    query = select(team_members.c.team, team_members.c.account)
+    if ids is not None:
+        query = query.where(team_members.c.team.in_(ids))
     found: dict[str, set[str]] = defaultdict(set)
-    for row in await tx.execute(select(team_members.c.team, team_members.c.account)):
+    for row in await tx.execute(query):
         found[row.team].add(row.account)
     return {team: frozenset(inside) for team, inside in found.items()}
 

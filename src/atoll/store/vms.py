@@ -55,7 +55,12 @@ async def id_of(tx: Tx, owner: str, name: str, *, act: str) -> str | None:
 
 async def owned(tx: Tx, owner: str) -> tuple[VmRecord, ...]:
     """An account's VMs by name, without those in the trash."""
-    return await _where(tx, (vms.c.owner == owner) & (vms.c.phase != Phase.TRASHED))
+    return await owned_by(tx, (owner,))
+
+
+async def owned_by(tx: Tx, owners: Collection[str]) -> tuple[VmRecord, ...]:
+    """The same of several accounts."""
+    return await _where(tx, vms.c.owner.in_(owners) & (vms.c.phase != Phase.TRASHED))
 
 
 async def everywhere(tx: Tx) -> tuple[VmRecord, ...]:

@@ -64,7 +64,7 @@ class Web:
         sessions: SigningIn,
         mailed_links: Mailing,
         passkeys: Keeping,
-        published: Callable[[], Awaitable[tuple[Published, ...]]],
+        published: Callable[[str], Awaitable[Published | None]],
         changes: Waiting,
         terminals: Terminals,
         audit: Recording,

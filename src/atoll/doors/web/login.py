@@ -26,7 +26,6 @@ from starlette.routing import Route as Path
 
 from atoll.base.errors import Denied
 from atoll.domain.account import Account, Published
-from atoll.domain.sharing import may_open
 from atoll.domain.web import (
     DOOR_PATH,
     HOST_HEADER,
@@ -108,7 +107,7 @@ class Login:
         forms: Forms,
         arriving: Arriving,
         sessions: SigningIn,
-        published: Callable[[], Awaitable[tuple[Published, ...]]],
+        published: Callable[[str], Awaitable[Published | None]],
         witness: Witness,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -246,12 +245,11 @@ class Login:
         return response
 
     async def _may_open(self, account: Account, target: Target) -> bool:
+        vm = await self._published(target.vm_name)
         path = urlsplit(target.path).path
-        for vm in await self._published():
-            if vm.vm_name == target.vm_name:
-                port = target.port or vm.port
-                return may_open(vm.openings, account.id, port=port, path=path, now=self._now())
-        return False
+        return vm is not None and vm.may_be_opened(
+            account.id, port=target.port, path=path, now=self._now()
+        )
 
     def _not_ours(self, request: Request) -> Response:
         text = "This link leads to something that is not a VM here."
