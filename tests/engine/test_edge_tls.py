@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from atoll.base.proc import Finished, run
-from framework.edge import Edge, running_edge
+from framework.edge import Edge
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 ANY = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="edge")
-async def _edge() -> AsyncIterator[Edge]:
-    async with running_edge() as edge:
-        yield edge
 
 
 async def ask(edge: Edge, *options: str, said: bytes = b"") -> Finished:
