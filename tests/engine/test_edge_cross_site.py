@@ -80,7 +80,9 @@ class TestRedirects:
         code = edge.sessions.handoff(session, host=edge.host("web"), way="w" * 22)
         jar = ("-H", f"Cookie: __Host-atoll-way={'w' * 22}")
         query = f"?code={code}&to={quote(to.format(port=edge.port), safe='')}"
-        self._stays(edge, await edge.page(edge.url("web", f"/__atoll/auth{query}"), *jar))
+        answer = await edge.page(edge.url("web", f"/__atoll/auth{query}"), *jar)
+        assert answer.status == 303
+        self._stays(edge, answer)
 
     @pytest.mark.parametrize(
         "target",
