@@ -31,9 +31,8 @@ async def test_spoken(edge: Edge, version: str) -> None:
     assert b"Verify return code: 0 (ok)" in done.out
     assert b"ALPN protocol: h2" in done.out
     assert b"Compression: NONE" in done.out
-    if (
-        version == "-tls1_2"
-    ):  # those of 1.3 name a session that HAProxy keeps: no key opens them later
+    if version == "-tls1_2":
+        # Those of 1.3 name a session that HAProxy keeps: no key opens them later.
         assert b"TLS session ticket:" not in done.out
     assert not re.search(rb"Max Early Data: [1-9]", done.out)
 
