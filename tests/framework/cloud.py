@@ -136,12 +136,8 @@ async def control(
     loops: bool = False,
 ) -> AsyncIterator[Control]:
     """A control on `folder` (made if new) and `engine`; `wrap` replaces the engine client it sees."""
-    database = folder / "atoll.db"
-    if not database.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(await migrated(), database)
+    store = await store_in(folder)
     clock = clock or Clock()
-    store = Store(f"sqlite+aiosqlite:///{database}")
     client = EngineClient(socket=engine.path)
     keys = Keys(folder / "keys", now=clock)
     seen: Engine = wrap(client) if wrap else client
@@ -183,6 +179,15 @@ async def control(
 def _inside(config: Config, folder: Path) -> Config:
     """What it keeps besides the store is in the folder too."""
     return config.model_copy(update={"paths": config.paths.model_copy(update={"state": folder})})
+
+
+async def store_in(folder: Path) -> Store:
+    """The store in a folder; made if new, with all tables and nothing in them."""
+    database = folder / "atoll.db"
+    if not database.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(await migrated(), database)
+    return Store(f"sqlite+aiosqlite:///{database}")
 
 
 async def migrated() -> Path:
