@@ -20,6 +20,7 @@ from framework.edge import Edge
 from framework.h2 import H2, get
 from framework.published import private
 from framework.raw import Recorder, Wire, said
+from framework.signing import b64url
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 IDENTITY = ("x-atoll-user-id", "x-atoll-email")
@@ -189,13 +190,9 @@ class TestForgedIdentity:
 
 def unsigned(header: dict[str, object], payload: bytes, key: bytes | None = None) -> str:
     """A JWT of any header; HS256 with a key of the attacker's when one is given."""
-    text = f"{_b64(json.dumps(header).encode())}.{_b64(payload)}"
+    text = f"{b64url(json.dumps(header).encode())}.{b64url(payload)}"
     signature = hmac.digest(key, text.encode(), hashlib.sha256) if key is not None else b""
-    return f"{text}.{_b64(signature)}"
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return f"{text}.{b64url(signature)}"
 
 
 class TestForgedTokens:
@@ -241,7 +238,7 @@ class TestForgedTokens:
         for forged in (
             "", ".", "..", "...", header, f"{header}.{payload}", f"{header}.{payload}.",
             f".{payload}.{signature}", f"{header}..{signature}", f"{header}.{payload}.{signature[:-4]}",
-            f"{header}.{payload}.{'A' * len(signature)}", f"{header}.{_b64(twice)}.{signature}",
+            f"{header}.{payload}.{'A' * len(signature)}", f"{header}.{b64url(twice)}.{signature}",
             f"{header}.{payload}A.{signature}", f"{header}=.{payload}.{signature}",
             f"{header}.{payload}==.{signature}", f"{header} .{payload}.{signature}",
             f"{header}.{payload}.{signature}.{signature}", f"x.{good}", good.swapcase(),

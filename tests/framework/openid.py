@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -39,6 +38,7 @@ from atoll.store.engine import Store
 from framework.cloud import Clock, store_in
 from framework.front import Heard, NoLanguage, http, ways_upon
 from framework.published import published
+from framework.signing import b64url
 
 ANN = Account(id="acct-ann", email="ann&co'@example.com")
 BOB = Account(id="acct-bob", email="bob@example.com")
@@ -129,10 +129,9 @@ class World:
         self.shown[:] = [published(name, None, accounts) for name in names]
 
 
-def challenge(verifier: str = VERIFIER) -> str:
+def challenge() -> str:
     """PKCE's, S256."""
-    digest = hashlib.sha256(verifier.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return b64url(hashlib.sha256(VERIFIER.encode()).digest())
 
 
 def request(**other: str | None) -> str:
