@@ -35,8 +35,8 @@ from atoll.services.sessions import Sessions  # noqa: E402
 from atoll.store import vms  # noqa: E402
 from fakes.engine import FakeEngine  # noqa: E402
 from framework.api import BASE, Door, door  # noqa: E402
+from framework.clients import free_port  # noqa: E402
 from framework.cloud import Control, control  # noqa: E402
-from framework.gateway import free_port  # noqa: E402
 
 VMS = 500
 

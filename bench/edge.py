@@ -30,11 +30,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from bench.proxies import HOST, UPSTREAM, UPSTREAM_PORT, Proxy, cookie, running  # noqa: E402
 
 ROUNDS, CONNECTIONS, GOAL = 5, 32, 0.6
-CLIENTS, RATE_EACH, WARM_UP_S = (
-    8,
-    50,
-    1,
-)  # 400 requests a second in all: a tenth of what the slowest does
+CLIENTS, RATE_EACH = 8, 50  # 400 requests a second in all: a tenth of what the slowest does
+WARM_UP_S = 1
 IDLE = 2_000  # each measured, then told per 10,000: the client has a limit of descriptors, too
 
 

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,19 +119,27 @@ def _script(
     return json.loads(done.stdout)
 
 
+def edge_is_fast_enough(said: Mapping[str, Any]) -> bool:
+    """By what it takes of the machine, too: requests per second depend on what the other cores do."""
+    rate: Mapping[str, float] = said["ratio_requests"]
+    cpu: Mapping[str, float] = said["ratio_cpu"]
+    goal: float = said["goal"]
+    others = max(rate["caddy"], rate["nginx"])
+    return min(rate["atoll"], cpu["atoll"]) >= goal and rate["atoll"] > others
+
+
 def _edge() -> list[Row]:
     said = _script("edge.py", "2")
     rate, cpu, waits = said["ratio_requests"], said["ratio_cpu"], said["latency_us"]
-    others = max(rate["caddy"], rate["nginx"])
     runs = f"{said['rounds']} of {said['seconds_each']} s each, in turns"
     idle, host = said["idle_mib_per_10000"], said["host"]
     return [
         Row(
             what="HTTPS, authenticated, beside plain HAProxy to the same upstream, one thread each",
-            goal="≥ 0.6, ahead of Caddy's forward_auth and nginx's auth_request to a no-op",
+            goal="≥ 0.6 by both, ahead of Caddy's forward_auth and nginx's auth_request to a no-op",
             measured=f"{rate['atoll']:.2f} by requests, {cpu['atoll']:.2f} by CPU per request; "
             f"Caddy {rate['caddy']:.2f}, nginx {rate['nginx']:.2f} by requests",
-            met=rate["atoll"] >= said["goal"] and rate["atoll"] > others,
+            met=edge_is_fast_enough(said),
             runs=runs,
             remarks="µs of the proxy's CPU per request: "
             + ", ".join(f"{name} {us:.0f}" for name, us in said["cpu_us_per_request"].items())

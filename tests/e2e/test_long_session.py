@@ -21,8 +21,7 @@ from atoll.base.aio import together
 from atoll.base.proc import run
 from framework.atoll import Atoll
 from framework.blobs import blob, digest
-from framework.clients import SHOUTER, Terminal, client, exists, listening, shout
-from framework.gateway import free_port
+from framework.clients import SHOUTER, Terminal, client, exists, free_port, listening, shout
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
 

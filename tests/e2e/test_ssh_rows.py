@@ -14,8 +14,16 @@ from atoll.base.aio import poll, together
 from atoll.base.proc import Finished, run
 from framework.atoll import Atoll
 from framework.blobs import blob, digest
-from framework.clients import SHOUTER, Terminal, client, exists, listening, shout, shouter
-from framework.gateway import free_port
+from framework.clients import (
+    SHOUTER,
+    Terminal,
+    client,
+    exists,
+    free_port,
+    listening,
+    shout,
+    shouter,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

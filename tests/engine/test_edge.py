@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import re
-import ssl
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -32,6 +31,7 @@ from atoll.services.sessions import Sessions
 from framework.clients import client
 from framework.edge import Answer, Edge, running_edge, upstream
 from framework.published import openings, published
+from framework.raw import trusting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 WEB, OTHER, SOCKET = "127.0.1.1", "127.0.1.2", "127.0.1.3"
@@ -521,11 +521,6 @@ async def certificate(edge: Edge) -> bytes:
 async def changed(edge: Edge, before: bytes) -> bool | None:
     """True when the certificate is another one."""
     return (await certificate(edge) != before) or None
-
-
-def trusting(edge: Edge) -> ssl.SSLContext:
-    """TLS that trusts the edge's CA and nothing else."""
-    return ssl.create_default_context(cafile=str(edge.keys / "ca.pem"))
 
 
 class TestStreams:

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from atoll.domain.account import Account
-from framework.edge import Edge, running_edge
+from framework.edge import Edge
 from framework.h2 import H2, get
-from framework.published import private, public
-from framework.raw import Got, Recorder, Wire, nothing_is_left_over, recorder
+from framework.raw import Got, Recorder, Wire, nothing_is_left_over
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
-WEB, OPEN = "127.0.1.1", "127.0.1.2"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="edge")
-async def _edge() -> AsyncIterator[Edge]:
-    async with running_edge() as edge:
-        yield edge
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="web")
-async def _web(edge: Edge) -> AsyncIterator[Recorder]:
-    """The server of the private VM."""
-    async with recorder("web", WEB) as web:
-        yield web
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="open_vm")
-async def _open_vm(edge: Edge) -> AsyncIterator[Recorder]:
-    """The server of the public one."""
-    async with recorder("open", OPEN) as open_vm:
-        yield open_vm
-
-
-@pytest_asyncio.fixture(loop_scope="module", name="ann")
-async def _ann(edge: Edge, web: Recorder, open_vm: Recorder) -> Account:
-    ann = await edge.account(f"ann-{time.monotonic_ns()}@example.com")
-    edge.cloud.put(private("web", WEB, ann))
-    edge.cloud.put(public("open", OPEN, ann))
-    await edge.agreed()
-    web.clear()
-    open_vm.clear()
-    return ann
 
 
 class TestNames:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from atoll.base.proc import Finished, run
-from framework.edge import Edge, running_edge
+from framework.edge import Edge
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 ANY = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="edge")
-async def _edge() -> AsyncIterator[Edge]:
-    async with running_edge() as edge:
-        yield edge
 
 
 async def ask(edge: Edge, *options: str, said: bytes = b"") -> Finished:
@@ -39,9 +31,8 @@ async def test_spoken(edge: Edge, version: str) -> None:
     assert b"Verify return code: 0 (ok)" in done.out
     assert b"ALPN protocol: h2" in done.out
     assert b"Compression: NONE" in done.out
-    if (
-        version == "-tls1_2"
-    ):  # those of 1.3 name a session that HAProxy keeps: no key opens them later
+    if version == "-tls1_2":
+        # Those of 1.3 name a session that HAProxy keeps: no key opens them later.
         assert b"TLS session ticket:" not in done.out
     assert not re.search(rb"Max Early Data: [1-9]", done.out)
 

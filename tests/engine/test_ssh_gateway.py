@@ -23,8 +23,8 @@ from atoll.base.proc import run
 from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.client_config import client_config
 from atoll.doors.ssh.relay import ClientSide
-from framework.clients import Terminal, client, exists, listening, shout, shouter
-from framework.gateway import ANN, BOB, Ground, free_port, ground
+from framework.clients import Terminal, client, exists, free_port, listening, shout, shouter
+from framework.gateway import ANN, BOB, Ground, ground
 from framework.screen import Screen
 
 MB = 1_000_000

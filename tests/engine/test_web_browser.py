@@ -14,28 +14,13 @@ from playwright.async_api import Browser, expect
 
 from atoll.base.errors import Conflict
 from atoll.rpc.messages import Create, Pause
-from framework.browser import chromium
-from framework.pages import Cloud, serving_pages
+from framework.pages import Cloud
 from framework.visit import DEVICES, ZONE, Device, Visitor, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 LOST = r"503|net::ERR_|console error: \[object Event\]"  # what a browser says of a lost connection
 HOSTILE = "<b id=x>bold</b><img src=x onerror=alert(1)>&amp;\"'"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")
-async def _cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
-    async with serving_pages(tmp_path_factory.mktemp("pages")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="browser")
-async def _browser(
-    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Browser]:
-    async with chromium(tmp_path_factory.mktemp("home"), authority=cloud.authority) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=DEVICES, name="ann")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -15,8 +14,7 @@ from playwright.async_api import Browser, expect
 from atoll.commands.library import slug_of
 from atoll.commands.verbs import REGISTRY
 from atoll.domain.account import Caller
-from framework.browser import chromium
-from framework.pages import Cloud, serving_pages
+from framework.pages import Cloud
 from framework.visit import Device, Scheme, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
@@ -26,20 +24,6 @@ NAME = "a-name-as-long-as-a-person-would-think-of-for-a-vm"
 PAGES = ("/", f"/vm/{NAME}", "/vm/idle", f"/vm/{NAME}/now", f"/vm/{NAME}/charts", f"/vm/{NAME}/events",
          f"/vm/{NAME}/log", "/keys", "/people", "/login/sent", "/usage", "/run", "/docs", "/docs/new",
          "/run/new", "/run/tag", "/run/ssh-key-add")  # fmt: skip
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")
-async def _cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
-    async with serving_pages(tmp_path_factory.mktemp("pages")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="browser")
-async def _browser(
-    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Browser]:
-    async with chromium(tmp_path_factory.mktemp("home"), authority=cloud.authority) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="ann")

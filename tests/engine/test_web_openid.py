@@ -6,33 +6,16 @@ checks. The VM's page is control's "nothing here": what counts is that the brows
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from framework.browser import chromium
 from framework.openid import request
-from framework.pages import Cloud, serving_pages
+from framework.pages import Cloud
 from framework.visit import DEVICES, Device, Visitor, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")
-async def _cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
-    async with serving_pages(tmp_path_factory.mktemp("pages")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="browser")
-async def _browser(
-    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Browser]:
-    async with chromium(tmp_path_factory.mktemp("home"), authority=cloud.authority) as running:
-        yield running
 
 
 def asking(cloud: Cloud, vm: str) -> tuple[str, str]:

@@ -10,12 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, CDPSession, expect
 
 from atoll.base.aio import poll
-from framework.browser import chromium
-from framework.pages import Cloud, serving_pages
+from framework.pages import Cloud
 from framework.visit import DEVICES, Device, Visitor, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
@@ -28,20 +26,6 @@ _AUTHENTICATOR = {
     "isUserVerified": True,
     "automaticPresenceSimulation": True,
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="cloud")
-async def _cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
-    async with serving_pages(tmp_path_factory.mktemp("pages")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="browser")
-async def _browser(
-    cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Browser]:
-    async with chromium(tmp_path_factory.mktemp("home"), authority=cloud.authority) as running:
-        yield running
 
 
 async def mailed(cloud: Cloud, to: str) -> str:

@@ -9,14 +9,15 @@ import asyncio
 import json
 import os
 import shutil
-import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.base.aio import poll
+from framework.clients import free_port
 
 READY_S = 20.0
 NAME = "localhost"  # in the certificate of its own door
@@ -29,13 +30,6 @@ class AcmeServer:
 
     directory: str
     ca_file: Path
-
-
-def free_port() -> int:
-    """A TCP port of loopback nobody has now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @asynccontextmanager
@@ -55,19 +49,20 @@ async def acme_server(*, resolver: str) -> AsyncIterator[AcmeServer]:
         )
     root = folder / "store/pki/authorities/local/root.crt"
 
-    async def listens() -> bool | None:
+    async def answers() -> bool | None:
         assert process.returncode is None, (folder / "log").read_text()
-        if not root.exists():
-            return None
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return None
-        writer.close()
-        return True
+        with suppress(OSError):  # it listens before it has a certificate
+            context = ssl.create_default_context(cafile=str(root))
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname=NAME
+            )
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return None
 
     try:
-        await poll(listens, seconds=READY_S, what="caddy listening")
+        await poll(answers, seconds=READY_S, what="caddy answering")
         yield AcmeServer(f"https://{NAME}:{port}/acme/local/directory", root)
     finally:
         if process.returncode is None:

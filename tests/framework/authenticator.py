@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import secrets
@@ -12,6 +11,7 @@ from typing import Any
 import cbor2
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from webauthn.helpers import base64url_to_bytes
 from webauthn.helpers import bytes_to_base64url as b64
 
 _PRESENT, _VERIFIED, _ATTESTED = 0x01, 0x04, 0x40
@@ -34,7 +34,7 @@ class Authenticator:
     def made(self, options: str) -> str:
         """What `navigator.credentials.create` answers, as JSON."""
         asked = json.loads(options)
-        self.user = _bytes(asked["user"]["id"])
+        self.user = base64url_to_bytes(asked["user"]["id"])
         numbers = self.key.public_key().public_numbers()
         public = cbor2.dumps(
             {
@@ -79,7 +79,3 @@ class Authenticator:
             {"id": id_, "rawId": id_, "type": "public-key", "response": response}
             | {"clientExtensionResults": {}, "authenticatorAttachment": "platform"}
         )
-
-
-def _bytes(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import socket
 import struct
 import subprocess
 import termios
@@ -35,7 +36,14 @@ async def client(
         await process.communicate()
 
 
-async def listening(port: int, address: str = "127.0.0.1") -> None:
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port nobody listens on at `address` right now."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+async def listening(port: int, address: str = "127.0.0.1", *, seconds: float = 15) -> None:
     """Wait until somebody accepts there."""
 
     async def connects() -> bool | None:
@@ -47,7 +55,7 @@ async def listening(port: int, address: str = "127.0.0.1") -> None:
         await writer.wait_closed()
         return True
 
-    await poll(connects, seconds=15, what=f"port {port}")
+    await poll(connects, seconds=seconds, what=f"{address}:{port}")
 
 
 async def exists(path: Path) -> None:

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncssh
+
 from atoll.base.aio import TaskGroup, poll
+from atoll.base.errors import AtollError
 from atoll.commands.language import Language
 from atoll.commands.reply import Reply
 from atoll.config import Config
 from atoll.domain.account import Caller
+from atoll.domain.sharing import may_open
 from atoll.rpc.client import EngineClient
 from atoll.services.cloud import Cloud
 from atoll.services.facts import Engine
@@ -73,6 +77,45 @@ class Control:
         """The JSON of one line."""
         return (await self.run(line, caller)).data
 
+    async def fails(
+        self, line: str, kind: type[AtollError] = AtollError, caller: Caller | None = None
+    ) -> str:
+        """The error of one line, as text; any other than of this kind goes on."""
+        try:
+            await self.run(line, caller)
+        except kind as error:
+            return str(error)
+        raise AssertionError(f"{line} did not fail")
+
+    async def somebody(self, name: str) -> Caller:
+        """One more account with a key, as `make up` makes it."""
+        key = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
+        await self.cloud.accounts.ensure(f"{name}@example.com", key, key_name="laptop")
+        caller = await self.cloud.caller_for_key(key, source="192.0.2.3")
+        assert caller is not None
+        return caller
+
+    async def opens(
+        self, who: Caller | None, *, port: int = 8000, path: str = "/", name: str = "web"
+    ) -> bool:
+        """Whether the edge would let somebody in."""
+        vm = next(vm for vm in await self.cloud.published() if vm.vm_name == name)
+        account = who.account.id if who else None
+        return may_open(vm.openings, account, port=port, path=path, now=self.clock())
+
+    def authorized(self, name: str = "web") -> list[str]:
+        """Keys that a VM has been given."""
+        held = [one for one in self.engine.identities.values() if one.hostname == name]
+        return list(held[-1].authorized_keys or ())
+
+    async def grants_seen(self) -> None:
+        """Wait until who ends shells has seen all changes."""
+
+        async def check() -> bool | None:
+            return self.cloud.withdrawal.version == self.cloud.changes.version or None
+
+        await poll(check, seconds=10, what="the changes to be seen", every=0.005)
+
     async def connected(self) -> None:
         """Wait until the loops have seen the engine."""
 
@@ -93,12 +136,8 @@ async def control(
     loops: bool = False,
 ) -> AsyncIterator[Control]:
     """A control on `folder` (made if new) and `engine`; `wrap` replaces the engine client it sees."""
-    database = folder / "atoll.db"
-    if not database.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(await migrated(), database)
+    store = await store_in(folder)
     clock = clock or Clock()
-    store = Store(f"sqlite+aiosqlite:///{database}")
     client = EngineClient(socket=engine.path)
     keys = Keys(folder / "keys", now=clock)
     seen: Engine = wrap(client) if wrap else client
@@ -140,6 +179,15 @@ async def control(
 def _inside(config: Config, folder: Path) -> Config:
     """What it keeps besides the store is in the folder too."""
     return config.model_copy(update={"paths": config.paths.model_copy(update={"state": folder})})
+
+
+async def store_in(folder: Path) -> Store:
+    """The store in a folder; made if new, with all tables and nothing in them."""
+    database = folder / "atoll.db"
+    if not database.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(await migrated(), database)
+    return Store(f"sqlite+aiosqlite:///{database}")
 
 
 async def migrated() -> Path:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -44,6 +43,7 @@ from atoll.services.visits import Visits
 from atoll.services.vm_tokens import VmTokens
 from atoll.store import accounts
 from atoll.store.engine import Store
+from framework.clients import free_port
 from framework.front import http, ways_upon
 from framework.published import published
 
@@ -361,29 +361,21 @@ def parse(raw: bytes) -> Answer:
     return Answer(status, {k.lower(): v for k, v in headers.items()}, body.decode("latin-1"))
 
 
-def free_port() -> int:
-    """A TCP port nobody has now."""
-    with socket.socket() as sock:
-        sock.bind(("0.0.0.0", 0))
-        return int(sock.getsockname()[1])
-
-
 @asynccontextmanager
 async def running_edge(**https: object) -> AsyncIterator[Edge]:
     """HAProxy, control's API and the loop between them, on free ports, with these settings of HTTPS."""
     # Not pytest's tmp_path: HAProxy runs as its own user and must get there.
     folder = Path(tempfile.mkdtemp(prefix="atoll-edge-"))
     folder.chmod(0o755)
-    secure = free_port()
     config = Config.model_validate(
         {
             "paths": {name: folder / name for name in ("state", "run", "cache")},
             "network": {"instance": "edgetest", "block": "127.0.1.0/24"},
             "https": {
-                "port": secure, "http_port": free_port(),
+                "port": free_port("0.0.0.0"), "http_port": free_port("0.0.0.0"),
                 "vm_port_first": 23000, "vm_port_last": 23999, **https,
             },
-            "control": {"api_port": free_port(), "user": "nobody"},
+            "control": {"api_port": free_port("0.0.0.0"), "user": "nobody"},
         }
     )  # fmt: skip
     (folder / "atoll.toml").write_text(render(config))

@@ -17,6 +17,7 @@ from atoll.base.errors import Denied, Unavailable
 from atoll.base.limits import Limits
 from atoll.commands.addresses import Addresses
 from atoll.commands.library import Library
+from atoll.commands.reply import Reply
 from atoll.commands.verbs import REGISTRY
 from atoll.config import Config
 from atoll.domain.account import Account, Caller, Published, Route
@@ -94,6 +95,20 @@ def ways_upon(store: Store, config: Config) -> Ways:
         domain=names.domain,
     )
     return StoreWays(links, Passkeys(store=store, names=names))
+
+
+class NoLanguage:
+    """Nobody runs a command here."""
+
+    async def execute(
+        self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
+    ) -> Reply:
+        """Never called."""
+        raise AssertionError
+
+    def changes(self, line: str) -> bool:
+        """Never called."""
+        raise AssertionError
 
 
 class NoShells:

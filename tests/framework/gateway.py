@@ -6,13 +6,11 @@ language are small in-memory ones: what the door asks of the cloud, without the 
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,7 +19,6 @@ from pathlib import Path
 
 import asyncssh
 
-from atoll.base.aio import poll
 from atoll.base.errors import Conflict, Invalid, NotFound
 from atoll.base.proc import Finished, run
 from atoll.commands.complete import Choice, Choices
@@ -31,6 +28,7 @@ from atoll.doors.ssh.admission import Limits
 from atoll.doors.ssh.door import SshDoor
 from atoll.doors.ssh.visitor import Places
 from atoll.services.keys import Keys
+from framework.clients import free_port, listening
 
 DOMAIN = "atoll.localhost"
 ANN = Account(id="acct-ann", email="ann@example.com")
@@ -278,7 +276,7 @@ async def ground(
         async with door.serving():
             here.write_config()
             for number in range(len(vms)):
-                await _answers(f"127.0.0.{number + 2}", vm_port)
+                await listening(vm_port, f"127.0.0.{number + 2}", seconds=10)
             yield here
 
 
@@ -303,39 +301,6 @@ def _sshds(here: Ground, vms: tuple[str, ...]) -> Iterator[None]:
         )
         with _sshds(here, vms[:-1]):
             yield
-
-
-async def _answers(address: str, port: int) -> None:
-    async def try_once() -> bool | None:
-        try:
-            _, writer = await asyncio.open_connection(address, port)
-        except OSError:
-            return None
-        writer.close()
-        return True
-
-    await poll(try_once, seconds=10, what=f"sshd on {address}:{port}")
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at `address` right now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
-
-
-async def listens(port: int, *, seconds: float = 30) -> None:
-    """Wait until somebody on this machine takes connections at a TCP port."""
-
-    async def check() -> bool | None:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return None
-        writer.close()
-        return True
-
-    await poll(check, seconds=seconds, what=f"port {port}")
 
 
 def _private(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import shlex
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -20,9 +19,8 @@ from atoll.base.errors import AtollError, Internal, Unavailable
 from atoll.commands.parse import GLOBAL, LINE_BYTES, parse
 from atoll.commands.reply import Reply
 from atoll.commands.verbs import REGISTRY
-from atoll.store.engine import Store
 from fakes.engine import FakeEngine
-from framework.cloud import Control, control, migrated
+from framework.cloud import Control, control, store_in
 
 VM = "web"
 ERROR_CHARS = 1500
@@ -87,7 +85,7 @@ async def target(folder: Path) -> AsyncIterator[Target]:
     engine = FakeEngine(folder / "engine.sock")
     async with engine.serving(), control(folder / "control", engine, loops=True) as cloud:
         await cloud.run(f"new --name {VM}")
-        audit = Store(f"sqlite+aiosqlite:///{shutil.copy(await migrated(), folder / 'audit.db')}")
+        audit = await store_in(folder / "audit")
         await cloud.cloud.audit.flush()
         cloud.cloud.audit._store = audit  # which is written to by every line, and by design
         try:

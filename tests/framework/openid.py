@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -19,9 +18,8 @@ from starlette.types import ASGIApp
 
 from atoll.base.fetch import Fetcher
 from atoll.commands.addresses import Addresses
-from atoll.commands.reply import Reply
 from atoll.config import Config, Https, Provider
-from atoll.domain.account import Account, Caller, Published
+from atoll.domain.account import Account, Published
 from atoll.domain.vm import Phase, VmRecord
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE
 from atoll.doors.web.elsewhere import BACK as BACK_FROM
@@ -37,8 +35,10 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts, vms
 from atoll.store.engine import Store
-from framework.front import Heard, http, ways_upon
+from framework.cloud import Clock, store_in
+from framework.front import Heard, NoLanguage, http, ways_upon
 from framework.published import published
+from framework.signing import b64url
 
 ANN = Account(id="acct-ann", email="ann&co'@example.com")
 BOB = Account(id="acct-bob", email="bob@example.com")
@@ -46,30 +46,6 @@ DOMAIN = "atoll.localhost"
 WEB = f"web.{DOMAIN}"
 BACK = f"https://{WEB}:8443/callback"
 VERIFIER = secrets.token_urlsafe(48)
-
-
-class NoLanguage:
-    """Nobody runs a command here."""
-
-    async def execute(
-        self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
-    ) -> Reply:
-        """Never called."""
-        raise AssertionError
-
-    def changes(self, line: str) -> bool:
-        """Never called."""
-        raise AssertionError
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.at = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @dataclass
@@ -153,10 +129,9 @@ class World:
         self.shown[:] = [published(name, None, accounts) for name in names]
 
 
-def challenge(verifier: str = VERIFIER) -> str:
+def challenge() -> str:
     """PKCE's, S256."""
-    digest = hashlib.sha256(verifier.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return b64url(hashlib.sha256(VERIFIER.encode()).digest())
 
 
 def request(**other: str | None) -> str:
@@ -223,9 +198,7 @@ async def world(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[World]:
     """Ann has `web` and `blog`, bob has `their`. `providers` are reached by `transport`."""
-    folder.mkdir(exist_ok=True)
-    store = Store(f"sqlite+aiosqlite:///{folder / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(folder)
     async with store.begin() as tx:
         for account in (ANN, BOB):
             await accounts.add(tx, account, now=0.0)

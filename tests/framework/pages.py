@@ -25,9 +25,9 @@ from atoll.services.issuer import Issuer
 from atoll.services.openid import OpenId
 from atoll.store import accounts, samples
 from fakes.engine import FakeEngine
+from framework.clients import free_port, listening
 from framework.cloud import Clock, Control, control
 from framework.front import Http, http
-from framework.gateway import free_port, listens
 from framework.tls import front
 
 READY_S = 20.0
@@ -81,7 +81,7 @@ class Cloud:
             self._group.create_task(_inside(built)),
             self._group.create_task(serve(built.app, port=self._api_port)),
         ]
-        await listens(self._api_port, seconds=READY_S)
+        await listening(self._api_port, seconds=READY_S)
 
     async def stop(self) -> None:
         """End it, as systemd does: pages first, then connections that are open."""

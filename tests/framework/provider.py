@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from framework.signing import b64url
+
 ISSUER = "https://id.example"
 CLIENT = "atoll"
 SECRET = "s3cret"
@@ -91,7 +93,7 @@ class Provider:
         assert request.headers["authorization"] == f"Basic {expected}"
         query = self._codes.pop(form["code"])
         digest = hashlib.sha256(form["code_verifier"].encode()).digest()
-        assert _base64url(digest) == query["code_challenge"]
+        assert b64url(digest) == query["code_challenge"]
         assert form["redirect_uri"] == query["redirect_uri"]
         return JSONResponse(
             {"id_token": self._id_token(query["nonce"]), **self.token}, status_code=self.status
@@ -124,12 +126,8 @@ def unsigned(claims: dict[str, Any]) -> str:
 def by_hmac(claims: dict[str, Any], key: bytes) -> str:
     """`alg: HS256` with a key that is no secret."""
     signed = _text({"alg": "HS256"}, claims)
-    return f"{signed}.{_base64url(hmac.digest(key, signed.encode(), hashlib.sha256))}"
+    return f"{signed}.{b64url(hmac.digest(key, signed.encode(), hashlib.sha256))}"
 
 
 def _text(*parts: dict[str, Any]) -> str:
-    return ".".join(_base64url(json.dumps(part).encode()) for part in parts)
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return ".".join(b64url(json.dumps(part).encode()) for part in parts)

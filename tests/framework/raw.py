@@ -61,6 +61,7 @@ class Recorder:
     """A web server that keeps every byte, and answers each request with its number and target."""
 
     name: str
+    address: str
     raw: bytearray = field(default_factory=bytearray)
     seen: list[Seen] = field(default_factory=list)
     unread: list[bytes] = field(default_factory=list)  # what it could not read as a request
@@ -125,7 +126,7 @@ class Recorder:
 @asynccontextmanager
 async def recorder(name: str, address: str, port: int = 8000) -> AsyncIterator[Recorder]:
     """Serve while the body runs."""
-    made = Recorder(name)
+    made = Recorder(name, address)
     server = await asyncio.start_server(made.handle, address, port, reuse_address=True)
     try:
         yield made

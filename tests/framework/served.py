@@ -17,8 +17,8 @@ from atoll.doors.api.run import Item
 from atoll.doors.front.serve import serve
 from fakes.engine import FakeEngine
 from framework.api import door
+from framework.clients import free_port, listening
 from framework.cloud import Control, control
-from framework.gateway import free_port, listens
 
 START_S = 30.0
 
@@ -74,7 +74,7 @@ async def _serve(folder: Path, ready: Queue[Served], stop: asyncio.Event) -> Non
         TaskGroup() as group,
     ):
         task = group.create_task(serve(api.app, port=port))
-        await listens(port, seconds=START_S)
+        await listening(port, seconds=START_S)
         ready.put(Served(f"http://127.0.0.1:{port}", api.token, cloud))
         await stop.wait()
         task.cancel()

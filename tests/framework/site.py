@@ -15,8 +15,8 @@ from atoll.base.aio import poll
 from atoll.config import Config, Https
 from atoll.domain.web import SESSION_COOKIE
 from framework.browser import chromium
+from framework.clients import free_port
 from framework.fountain import Fountains
-from framework.gateway import free_port
 from framework.terminals import House, house
 from framework.tls import Front, front
 

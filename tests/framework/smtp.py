@@ -14,7 +14,6 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from atoll.base.aio import poll
-from framework.gateway import free_port
 
 PASSWORD = "correct horse"
 
@@ -23,7 +22,7 @@ PASSWORD = "correct horse"
 class Server:
     """`answers` are given to the next messages in place of taking them."""
 
-    port: int
+    port: int = 0  # known once it listens
     took: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     is_slow: asyncio.Event | None = None  # nothing is answered until it is set
@@ -58,7 +57,7 @@ async def smtp(
     *, starttls: ssl.SSLContext | None = None, tls: ssl.SSLContext | None = None, auth: bool = False
 ) -> AsyncIterator[Server]:
     """Listen on loopback while the body runs."""
-    made = Server(free_port())
+    made = Server()
 
     def login(_server: Any, _session: Any, _envelope: Any, _how: str, data: Any) -> AuthResult:
         is_right = isinstance(data, LoginPassword) and data.password == PASSWORD.encode()
@@ -76,7 +75,8 @@ async def smtp(
         )
 
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, "127.0.0.1", made.port, ssl=tls)
+    server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=tls)
+    made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
     finally:

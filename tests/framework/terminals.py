@@ -24,10 +24,10 @@ from atoll.doors.web.terminal.pool import Terminals
 from atoll.services.sessions import Sessions
 from fakes.engine import FakeEngine
 from fakes.sshd import FakeSshd
+from framework.clients import free_port, listening
 from framework.cloud import Control, control
 from framework.fountain import Fountains
 from framework.front import http
-from framework.gateway import free_port, listens
 
 
 class Page:
@@ -230,7 +230,7 @@ async def house(
         cloud.facts.when_vm_ends(terminals.end_vm)
         async with TaskGroup() as pages_group, built.running():
             task = group.create_task(serve(built.app, port=port))
-            await listens(port)
+            await listening(port, seconds=30)
             here = House(made, vm, sessions, terminals, port, pages_group)
             await here.sign_in("ann")
             yield here

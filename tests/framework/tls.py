@@ -80,13 +80,8 @@ async def front(
     folder: Path, *, domain: str, port: int, to: int, away: bytes = b""
 ) -> AsyncIterator[Front]:
     """Serve `domain` on `port` while the body runs; plain bytes go to port `to`."""
-    now = dt.datetime.now(dt.UTC)
-    ca = new_ca(domain, now=now)
-    (folder / "front-ca.pem").write_bytes(ca.certificate_pem())
-    (folder / "front.pem").write_bytes(new_leaf(ca, domain, now=now).pem())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "front.pem")
-    made = Front(port, to, folder / "front-ca.pem", away)
+    authority, context = own_certificate(folder, domain)
+    made = Front(port, to, authority, away)
     server = await asyncio.start_server(made.serve, "127.0.0.1", port, ssl=context, limit=_CHUNK)
     try:
         yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from atoll.rpc.messages import Create, Message
 from atoll.services import answers as services_answers
 from atoll.services.answers import KEPT_S, Answer, Answers, Claim
 from atoll.store import accounts, answers
-from atoll.store.engine import Store
 from fakes.engine import FakeEngine
 from framework.api import Door, door
-from framework.cloud import Control, control, migrated
+from framework.cloud import Control, control, store_in
 
 
 @pytest.fixture(name="cloud")
@@ -194,8 +192,7 @@ class TestIdempotency:
     async def test_an_answer_that_cannot_be_kept_leaves_the_outcome_unknown(
         self, cloud: Control, tmp_path: Path
     ) -> None:
-        shutil.copy(await migrated(), tmp_path / "small.db")
-        store = Store(f"sqlite+aiosqlite:///{tmp_path / 'small.db'}")
+        store = await store_in(tmp_path / "small")
         kept = Answers(store=store, key=bytes(32), now=cloud.clock)
         async with store.begin() as tx:
             await accounts.add(tx, cloud.ann.account, now=0.0)

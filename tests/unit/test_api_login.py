@@ -10,9 +10,8 @@ import httpx2
 import pytest
 
 from atoll.base import ids
-from atoll.commands.reply import Reply
 from atoll.config import Config
-from atoll.domain.account import Account, Caller, Published
+from atoll.domain.account import Account, Published
 from atoll.domain.web import HOST_HEADER, SESSION_COOKIE, TOKEN_COOKIE
 from atoll.services.answers import Answers
 from atoll.services.changes import Changes
@@ -21,25 +20,12 @@ from atoll.services.sessions import Sessions
 from atoll.services.tokens import Tokens
 from atoll.store import accounts
 from atoll.store.engine import Store
-from framework.front import Heard, http, ways_upon
+from framework.cloud import store_in
+from framework.front import Heard, NoLanguage, http, ways_upon
 from framework.published import published
 
 DOMAIN = "atoll.localhost"
 WEB = f"web.{DOMAIN}"
-
-
-class NoLanguage:
-    """Nobody runs a command here."""
-
-    async def execute(
-        self, caller: Caller, line: str, *, stdin: bytes = b"", progress: object = None
-    ) -> Reply:
-        """Never called."""
-        raise AssertionError
-
-    def changes(self, line: str) -> bool:
-        """Never called."""
-        raise AssertionError
 
 
 class House:
@@ -104,8 +90,7 @@ def _headers(host: str, more: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(name="house")
 async def _house(tmp_path: Path) -> AsyncIterator[House]:
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(tmp_path)
     house = House(store, tmp_path)
     async with store.begin() as tx:
         await accounts.add(tx, house.ann, now=0.0)

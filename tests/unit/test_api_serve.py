@@ -20,9 +20,9 @@ from atoll.store import operations
 from contracts.run_in_vm import STUBBORN, gone
 from fakes.engine import FakeEngine
 from fakes.sshd import FakeSshd
+from framework import clients
 from framework.api import Door, door
 from framework.cloud import Control, control
-from framework.gateway import free_port, listens
 
 
 async def test_small_answers_are_sent_at_once() -> None:
@@ -66,7 +66,7 @@ class Server:
 
 @pytest.fixture(name="server")
 async def _server(tmp_path: Path) -> AsyncIterator[Server]:
-    engine, port = FakeEngine(tmp_path / "engine.sock"), free_port()
+    engine, port = FakeEngine(tmp_path / "engine.sock"), clients.free_port()
     async with (
         FakeSshd().serving() as vm,
         engine.serving(),
@@ -76,7 +76,7 @@ async def _server(tmp_path: Path) -> AsyncIterator[Server]:
     ):
         await cloud.run("new --name web")
         task = group.create_task(serve(api.app, port=port))
-        await listens(port)
+        await clients.listening(port, seconds=30)
         yield Server(api, port, cloud)
         task.cancel()
 

@@ -444,8 +444,10 @@ async def test_an_export_has_what_was_recorded(cloud: Control) -> None:
     await cloud.run("new --name hers", cloud.bob)
     head, *lines = map(json.loads, (await exported(cloud, "audit export")).splitlines())
     assert head == {"format": "atoll-audit-1", "of": "ann@example.com"}
+    assert lines
     assert [line["what"] for line in lines] == ["new --name=web", "audit export"][: len(lines)]
     _, *lines = map(json.loads, (await exported(cloud, "audit export --all")).splitlines())
+    assert {line["who"] for line in lines} == {"ann@example.com", "bob@example.com"}
     assert [Record(**line) for line in lines] == list((await chain(cloud))[: len(lines)])
     cloud.clock.time += 3600
     assert len((await exported(cloud, "audit export --since 5m")).splitlines()) <= 2

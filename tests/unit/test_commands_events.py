@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from atoll.base.aio import TaskGroup, deadline, poll
-from atoll.base.errors import AtollError, Denied, Invalid, NotFound
+from atoll.base.errors import Denied, Invalid, NotFound
 from atoll.commands.reply import Piece
 from atoll.domain.account import Caller, Door, Scope
 from atoll.rpc.messages import Message, Pause, VmState
@@ -229,7 +229,7 @@ async def test_a_crash_while_something_is_done_is_told_afterwards(
         return (facts is not None and facts.state is VmState.STOPPED) or None
 
     async with TaskGroup() as group:
-        task = group.create_task(fails(cloud, "pause web"))
+        task = group.create_task(cloud.fails("pause web"))
         await poll(lambda: asked(engine, Pause), seconds=10, what="the pause", every=0.01)
         engine.die(only(engine))
         await cloud.cloud.reconciler.reconcile()
@@ -239,12 +239,6 @@ async def test_a_crash_while_something_is_done_is_told_afterwards(
         assert "is stopped" in await task
     await cloud.cloud.reconciler.reconcile()
     assert await told(cloud) == ["new web", "crashed web"]
-
-
-async def fails(cloud: Control, line: str) -> str:
-    with pytest.raises(AtollError) as caught:
-        await cloud.run(line)
-    return str(caught.value)
 
 
 async def asked(engine: FakeEngine, kind: type[Message]) -> bool | None:

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from atoll.base.aio import TaskGroup, poll
-from atoll.base.errors import AtollError, Conflict, Denied, Invalid, NotFound
+from atoll.base.errors import Conflict, Denied, Invalid, NotFound
 from atoll.commands import state
 from atoll.commands.several import AT_ONCE, is_anything, matching
 from atoll.domain.account import Scope
@@ -34,12 +33,6 @@ async def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def states(cloud: Control) -> dict[str, str]:
     return {vm["vm_name"]: vm["status"] for vm in (await cloud.data("ls"))["vms"]}
-
-
-async def fails(cloud: Control, line: str, kind: type[AtollError], **who: Any) -> str:
-    with pytest.raises(kind) as caught:
-        await cloud.run(line, **who)
-    return str(caught.value)
 
 
 async def test_pause_restart_and_resume_of_a_pattern(cloud: Control) -> None:
@@ -85,7 +78,7 @@ async def test_one_plain_name_answers_as_ever(cloud: Control) -> None:
     assert await cloud.data("pause web") == {"vm_name": "web", "status": "paused"}
     assert await cloud.data("tag web a") == {"vm_name": "web", "tags": ["a"]}
     assert (await cloud.data("stat db"))["name"] == "db"
-    await fails(cloud, "pause nope", NotFound)
+    await cloud.fails("pause nope", NotFound)
     assert (await cloud.data("pause 'we[b]'"))["vms"] == [{"vm_name": "web", "status": "paused"}]
 
 
@@ -106,7 +99,7 @@ async def test_stat_and_tag_of_a_pattern(cloud: Control) -> None:
 )
 async def test_a_pattern_that_matches_nothing_says_so(cloud: Control, line: str) -> None:
     for words in (line, *([] if line.startswith("stat") else [f"{line} --dry-run"])):
-        assert await fails(cloud, words, NotFound) == "no VM matches 'x*'. Try: ls"
+        assert await cloud.fails(words, NotFound) == "no VM matches 'x*'. Try: ls"
 
 
 async def test_a_pattern_without_a_match_stops_no_other(cloud: Control) -> None:
@@ -132,7 +125,7 @@ async def test_rm_of_a_pattern_is_one_undo(cloud: Control) -> None:
 @pytest.mark.parametrize("pattern", ["*", "**", "?*", "*?"])
 async def test_rm_of_everything_must_be_meant(cloud: Control, pattern: str) -> None:
     for line in (f"rm '{pattern}'", f"rm '{pattern}' --dry-run", f"rm db '{pattern}'"):
-        assert await fails(cloud, line, Invalid) == (
+        assert await cloud.fails(line, Invalid) == (
             f"'{pattern}' means all of your VMs (3)."
             " Try: rm '*' --all, or first: rm '*' --all --dry-run"
         )
@@ -194,7 +187,7 @@ async def test_scopes_hold_for_several(cloud: Control) -> None:
     one = replace(cloud.ann, scope=Scope(cmds=frozenset(["pause web", "pause db", "ls"])))
     await cloud.run("pause web db", one)
     for line in ("pause web web-two", "pause 'web*'", "pause '*'"):
-        await fails(cloud, line, Denied, caller=one)
+        await cloud.fails(line, Denied, caller=one)
     vm = next(vm for vm, it in cloud.engine.identities.items() if it.hostname == "web")
     limited = replace(cloud.ann, scope=Scope(vm=vm))
     data = await cloud.data("resume '*'", limited)

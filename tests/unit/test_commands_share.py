@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from atoll.base.aio import poll
-from atoll.base.errors import AtollError, Conflict, Invalid, NotFound
-from atoll.domain.account import Caller, Scope
-from atoll.domain.sharing import may_open
+from atoll.base.errors import Conflict, Invalid, NotFound
+from atoll.domain.account import Scope
 from fakes.engine import FakeEngine
 from framework.cloud import START, Control, control
 from framework.signing import SshKeyFile
@@ -29,64 +28,40 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         yield made
 
 
-async def fails(
-    cloud: Control, line: str, kind: type[AtollError], who: Caller | None = None
-) -> str:
-    """The error of a line, as text."""
-    with pytest.raises(kind) as caught:
-        await cloud.run(line, who)
-    return str(caught.value)
-
-
-async def opens(
-    cloud: Control, who: Caller | None, *, port: int = 8000, path: str = "/", name: str = "web"
-) -> bool:
-    """Whether the edge would let somebody in."""
-    vm = next(vm for vm in await cloud.cloud.published() if vm.vm_name == name)
-    account = who.account.id if who else None
-    return may_open(vm.openings, account, port=port, path=path, now=cloud.clock())
-
-
 async def users(cloud: Control) -> list[dict[str, Any]]:
     """What `share show` lists as people."""
     found: list[dict[str, Any]] = (await cloud.data("share show web"))["users"]
     return found
 
 
-def authorized(cloud: Control) -> list[str]:
-    """Keys that the VM `web` has been given."""
-    held = [one for one in cloud.engine.identities.values() if one.hostname == "web"]
-    return list(held[-1].authorized_keys or ())
-
-
 class TestPeople:
     async def test_web_opens_the_web_address_alone(self, cloud: Control) -> None:
-        assert not await opens(cloud, cloud.bob)
+        assert not await cloud.opens(cloud.bob)
         reply = await cloud.run("share add web Bob@Example.com --message hi")
         assert reply.data == {
             "status": "success", "vm_name": "web", "shared_with": "bob@example.com", "share_level": "web",
             "url": f"{WEB}/", "message": "Invitation sent",
         }  # fmt: skip
-        assert await opens(cloud, cloud.bob)
-        assert not await opens(cloud, cloud.bob, port=3000)
-        assert not await opens(cloud, None)
+        assert await cloud.opens(cloud.bob)
+        assert not await cloud.opens(cloud.bob, port=3000)
+        assert not await cloud.opens(None)
         with pytest.raises(NotFound):
             await cloud.cloud.route(cloud.bob, "web")
 
     async def test_root_opens_everything_and_a_shell(self, cloud: Control) -> None:
-        before = len(authorized(cloud))
+        before = len(cloud.authorized())
         reply = await cloud.run("share add web bob@example.com --root")
         assert "ssh -p 2222 web@localhost" in reply.text
-        assert await opens(cloud, cloud.bob, port=3000)
+        assert await cloud.opens(cloud.bob, port=3000)
         assert (await cloud.cloud.route(cloud.bob, "web")).caller.account.id == cloud.bob.account.id
 
         async def told() -> bool | None:
-            return len(authorized(cloud)) == before + 1 or None
+            return len(cloud.authorized()) == before + 1 or None
 
         await poll(told, seconds=5, what="the VM knowing bob's key")
         await cloud.run("share remove web bob@example.com --root")
-        assert await opens(cloud, cloud.bob)
-        assert not await opens(cloud, cloud.bob, port=3000)
+        assert await cloud.opens(cloud.bob)
+        assert not await cloud.opens(cloud.bob, port=3000)
         with pytest.raises(NotFound):
             await cloud.cloud.route(cloud.bob, "web")
 
@@ -98,7 +73,7 @@ class TestPeople:
         await cloud.run("share add web bob@example.com --root")
 
         async def knows(is_known: bool) -> bool | None:
-            keys = " ".join(authorized(cloud))
+            keys = " ".join(cloud.authorized())
             return (line.split()[1] in keys) == is_known or None
 
         await poll(partial(knows, True), seconds=5, what="the VM knowing bob's key")
@@ -108,7 +83,7 @@ class TestPeople:
     async def test_root_changes_nothing_of_the_vm(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root")
         for line in ("pause web", "share show web", "share add web x@y.z", "cp web", "tag web a"):
-            await fails(cloud, line, NotFound, cloud.bob)
+            await cloud.fails(line, NotFound, cloud.bob)
         assert (await cloud.data("rm web", cloud.bob))["not_found"] == ["web"]
 
     async def test_keys_limited_to_a_tag_do_not_enter_the_vms_of_others(
@@ -125,17 +100,17 @@ class TestPeople:
         key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmJGHFXyGmpRGkQ4Lf3vUQnZ1a3kPv1rm0t8xrJmSDD"
         await cloud.cloud.accounts.ensure("carl@example.com", key)
         carl = await cloud.cloud.caller_for_key(key, source="")
-        assert await opens(cloud, carl)
+        assert await cloud.opens(carl)
         assert [one["status"] for one in await users(cloud)] == ["active"]
 
     async def test_ports_and_paths(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --port 3000 --path /docs/")
-        assert await opens(cloud, cloud.bob, port=3000, path="/docs/a")
+        assert await cloud.opens(cloud.bob, port=3000, path="/docs/a")
         for port, path in ((3000, "/"), (8000, "/docs/a"), (3000, "/docs/..;/x")):
-            assert not await opens(cloud, cloud.bob, port=port, path=path)
+            assert not await cloud.opens(cloud.bob, port=port, path=path)
         (user,) = await users(cloud)
         assert (user["port"], user["path"]) == (3000, "/docs")
-        await fails(cloud, "share remove web bob@example.com --port 3001", NotFound)
+        await cloud.fails("share remove web bob@example.com --port 3001", NotFound)
         await cloud.run("share remove web bob@example.com --port 3000 --path /docs")
         assert await users(cloud) == []
 
@@ -145,15 +120,15 @@ class TestPeople:
         reply = await cloud.run("share remove web bob@example.com")
         assert reply.text.startswith("bob@example.com lost: ")
         assert await users(cloud) == []
-        await fails(cloud, "share remove web bob@example.com", NotFound)
+        await cloud.fails("share remove web bob@example.com", NotFound)
 
     async def test_time_ends_it(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root --for 2h")
         assert (await users(cloud))[0]["expires_at"] == "2027-01-15T10:00:00Z"
-        assert await opens(cloud, cloud.bob)
+        assert await cloud.opens(cloud.bob)
         version = cloud.cloud.changes.version
         cloud.clock.time = START + 7200
-        assert not await opens(cloud, cloud.bob)
+        assert not await cloud.opens(cloud.bob)
         with pytest.raises(NotFound):
             await cloud.cloud.route(cloud.bob, "web")
         cloud.cloud.changes.bump()  # the loop waits a minute at most, or for any change
@@ -165,7 +140,7 @@ class TestPeople:
 
     async def test_less_does_not_replace_root(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root")
-        said = await fails(cloud, "share add web bob@example.com", Conflict)
+        said = await cloud.fails("share add web bob@example.com", Conflict)
         assert "share remove web bob@example.com --root" in said
         await cloud.run("share add web bob@example.com --root --for 1h")
         assert len(await users(cloud)) == 1
@@ -187,7 +162,7 @@ class TestPeople:
     )  # fmt: skip
     async def test_what_is_refused(self, cloud: Control, line: str) -> None:
         before = await cloud.data("share show web")
-        await fails(cloud, line, Invalid)
+        await cloud.fails(line, Invalid)
         assert await cloud.data("share show web") == before
 
     async def test_a_vm_in_the_trash_is_open_to_nobody_and_comes_back_as_it_was(
@@ -198,12 +173,12 @@ class TestPeople:
         assert await cloud.cloud.published() == ()
         assert await cloud.cloud.publishing.entering() == frozenset()
         await cloud.run("undo")
-        assert await opens(cloud, cloud.bob)
+        assert await cloud.opens(cloud.bob)
 
     async def test_a_copy_is_shared_with_nobody(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com")
         await cloud.run("cp web next")
-        assert not await opens(cloud, cloud.bob, name="next")
+        assert not await cloud.opens(cloud.bob, name="next")
 
     async def test_who_is_shared_with_sees_it(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root --for 1d")
@@ -229,11 +204,7 @@ class TestLosing:
         cloud.cloud.withdrawal.when_lost(lambda account, vm: lost.append((account, vm)))
         await cloud.run("share add web bob@example.com --root")
         vm = (await cloud.cloud.route(cloud.bob, "web")).vm_id
-
-        async def seen() -> bool | None:
-            return cloud.cloud.withdrawal.version == cloud.cloud.changes.version or None
-
-        await poll(seen, seconds=5, what="the grant being seen")
+        await cloud.grants_seen()
         assert lost == []
         await cloud.run(line)
 
@@ -246,8 +217,8 @@ class TestLosing:
 class TestPublic:
     async def test_a_path_for_webhooks(self, cloud: Control) -> None:
         await cloud.run("share set-public web --path /hooks")
-        assert await opens(cloud, None, path="/hooks/github")
-        assert not await opens(cloud, None)
+        assert await cloud.opens(None, path="/hooks/github")
+        assert not await cloud.opens(None)
         shown = await cloud.data("share show web")
         assert (shown["status"], shown["public"]) == ("private", [{"path": "/hooks"}])
 
@@ -255,11 +226,11 @@ class TestPublic:
         for more in ("", " --port 3000", " --port 3001 --for 1h"):
             await cloud.run(f"share set-public web{more}")
         assert (await cloud.data("share show web"))["status"] == "public"
-        assert [await opens(cloud, None, port=port) for port in (8000, 3000, 3001, 3002)] == [
+        assert [await cloud.opens(None, port=port) for port in (8000, 3000, 3001, 3002)] == [
             True, True, True, False,
         ]  # fmt: skip
         await cloud.run("share set-private web --port 3000")
-        assert not await opens(cloud, None, port=3000)
+        assert not await cloud.opens(None, port=3000)
         await cloud.run("share set-private web")
         assert (await cloud.data("share show web"))["public"] == []
 
@@ -275,18 +246,18 @@ class TestPublic:
     async def test_the_vms_own_port_is_meant_whatever_it_is(self, cloud: Control) -> None:
         await cloud.run("share set-public web")
         await cloud.run("share port web 5000")
-        assert await opens(cloud, None, port=5000)
-        assert not await opens(cloud, None)
+        assert await cloud.opens(None, port=5000)
+        assert not await cloud.opens(None)
 
 
 class TestLinks:
     async def test_it_gives_a_grant_to_who_signs_in(self, cloud: Control) -> None:
         made = await cloud.data("share add-link web --port 3000")
         assert made["url"] == f"https://atoll.localhost:8443/share/{made['token']}"
-        assert not await opens(cloud, cloud.bob, port=3000)
+        assert not await cloud.opens(cloud.bob, port=3000)
         taken = await cloud.data(f"share accept {made['url']}", cloud.bob)
         assert taken["url"] == "https://3000-web.atoll.localhost:8443/"
-        assert await opens(cloud, cloud.bob, port=3000)
+        assert await cloud.opens(cloud.bob, port=3000)
         shown = await cloud.data("share show web")
         assert shown["links"][0]["use_count"] == 1
         assert shown["users"][0]["via"] == shown["links"][0]["id"]
@@ -295,19 +266,19 @@ class TestLinks:
         tokens = [(await cloud.data("share add-link web"))["token"] for _ in range(2)]
         await cloud.run(f"share accept {tokens[0]}", cloud.bob)
         await cloud.run(f"share remove-link web {tokens[1]}")
-        assert await opens(cloud, cloud.bob)
+        assert await cloud.opens(cloud.bob)
         reply = await cloud.data(f"share remove-link web {tokens[0]} --evict")
         assert reply["evicted"] == ["bob@example.com"]
-        assert not await opens(cloud, cloud.bob)
+        assert not await cloud.opens(cloud.bob)
         for token in tokens:
-            await fails(cloud, f"share accept {token}", NotFound, cloud.bob)
+            await cloud.fails(f"share accept {token}", NotFound, cloud.bob)
 
     async def test_its_time_is_what_it_gives(self, cloud: Control) -> None:
         made = await cloud.data("share add-link web --for 1h")
         await cloud.run(f"share accept {made['token']}", cloud.bob)
         cloud.clock.time = START + 3600
-        assert not await opens(cloud, cloud.bob)
-        await fails(cloud, f"share accept {made['token']}", NotFound, cloud.bob)
+        assert not await cloud.opens(cloud.bob)
+        await cloud.fails(f"share accept {made['token']}", NotFound, cloud.bob)
 
     async def test_it_takes_nothing_away(self, cloud: Control) -> None:
         await cloud.run("share add web bob@example.com --root")
@@ -356,7 +327,7 @@ class TestAsking:
     async def test_by_address(self, cloud: Control) -> None:
         await cloud.run(f"share ask {WEB}/a?b=c", cloud.bob)
         assert len((await cloud.data("share show web"))["requests"]) == 1
-        await fails(cloud, "share ask https://example.com/", Invalid, cloud.bob)
+        await cloud.fails("share ask https://example.com/", Invalid, cloud.bob)
 
 
 class TestExplaining:

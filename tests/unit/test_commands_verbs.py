@@ -48,13 +48,6 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         yield made
 
 
-async def fails(cloud: Control, line: str, kind: type[AtollError], **who: Any) -> str:
-    """The error of a line, as text."""
-    with pytest.raises(kind) as caught:
-        await cloud.run(line, **who)
-    return str(caught.value)
-
-
 def on_engine(cloud: Control, name: str) -> Any:
     """The engine's record of the VM whose hostname is `name`."""
     ids = [vm for vm, identity in cloud.engine.identities.items() if identity.hostname == name]
@@ -191,7 +184,7 @@ async def test_urls_follow_the_configuration(tmp_path: Path) -> None:
     ],
 )
 async def test_new_refuses(cloud: Control, flags: str, kind: type[AtollError], said: str) -> None:
-    assert said in await fails(cloud, f"new {flags}", kind)
+    assert said in await cloud.fails(f"new {flags}", kind)
     assert cloud.engine.vms == {}
     assert (await cloud.data("ls"))["vms"] == []
 
@@ -199,7 +192,7 @@ async def test_new_refuses(cloud: Control, flags: str, kind: type[AtollError], s
 async def test_a_name_is_taken_once_whoever_has_it(cloud: Control) -> None:
     await cloud.run("new --name web")
     for caller in (cloud.ann, cloud.bob):
-        said = await fails(cloud, "new --name web", Conflict, caller=caller)
+        said = await cloud.fails("new --name web", Conflict, caller=caller)
         assert said == "the name 'web' is taken. Try another name, or: ls"
 
 
@@ -208,7 +201,7 @@ async def test_the_number_of_vms_has_a_limit(tmp_path: Path) -> None:
     config = Config(vms=Vms(max_vms=1))
     async with engine.serving(), control(tmp_path / "c", engine, config=config) as cloud:
         await cloud.run("new --name web")
-        said = await fails(cloud, "new", Exhausted)
+        said = await cloud.fails("new", Exhausted)
         assert said == "you have 1 VMs, which is the limit. Try: rm <name>"
         await cloud.run("rm web")
         await cloud.run("new")
@@ -216,7 +209,7 @@ async def test_the_number_of_vms_has_a_limit(tmp_path: Path) -> None:
 
 async def test_what_the_engine_refuses_leaves_nothing(cloud: Control) -> None:
     cloud.engine.refuse[Create].append(Exhausted("the pool is full", hint="Try: rm <name>"))
-    assert await fails(cloud, "new --name web", Exhausted) == "the pool is full. Try: rm <name>"
+    assert await cloud.fails("new --name web", Exhausted) == "the pool is full. Try: rm <name>"
     assert (await cloud.data("ls"))["vms"] == []
     await cloud.run("new --name web")  # the name is free again
 
@@ -333,7 +326,7 @@ async def test_undo_brings_back_what_one_rm_took(cloud: Control) -> None:
         ],
     }
     assert (await cloud.run("undo")).text == "c is back: running"
-    said = await fails(cloud, "undo", NotFound)
+    said = await cloud.fails("undo", NotFound)
     assert said == "there is nothing to undo. Only `rm` can be undone, for a while"
     assert all(vm["tags"] == ["t"] for vm in (await cloud.data("ls"))["vms"])
 
@@ -352,7 +345,7 @@ async def test_undo_gives_another_name_when_the_old_one_is_taken(cloud: Control)
 async def test_undo_is_the_callers_own(cloud: Control) -> None:
     await cloud.run("new --name web")
     await cloud.run("rm web")
-    await fails(cloud, "undo", NotFound, caller=cloud.bob)
+    await cloud.fails("undo", NotFound, caller=cloud.bob)
     await cloud.run("undo")
 
 
@@ -388,7 +381,7 @@ async def test_the_trash_is_emptied_in_time(cloud: Control) -> None:
     await cloud.cloud.trash.sweep()
     assert len(cloud.engine.vms) == 1
     cloud.clock.time += 1
-    await fails(cloud, "undo", NotFound)
+    await cloud.fails("undo", NotFound)
     await cloud.cloud.trash.sweep()
     assert cloud.engine.vms == {}
 
@@ -441,9 +434,9 @@ async def test_cp_with_another_size(cloud: Control) -> None:
     assert on_engine(cloud, "other").spec == before.model_copy(update=wanted)
     await cloud.run("pause web")
     assert (await cloud.data("cp web quiet --memory 2G"))["state"] == "stopped"
-    await fails(cloud, "cp web x --disk 1G", Invalid)
-    await fails(cloud, "cp web x --cpu 0", Invalid)
-    await fails(cloud, "cp web x --memory 1000G", Exhausted)
+    await cloud.fails("cp web x --disk 1G", Invalid)
+    await cloud.fails("cp web x --cpu 0", Invalid)
+    await cloud.fails("cp web x --memory 1000G", Exhausted)
     assert on_engine(cloud, "web").spec == before
 
 
@@ -456,11 +449,11 @@ async def test_cp_without_tags_or_name_and_of_a_paused_vm(cloud: Control) -> Non
 
 async def test_cp_errors(cloud: Control) -> None:
     await cloud.run("new --name web")
-    await fails(cloud, "cp nope", NotFound)
-    await fails(cloud, "cp web web", Conflict)
-    await fails(cloud, "cp web UP", Invalid)
+    await cloud.fails("cp nope", NotFound)
+    await cloud.fails("cp web web", Conflict)
+    await cloud.fails("cp web UP", Invalid)
     cloud.engine.refuse[Clone].append(Exhausted("the pool is full"))
-    await fails(cloud, "cp web next", Exhausted)
+    await cloud.fails("cp web next", Exhausted)
     assert len((await cloud.data("ls"))["vms"]) == len(cloud.engine.vms) == 1
 
 
@@ -498,17 +491,17 @@ async def test_restart(cloud: Control) -> None:
 async def test_state_errors(cloud: Control) -> None:
     await cloud.run("new --name web")
     for line in ("pause nope", "resume nope", "restart nope", "stat nope", "ssh nope ls"):
-        await fails(cloud, line, NotFound)
+        await cloud.fails(line, NotFound)
     await cloud.run("pause web")
-    said = await fails(cloud, "restart web", Conflict)
+    said = await cloud.fails("restart web", Conflict)
     assert said == 'VM "web" is paused; a restart would lose its memory. Try: resume web'
-    said = await fails(cloud, "ssh web ls", Conflict)
+    said = await cloud.fails("ssh web ls", Conflict)
     assert said == 'VM "web" is not running (paused). Try: resume web'
     cloud.engine._put(on_engine(cloud, "web").vm, state=VmState.STOPPED)
-    said = await fails(cloud, "pause web", Conflict)
+    said = await cloud.fails("pause web", Conflict)
     assert said == 'VM "web" is not running (it is stopped). Try: restart web'
     cloud.engine.vms.clear()
-    said = await fails(cloud, "pause web", Conflict)
+    said = await cloud.fails("pause web", Conflict)
     assert said == 'VM "web" is lost: the engine does not have it. Try: atoll doctor'
 
 
@@ -594,7 +587,7 @@ async def test_rename_changes_route_url_and_identity(cloud: Control) -> None:
     assert on_engine(cloud, "shop").state is VmState.RUNNING
     identity = cloud.engine.identities[on_engine(cloud, "shop").vm]
     assert (identity.fresh, identity.host_key) == (False, None)
-    await fails(cloud, "stat web", NotFound)
+    await cloud.fails("stat web", NotFound)
 
 
 async def test_rename_of_a_paused_vm_is_told_at_resume(cloud: Control) -> None:
@@ -617,10 +610,10 @@ async def test_rename_holds_although_the_guest_does_not_follow(cloud: Control) -
 async def test_rename_errors(cloud: Control) -> None:
     await cloud.run("new --name web")
     await cloud.run("new --name db", cloud.bob)
-    await fails(cloud, "rename web db", Conflict)
-    await fails(cloud, "rename web UP", Invalid)
-    await fails(cloud, "rename nope shop", NotFound)
-    await fails(cloud, "rename db shop", NotFound)
+    await cloud.fails("rename web db", Conflict)
+    await cloud.fails("rename web UP", Invalid)
+    await cloud.fails("rename nope shop", NotFound)
+    await cloud.fails("rename db shop", NotFound)
 
 
 async def test_tags(cloud: Control) -> None:
@@ -629,18 +622,18 @@ async def test_tags(cloud: Control) -> None:
     assert (await cloud.run("tag web")).text == "web: a, b"
     assert await cloud.data("tag -d web b zz") == {"vm_name": "web", "tags": ["a"]}
     assert (await cloud.run("tag -d web a")).text == "web: no tags"
-    await fails(cloud, "tag web Bad", Invalid)
-    await fails(cloud, "tag nope a", NotFound)
+    await cloud.fails("tag web Bad", Invalid)
+    await cloud.fails("tag nope a", NotFound)
     many = " ".join(f"t{number}" for number in range(65))
-    assert "65 tags are more than 64" in await fails(cloud, f"tag web {many}", Invalid)
+    assert "65 tags are more than 64" in await cloud.fails(f"tag web {many}", Invalid)
 
 
 async def test_comment(cloud: Control) -> None:
     await cloud.run("new --name web")
     assert await cloud.data("comment web a note") == {"vm_name": "web", "comment": "a note"}
     assert (await cloud.run('comment web ""')).text == "web: no comment"
-    await fails(cloud, "comment nope x", NotFound)
-    await fails(cloud, "comment web '" + "é" * 101 + "'", Invalid)
+    await cloud.fails("comment nope x", NotFound)
+    await cloud.fails("comment web '" + "é" * 101 + "'", Invalid)
 
 
 async def test_share(cloud: Control) -> None:
@@ -674,9 +667,9 @@ async def test_share(cloud: Control) -> None:
     assert "everybody" in (await cloud.run("share show web")).text
     assert (await cloud.data("share set-private web"))["share"] == "private"
     for bad in ("0", "65536", "-1"):
-        await fails(cloud, f"share port web {bad}", Invalid)
+        await cloud.fails(f"share port web {bad}", Invalid)
     for verb in ("show", "port", "set-public", "set-private"):
-        await fails(cloud, f"share {verb} nope", NotFound)
+        await cloud.fails(f"share {verb} nope", NotFound)
 
 
 # --- keys, account ---
@@ -734,12 +727,12 @@ async def test_a_key_for_one_vm_sees_only_that_one(cloud: Control) -> None:
     caller = await cloud.cloud.caller_for_key(CI_KEY, source="x")
     assert caller is not None
     assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["web"]
-    await fails(cloud, "stat db", NotFound, caller=caller)
+    await cloud.fails("stat db", NotFound, caller=caller)
     await cloud.run("pause web", caller)
     for line in ("new", "cp web", "ssh-key list", "browser", "ssh-key generate-api-key", "whoami"):
-        await fails(cloud, line, Denied, caller=caller)
+        await cloud.fails(line, Denied, caller=caller)
     await cloud.run("rm db")
-    await fails(cloud, "undo", NotFound, caller=caller)
+    await cloud.fails("undo", NotFound, caller=caller)
     await cloud.run("rename web shop")  # the key follows the VM, not the name
     assert [vm["vm_name"] for vm in (await cloud.data("ls", caller))["vms"]] == ["shop"]
 
@@ -758,10 +751,10 @@ async def test_a_key_for_a_tag_sees_and_makes_only_such_vms(cloud: Control) -> N
         "ssh db id",
         "cp db",
     ):
-        await fails(cloud, line, NotFound, caller=caller)
+        await cloud.fails(line, NotFound, caller=caller)
     assert (await cloud.data("rm db", caller))["not_found"] == ["db"]
     for line in ("ssh-key list", "ssh-key generate-api-key", f"ssh-key add '{ANN}'", "browser"):
-        said = await fails(cloud, line, Denied, caller=caller)
+        said = await cloud.fails(line, Denied, caller=caller)
         assert "is for VMs tagged 'ci'" in said
 
     made = await cloud.data("new --name job --tag nightly", caller)
@@ -771,10 +764,10 @@ async def test_a_key_for_a_tag_sees_and_makes_only_such_vms(cloud: Control) -> N
     await cloud.run("rm job", caller)
     assert [vm["vm_name"] for vm in (await cloud.data("undo", caller))["restored"]] == ["job"]
 
-    assert "keeps the tag there" in await fails(cloud, "tag -d web ci", Denied, caller=caller)
+    assert "keeps the tag there" in await cloud.fails("tag -d web ci", Denied, caller=caller)
     assert (await cloud.data("tag web more", caller))["tags"] == ["ci", "more"]
     await cloud.run("tag -d web ci")  # by its owner
-    await fails(cloud, "stat web", NotFound, caller=caller)
+    await cloud.fails("stat web", NotFound, caller=caller)
     (entry,) = [key for key in (await cloud.data("ssh-key list"))["ssh_keys"] if key["tag"]]
     assert (entry["name"], entry["tag"], entry["vm_name"]) == ("ci", "ci", None)
 
@@ -802,7 +795,7 @@ async def test_a_key_for_one_user_of_a_vm(cloud: Control, tmp_path: Path) -> Non
     assert "deploy@web" in (await cloud.run("ssh-key list")).text
     for flags in ("--ssh-user deploy", "--tag ci --ssh-user deploy", "--vm web --ssh-user '-x'",
                   "--vm web --ssh-user 'a b'", "--vm web --ssh-user Ann"):  # fmt: skip
-        await fails(cloud, f"ssh-key add {flags} '{CI_KEY}'", Invalid)
+        await cloud.fails(f"ssh-key add {flags} '{CI_KEY}'", Invalid)
 
 
 async def test_vms_learn_which_keys_a_tag_lets_in(cloud: Control) -> None:
@@ -827,7 +820,7 @@ async def test_vms_learn_which_keys_a_tag_lets_in(cloud: Control) -> None:
 
 async def test_the_last_key_of_the_account_itself_stays(cloud: Control) -> None:
     await cloud.run(f"ssh-key add --tag ci '{CI_KEY}'")
-    assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
+    assert "that is your last key" in await cloud.fails("ssh-key remove laptop", Conflict)
 
 
 async def test_keys_and_tokens_are_renamed(cloud: Control) -> None:
@@ -844,12 +837,12 @@ async def test_keys_and_tokens_are_renamed(cloud: Control) -> None:
     listed = await cloud.data("ssh-key list")
     assert [key["name"] for key in listed["ssh_keys"]] == ["laptop", "runner"]
     assert {token["label"] for token in listed["api_keys"]} == {"new", "other"}
-    await fails(cloud, "ssh-key rename runner laptop", Conflict)
-    await fails(cloud, "ssh-key rename runner 'a b'", Invalid)
-    await fails(cloud, "ssh-key rename new other", Conflict)
-    await fails(cloud, "ssh-key rename new 'a b'", Invalid)
-    await fails(cloud, "ssh-key rename nope x", NotFound)
-    await fails(cloud, "ssh-key rename runner x", NotFound, caller=cloud.bob)
+    await cloud.fails("ssh-key rename runner laptop", Conflict)
+    await cloud.fails("ssh-key rename runner 'a b'", Invalid)
+    await cloud.fails("ssh-key rename new other", Conflict)
+    await cloud.fails("ssh-key rename new 'a b'", Invalid)
+    await cloud.fails("ssh-key rename nope x", NotFound)
+    await cloud.fails("ssh-key rename runner x", NotFound, caller=cloud.bob)
 
 
 async def test_a_signed_token_is_shortened(cloud: Control, tmp_path: Path) -> None:
@@ -870,9 +863,9 @@ async def test_a_signed_token_is_shortened(cloud: Control, tmp_path: Path) -> No
     assert whole is not None
     assert short.scope == whole.scope == Scope(cmds=frozenset({"ls", "whoami"}), tag="ci")
     assert short.credential == whole.credential
-    await fails(cloud, f"ssh-key shorten {long}", Denied, caller=cloud.bob)
-    await fails(cloud, f"ssh-key shorten {long[:-1]}", Denied)
-    await fails(cloud, f"ssh-key shorten {reply.text}", Denied)
+    await cloud.fails(f"ssh-key shorten {long}", Denied, caller=cloud.bob)
+    await cloud.fails(f"ssh-key shorten {long[:-1]}", Denied)
+    await cloud.fails(f"ssh-key shorten {reply.text}", Denied)
     await cloud.run("ssh-key remove key-1")
     assert await tokens.caller_for_token(reply.text, "x") is None
 
@@ -891,7 +884,7 @@ async def test_a_signed_token_is_shortened(cloud: Control, tmp_path: Path) -> No
     ],
 )
 async def test_bad_keys_are_refused(cloud: Control, text: str, said: str) -> None:
-    assert said in await fails(cloud, f"ssh-key add {shlex.quote(text)}", Invalid)
+    assert said in await cloud.fails(f"ssh-key add {shlex.quote(text)}", Invalid)
     assert await cloud.cloud.caller_for_key(text, source="x") is None
 
 
@@ -931,24 +924,24 @@ async def test_files_that_are_no_key_are_refused(cloud: Control, content: bytes)
 async def test_weak_rsa_keys_are_refused(cloud: Control) -> None:
     weak = asyncssh.generate_private_key("ssh-rsa", key_size=1024)
     line = weak.export_public_key("openssh").decode().strip()
-    said = await fails(cloud, f"ssh-key add '{line}'", Invalid)
+    said = await cloud.fails(f"ssh-key add '{line}'", Invalid)
     assert said == "an RSA key of 1024 bits is too weak. Try: ssh-keygen -t ed25519"
 
 
 async def test_key_errors(cloud: Control) -> None:
-    assert "is yours already" in await fails(cloud, f"ssh-key add '{ANN}'", Conflict)
-    said = await fails(cloud, f"ssh-key add '{ANN}'", Conflict, caller=cloud.bob)
+    assert "is yours already" in await cloud.fails(f"ssh-key add '{ANN}'", Conflict)
+    said = await cloud.fails(f"ssh-key add '{ANN}'", Conflict, caller=cloud.bob)
     assert "another account's" in said
-    assert "you have a key named" in await fails(
-        cloud, f"ssh-key add --name laptop '{CI_KEY}'", Conflict
+    assert "you have a key named" in await cloud.fails(
+        f"ssh-key add --name laptop '{CI_KEY}'", Conflict
     )
-    await fails(cloud, f"ssh-key add --name 'a b' '{CI_KEY}'", Invalid)
-    assert "that is your last key" in await fails(cloud, "ssh-key remove laptop", Conflict)
-    assert "key 'nope' not found" in await fails(cloud, "ssh-key remove nope", NotFound)
-    await fails(cloud, f"ssh-key add --vm nope '{CI_KEY}'", NotFound)
-    await fails(cloud, f"ssh-key add --tag NO '{CI_KEY}'", Invalid)
+    await cloud.fails(f"ssh-key add --name 'a b' '{CI_KEY}'", Invalid)
+    assert "that is your last key" in await cloud.fails("ssh-key remove laptop", Conflict)
+    assert "key 'nope' not found" in await cloud.fails("ssh-key remove nope", NotFound)
+    await cloud.fails(f"ssh-key add --vm nope '{CI_KEY}'", NotFound)
+    await cloud.fails(f"ssh-key add --tag NO '{CI_KEY}'", Invalid)
     await cloud.run("new --name web")
-    said = await fails(cloud, f"ssh-key add --vm web --tag ci '{CI_KEY}'", Invalid)
+    said = await cloud.fails(f"ssh-key add --vm web --tag ci '{CI_KEY}'", Invalid)
     assert "--vm and --tag exclude one another" in said
 
 
@@ -983,8 +976,8 @@ async def test_api_key_errors(cloud: Control) -> None:
         ("--cmds share", "no command 'share'"),  # a parent does not imply its children
         ("--label 'a b'", "is not a label"),
     ):
-        assert said in await fails(cloud, f"ssh-key generate-api-key {flags}", Invalid)
-    await fails(cloud, "ssh-key generate-api-key --vm nope", NotFound)
+        assert said in await cloud.fails(f"ssh-key generate-api-key {flags}", Invalid)
+    await cloud.fails("ssh-key generate-api-key --vm nope", NotFound)
 
 
 async def test_tokens_run_only_their_commands(cloud: Control) -> None:
@@ -994,11 +987,11 @@ async def test_tokens_run_only_their_commands(cloud: Control) -> None:
     caller = replace(cloud.ann, scope=Scope(cmds=cmds))
     await cloud.run("ls", caller)
     await cloud.run("ssh web id", caller)
-    await fails(cloud, "ssh db id", Denied, caller=caller)
-    said = await fails(cloud, "rm web", Denied, caller=caller)
+    await cloud.fails("ssh db id", Denied, caller=caller)
+    said = await cloud.fails("rm web", Denied, caller=caller)
     assert said.startswith("this token does not allow `rm`. It allows: ls, ssh web")
     assert (await cloud.run("rm --help", caller)).text.startswith("Remove VMs")
-    said = await fails(cloud, "ssh-key generate-api-key --cmds ls,rm", Denied, caller=caller)
+    said = await cloud.fails("ssh-key generate-api-key --cmds ls,rm", Denied, caller=caller)
     assert said == "a token cannot give more than it has: rm. Try fewer --cmds"
     await cloud.run("ssh-key generate-api-key --cmds ls", caller)
 
@@ -1021,7 +1014,7 @@ async def test_help(cloud: Control) -> None:
     family = (await cloud.run("help share")).text
     assert "share set-public" in family
     assert "rename" not in family
-    await fails(cloud, "help nope", Invalid)
+    await cloud.fails("help nope", Invalid)
     names = [flag["names"] for flag in (await cloud.data("rm --help"))["flags"]]
     assert names == [["--all"], ["--json"], ["--help"], ["--dry-run"]]
 

@@ -22,7 +22,8 @@ from atoll.config import Provider as Settings
 from atoll.domain.account import Account
 from atoll.domain.web import SESSION_COOKIE
 from atoll.store import accounts, schema
-from framework.openid import ANN, BOB, Browser, Clock, World, agree, world
+from framework.cloud import Clock
+from framework.openid import ANN, BOB, Browser, World, agree, world
 from framework.provider import CLIENT, ISSUER, SECRET, Provider, by_hmac, unsigned
 
 AT = "/login/from/example?"
@@ -248,7 +249,7 @@ async def test_a_new_key_is_asked_for_once(cloud: World, provider: Provider) -> 
     provider.key = RSAKey.generate_key(2048, auto_kid=True)
     refused = await arrive(await cloud.browser(None), provider)
     assert refused.status_code == 403, "its keys were just asked for"
-    cloud.clock.at += 61
+    cloud.clock.time += 61
     browser = await cloud.browser(None)
     await arrive(browser, provider)
     assert await who(cloud, browser) == ANN
@@ -348,7 +349,7 @@ async def test_a_provider_that_is_set_up_wrong_is_told_and_left_alone_for_a_mome
         assert "Ex &amp; Co is not set up right" in answer.text
     assert len(provider.asked) == 1
     provider.metadata = {}
-    cloud.clock.at += 11
+    cloud.clock.time += 11
     assert (await browser.get("/login/with/example")).status_code == 303
 
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import asyncssh
 import pytest
 
 from atoll.base.errors import AtollError, Exhausted, Invalid, NotFound, Unavailable
@@ -34,15 +33,6 @@ async def cloud(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Control]:
         yield made
 
 
-async def somebody(cloud: Control, name: str) -> Caller:
-    """One more account."""
-    key = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
-    await cloud.cloud.accounts.ensure(f"{name}@example.com", key, key_name="laptop")
-    caller = await cloud.cloud.caller_for_key(key, source="192.0.2.3")
-    assert caller is not None
-    return caller
-
-
 async def crew(cloud: Control, owner: Caller, *members: Caller) -> None:
     """A team of these."""
     await cloud.run("team new crew", owner)
@@ -56,15 +46,8 @@ async def names(cloud: Control, who: Caller) -> list[str]:
     return [vm["vm_name"] for vm in (await cloud.data("ls", who))["vms"]]
 
 
-async def fails(cloud: Control, line: str, kind: type[AtollError], who: Caller) -> str:
-    """The error of a line, as text."""
-    with pytest.raises(kind) as caught:
-        await cloud.run(line, who)
-    return str(caught.value)
-
-
 async def test_a_vm_goes_with_its_name_tags_and_content(cloud: Control, engine: FakeEngine) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await crew(cloud, cloud.bob, cat)
     await cloud.run("new --name web --tag prod --comment shop", cloud.bob)
     await cloud.run("share set-public web", cloud.bob)
@@ -80,29 +63,29 @@ async def test_a_vm_goes_with_its_name_tags_and_content(cloud: Control, engine: 
     (identity,) = engine.identities.values()
     assert BOB not in "".join(identity.authorized_keys)
     assert len(identity.authorized_keys) == 1
-    await fails(cloud, "transfer web bob@example.com", NotFound, cloud.bob)
+    await cloud.fails("transfer web bob@example.com", NotFound, cloud.bob)
     await cloud.run("transfer web bob@example.com", cat)
     assert await names(cloud, cloud.bob) == ["web"]
 
 
 async def test_only_somebody_of_a_common_team_gets_one(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await cloud.run("new --name web", cloud.bob)
-    unknown = await fails(cloud, "transfer web dan@example.com", NotFound, cloud.bob)
-    known = await fails(cloud, "transfer web cat@example.com", NotFound, cloud.bob)
+    unknown = await cloud.fails("transfer web dan@example.com", NotFound, cloud.bob)
+    known = await cloud.fails("transfer web cat@example.com", NotFound, cloud.bob)
     assert unknown.replace("dan", "…") == known.replace("cat", "…"), (
         "who has an account is not told"
     )
     await cloud.run("team new crew", cloud.bob)
     await cloud.run("team add cat@example.com", cloud.bob)
-    await fails(cloud, "transfer web cat@example.com", NotFound, cloud.bob)  # not in it yet
+    await cloud.fails("transfer web cat@example.com", NotFound, cloud.bob)  # not in it yet
     await cloud.run("team join", cat)
-    assert "that is you" in await fails(cloud, "transfer web bob@example.com", Invalid, cloud.bob)
-    await fails(cloud, "transfer web nonsense", Invalid, cloud.bob)
-    await fails(cloud, "transfer web ann@example.com", NotFound, cloud.bob)
+    assert "that is you" in await cloud.fails("transfer web bob@example.com", Invalid, cloud.bob)
+    await cloud.fails("transfer web nonsense", Invalid, cloud.bob)
+    await cloud.fails("transfer web ann@example.com", NotFound, cloud.bob)
     await cloud.run("new --name db")  # the machine's admin needs no team, for what is theirs
     await cloud.run("transfer db cat@example.com")
-    await fails(cloud, "transfer web cat@example.com", NotFound, cloud.ann)
+    await cloud.fails("transfer web cat@example.com", NotFound, cloud.ann)
     assert await names(cloud, cat) == ["db"]
 
 
@@ -158,7 +141,7 @@ async def test_a_limit_of_the_new_owner_holds(tmp_path: Path, engine: FakeEngine
     async with control(tmp_path / "c", engine, config=config) as small:
         await small.run("new --name web")
         await small.run("new --name db", small.bob)
-        said = await fails(small, "transfer web bob@example.com", Exhausted, small.ann)
+        said = await small.fails("transfer web bob@example.com", Exhausted, small.ann)
         assert "bob@example.com would have over 1 VMs" in said
         assert await names(small, small.ann) == ["web"]
 
@@ -174,7 +157,7 @@ async def test_both_owners_learn_of_it(cloud: Control) -> None:
 
 
 async def test_who_is_removed_keeps_their_vms(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await crew(cloud, cloud.bob, cat)
     await cloud.run("new --name web", cat)
     version = cloud.cloud.changes.version
@@ -186,7 +169,7 @@ async def test_who_is_removed_keeps_their_vms(cloud: Control) -> None:
 
 async def test_an_admin_of_a_team_takes_no_vm_that_was_not_shared_with_it(cloud: Control) -> None:
     """Else anybody could make a team, invite somebody, and have all their VMs by removing them."""
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await crew(cloud, cloud.bob, cat)
     await cloud.run("new --name web", cat)
     reply = await cloud.run(
@@ -200,14 +183,14 @@ async def test_an_admin_of_a_team_takes_no_vm_that_was_not_shared_with_it(cloud:
 async def test_the_machines_admin_hands_over_what_somebody_leaves_behind(
     cloud: Control, engine: FakeEngine
 ) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await crew(cloud, cloud.ann, cloud.bob, cat)
     for name in ("web", "db"):
         await cloud.run(f"new --name {name}", cat)
     await cloud.run("pause db", cat)
     line = "team remove cat@example.com --transfer-vms-to bob@example.com"
-    await fails(cloud, line.replace("bob@", "dan@"), NotFound, cloud.ann)
-    await fails(cloud, line.replace("bob@", "cat@"), Invalid, cloud.ann)
+    await cloud.fails(line.replace("bob@", "dan@"), NotFound, cloud.ann)
+    await cloud.fails(line.replace("bob@", "cat@"), Invalid, cloud.ann)
     reply = await cloud.run(line)
     assert reply.data == {
         "status": "removed", "team_name": "crew", "email": "cat@example.com",
@@ -227,12 +210,12 @@ async def test_the_machines_admin_hands_over_what_somebody_leaves_behind(
 async def test_a_removal_that_fails_leaves_team_and_vms(tmp_path: Path, engine: FakeEngine) -> None:
     config = Config(vms=Vms(max_vms=1))
     async with control(tmp_path / "c", engine, config=config) as small:
-        cat = await somebody(small, "cat")
+        cat = await small.somebody("cat")
         await crew(small, small.ann, small.bob, cat)
         await small.run("new --name web", cat)
         await small.run("new --name db", small.bob)
         line = "team remove cat@example.com --transfer-vms-to bob@example.com"
-        await fails(small, line, Exhausted, small.ann)
+        await small.fails(line, Exhausted, small.ann)
         assert await names(small, cat) == ["web"]
         assert len((await small.data("team members"))["members"]) == 3
 

@@ -12,18 +12,9 @@ from joserfc.jwk import KeySet
 
 from atoll.base.errors import Invalid
 from atoll.services.issuer import LONGEST_S, PUBLISH_S, ROTATE_S, Issuer
+from framework.cloud import Clock
 
 URL = "https://atoll.localhost:8443"
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.at = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @pytest.fixture(name="clock")
@@ -98,11 +89,11 @@ def test_nothing_private_is_published(issuer: Issuer) -> None:
 
 def test_the_next_key_is_published_before_it_signs(issuer: Issuer, clock: Clock) -> None:
     first = signed_by(token(issuer))
-    clock.at += ROTATE_S - PUBLISH_S
+    clock.time += ROTATE_S - PUBLISH_S
     assert len(ids(issuer)) == 2
-    clock.at += PUBLISH_S - 1
+    clock.time += PUBLISH_S - 1
     assert signed_by(token(issuer)) == first
-    clock.at += 1
+    clock.time += 1
     assert signed_by(token(issuer)) == ids(issuer)[1] != first
 
 
@@ -110,14 +101,14 @@ def test_an_old_key_is_published_until_its_last_token_has_ended(
     issuer: Issuer, clock: Clock, tmp_path: Path
 ) -> None:
     first = signed_by(token(issuer))
-    clock.at += ROTATE_S - PUBLISH_S
+    clock.time += ROTATE_S - PUBLISH_S
     token(issuer)
-    clock.at += PUBLISH_S
+    clock.time += PUBLISH_S
     token(issuer)
     assert "d" not in json.loads((tmp_path / "issuer.json").read_text())["keys"][0]["jwk"]
-    clock.at += LONGEST_S
+    clock.time += LONGEST_S
     assert first in ids(issuer)
-    clock.at += LONGEST_S
+    clock.time += LONGEST_S
     assert first not in ids(issuer)
 
 
@@ -125,15 +116,15 @@ def test_a_cloud_that_slept_for_years_signs_and_changes_its_key(
     issuer: Issuer, clock: Clock
 ) -> None:
     first = signed_by(token(issuer))
-    clock.at += 100 * ROTATE_S
+    clock.time += 100 * ROTATE_S
     assert signed_by(token(issuer)) == first
-    clock.at += PUBLISH_S
+    clock.time += PUBLISH_S
     assert signed_by(token(issuer)) != first
 
 
 def test_a_clock_that_is_set_back_stops_nothing(issuer: Issuer, clock: Clock) -> None:
     token(issuer)
-    clock.at -= ROTATE_S
+    clock.time -= ROTATE_S
     assert signed_by(token(issuer)) in ids(issuer)
 
 

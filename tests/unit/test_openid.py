@@ -96,10 +96,10 @@ async def test_a_stock_client_goes_all_the_way(cloud: World) -> None:
         options={"iss": {"value": ISSUER}, "aud": {"value": WEB}},
         params={"nonce": "n-0", "client_id": WEB, "access_token": token["access_token"]},
     )
-    claims.validate(now=cloud.clock.at)
+    claims.validate(now=cloud.clock.time)
     assert told == {"sub": ANN.id, "email": ANN.email, "email_verified": True}
     assert claims["email"] == ANN.email
-    assert claims["auth_time"] == cloud.clock.at
+    assert claims["auth_time"] == cloud.clock.time
     assert claims["exp"] - claims["iat"] == TOKEN_S == 600
 
 
@@ -192,18 +192,18 @@ async def test_a_page_that_may_not_ask_hears_so(cloud: World) -> None:
 async def test_a_fresh_sign_in_can_be_asked_for(cloud: World, wish: dict[str, str]) -> None:
     browser = await cloud.browser()
     await code_for(browser)
-    cloud.clock.at += 61
+    cloud.clock.time += 61
     assert (await browser.get(request(**wish))).status_code == 401
     signed_in = await browser.post(f"/login/{await cloud.sessions.login_code(ANN.id)}", {})
     code = answer_of(await browser.get(signed_in.headers["location"]))["code"]
     claims = await claims_of(cloud, (await cloud.trade(code)).json()["id_token"])
-    assert claims["auth_time"] == cloud.clock.at
+    assert claims["auth_time"] == cloud.clock.time
 
 
 async def test_a_session_that_is_too_old_is_no_answer_without_a_page(cloud: World) -> None:
     browser = await cloud.browser()
     await code_for(browser)
-    cloud.clock.at += 61
+    cloud.clock.time += 61
     said = answer_of(await browser.get(request(prompt="none", max_age="60")))
     assert said["error"] == "login_required"
 
@@ -360,13 +360,13 @@ async def test_a_code_is_for_its_app_address_and_challenge(
 async def test_a_code_and_a_token_end_in_time(cloud: World) -> None:
     browser = await cloud.browser()
     code, late = await code_for(browser), await code_for(browser)
-    cloud.clock.at += CODE_S - 1
+    cloud.clock.time += CODE_S - 1
     token = (await cloud.trade(code)).json()["access_token"]
-    cloud.clock.at += 1
+    cloud.clock.time += 1
     assert (await cloud.trade(late)).json()["error"] == "invalid_grant"
-    cloud.clock.at += TOKEN_S - 2
+    cloud.clock.time += TOKEN_S - 2
     assert (await userinfo(cloud, token)).status_code == 200
-    cloud.clock.at += 1
+    cloud.clock.time += 1
     assert (await userinfo(cloud, token)).status_code == 401
 
 
@@ -443,7 +443,7 @@ async def test_a_public_vm_may_ask_anybody_who_is_signed_in(cloud: World) -> Non
 async def test_an_answer_goes_where_its_person_may_go(cloud: World) -> None:
     """A public path of a private site, for webhooks, makes nobody its visitor."""
     hooks = Opening(account=EVERYBODY, port=8000, path="/hooks")
-    docs = Opening(account=BOB.id, port=3000, path="/docs", until=cloud.clock.at + 60)
+    docs = Opening(account=BOB.id, port=3000, path="/docs", until=cloud.clock.time + 60)
     opened = openings([ANN.id]) | {hooks, docs}
     cloud.shown[:] = [Published(vm_name="web", address=None, port=8000, openings=opened)]
     browser = await cloud.browser(BOB)
@@ -457,7 +457,7 @@ async def test_an_answer_goes_where_its_person_may_go(cloud: World) -> None:
         assert (await browser.get(request(redirect_uri=uri))).status_code == status, uri
     uri = f"https://3000-{WEB}:8443/docs"
     token = await cloud.trade(await code_for(browser, BOB, redirect_uri=uri), redirect_uri=uri)
-    cloud.clock.at += 60
+    cloud.clock.time += 60
     assert (await userinfo(cloud, token.json()["access_token"])).status_code == 401
 
 

@@ -19,7 +19,7 @@ async def test_the_app_of_the_docs_knows_its_visitor(tmp_path: Path) -> None:
     blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.MULTILINE)
     (source,) = [textwrap.dedent(block) for block in blocks if "import secrets" in block]
     async with world(tmp_path) as cloud:
-        cloud.clock.at = time.time()  # the app has a clock of its own
+        cloud.clock.time = time.time()  # the app has a clock of its own
         names: dict[str, Any] = {"TRANSPORT": httpx2.ASGITransport(app=cloud.app)}
         exec(source.replace('verify="ca.pem"', "transport=TRANSPORT"), names)
         transport = httpx2.ASGITransport(app=names["app"])

@@ -21,21 +21,12 @@ from atoll.services.keyring import KeyRing
 from atoll.services.sessions import CODE_S, HANDOFF_S, Session, Sessions
 from atoll.store import accounts
 from atoll.store.engine import Store
+from framework.cloud import Clock, store_in
 
 ANN = Account(id="acct-000000000001", email="ann@example.com")
 BOB = Account(id="acct-000000000002", email="böb@example.com")
 HOST = "web.atoll.localhost"
 WAY = "w" * 22
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.at = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @pytest.fixture(name="clock")
@@ -45,8 +36,7 @@ def _clock() -> Clock:
 
 @pytest.fixture(name="store")
 async def _store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(tmp_path)
     async with store.begin() as tx:
         for account in (ANN, BOB):
             await accounts.add(tx, account, now=0.0)
@@ -87,7 +77,7 @@ class TestLoginCodes:
 
     async def test_ends(self, sessions: Sessions, clock: Clock) -> None:
         code = await sessions.login_code(ANN.id)
-        clock.at += CODE_S + 1
+        clock.time += CODE_S + 1
         with pytest.raises(Denied):
             await sessions.redeem(code)
 
@@ -101,7 +91,7 @@ class TestSessions:
     async def test_life(self, sessions: Sessions, clock: Clock) -> None:
         session_id = await sessions.new_session(ANN.id, user_agent="x" * 1000)
         assert await sessions.account_for_session(session_id) == ANN
-        clock.at += 86_401
+        clock.time += 86_401
         assert await sessions.account_for_session(session_id) is None
 
     async def test_revoking_is_published_while_tokens_live(
@@ -111,7 +101,7 @@ class TestSessions:
         await sessions.revoke(session.id)
         assert await sessions.session(session.id) is None
         assert await sessions.revoked() == {session.key: ANN.id}
-        clock.at += TOKEN_S + 1
+        clock.time += TOKEN_S + 1
         assert await sessions.revoked() == {}
 
     async def test_revoking_bumps_once(self, store: Store, clock: Clock, ring: KeyRing) -> None:
@@ -147,8 +137,8 @@ class TestTokens:
             "sub": ANN.id,
             "email": ANN.email,
             "sid": session.key,
-            "iat": int(clock.at),
-            "exp": int(clock.at + TOKEN_S),
+            "iat": int(clock.time),
+            "exp": int(clock.time + TOKEN_S),
         }
         # as HAProxy computes it: the key is the text of the hex digits
         key = ring.signing
@@ -159,9 +149,9 @@ class TestTokens:
         assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == signature
 
     async def test_never_outlives_its_session(self, sessions: Sessions, clock: Clock) -> None:
-        token = sessions.mint(host=HOST, account=ANN, session_id="s", until=clock.at + 5)
+        token = sessions.mint(host=HOST, account=ANN, session_id="s", until=clock.time + 5)
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-        assert claims["exp"] == int(clock.at) + 5
+        assert claims["exp"] == int(clock.time) + 5
 
     async def test_email_fits_a_header(self, sessions: Sessions) -> None:
         for email in (BOB.email, "a\r\nX-Evil: 1@example.com", "a b@example.com\x7f"):
@@ -213,7 +203,7 @@ class TestHandoff:
     ) -> None:
         session = await signed_in(sessions)
         old = sessions.handoff(session, host=HOST, way=WAY)
-        clock.at += HANDOFF_S + 1
+        clock.time += HANDOFF_S + 1
         assert await sessions.redeem_handoff(old, host=HOST, way=WAY) is None
         fresh = sessions.handoff(session, host=HOST, way=WAY)
         await sessions.revoke(session.id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-import shutil
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -27,13 +26,12 @@ from atoll.store import accounts, audit, events, schema, sessions
 from atoll.store.audit import Which
 from atoll.store.engine import Store, upgrade
 from contracts.store import ANN, StoreContract
-from framework.cloud import migrated
+from framework.cloud import store_in
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    shutil.copy(await migrated(), tmp_path / "atoll.db")
-    made = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    made = await store_in(tmp_path)
     yield made
     await made.close()
 
@@ -111,9 +109,8 @@ async def test_commits_are_durable_and_readers_do_not_wait(store: Store) -> None
 
 async def test_closing_waits_for_the_drivers_threads(tmp_path: Path) -> None:
     """What they say last must find the event loop, which a command may close right after."""
-    shutil.copy(await migrated(), tmp_path / "atoll.db")
     for _ in range(30):
-        store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+        store = await store_in(tmp_path)
         async with store.read() as tx, store.read() as other:
             await tx.execute(text("SELECT 1"))
             await other.execute(text("SELECT 1"))
@@ -122,8 +119,7 @@ async def test_closing_waits_for_the_drivers_threads(tmp_path: Path) -> None:
 
 
 async def test_closing_waits_for_what_is_under_way_and_refuses_the_rest(tmp_path: Path) -> None:
-    shutil.copy(await migrated(), tmp_path / "atoll.db")
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
+    store = await store_in(tmp_path)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> int:
@@ -242,13 +238,12 @@ async def test_no_question_about_the_audit_reads_or_sorts_all_of_it(store: Store
 
 async def test_whoever_is_cancelled_while_closing_leaves_no_connection(tmp_path: Path) -> None:
     """At any moment of it; one that is left is found by the garbage collector, which complains."""
-    shutil.copy(await migrated(), tmp_path / "atoll.db")
     left: list[str] = []
     before = sys.unraisablehook
     sys.unraisablehook = lambda found: left.append(repr(found.exc_value))
     try:
         for moment in range(12):
-            store, read = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}"), asyncio.Event()
+            store, read = await store_in(tmp_path), asyncio.Event()
             user = asyncio.get_running_loop().create_task(_reads(store, read))
             await read.wait()
             for _ in range(moment):

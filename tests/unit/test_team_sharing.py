@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import pytest
 
 from atoll.base.aio import poll
-from atoll.base.errors import AtollError, Conflict, Invalid, NotFound
+from atoll.base.errors import Conflict, Invalid, NotFound
 from atoll.domain.account import Caller
-from atoll.domain.sharing import may_open
 from fakes.engine import FakeEngine
 from framework.cloud import BOB, Control, control
 
@@ -31,21 +29,6 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
         yield made
 
 
-async def somebody(cloud: Control, name: str) -> Caller:
-    """One more account."""
-    key = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
-    await cloud.cloud.accounts.ensure(f"{name}@example.com", key, key_name="laptop")
-    caller = await cloud.cloud.caller_for_key(key, source="192.0.2.3")
-    assert caller is not None
-    return caller
-
-
-async def opens(cloud: Control, who: Caller, *, port: int = 8000, name: str = "web") -> bool:
-    """Whether the edge would let somebody in."""
-    vm = next(vm for vm in await cloud.cloud.published() if vm.vm_name == name)
-    return may_open(vm.openings, who.account.id, port=port, path="/", now=cloud.clock())
-
-
 async def enters(cloud: Control, who: Caller, name: str = "web") -> bool:
     """Whether the gateway would let somebody in."""
     try:
@@ -55,38 +38,27 @@ async def enters(cloud: Control, who: Caller, name: str = "web") -> bool:
     return True
 
 
-async def fails(
-    cloud: Control, line: str, kind: type[AtollError], who: Caller | None = None
-) -> str:
-    """The error of a line, as text."""
-    with pytest.raises(kind) as caught:
-        await cloud.run(line, who)
-    return str(caught.value)
-
-
-async def told(cloud: Control, *owners: str) -> None:
-    """Wait until the VM has been given the keys of these and no others."""
+async def told(cloud: Control, *, bob: bool) -> None:
+    """Wait until the VM has been given bob's key, or has lost it."""
 
     async def once() -> bool | None:
-        held = [one for one in cloud.engine.identities.values() if one.hostname == "web"][-1]
-        known = {"bob": BOB in "".join(held.authorized_keys or ())}
-        return (known["bob"] == ("bob" in owners)) or None
+        return (BOB in "".join(cloud.authorized())) == bob or None
 
-    await poll(once, seconds=10, what=f"the keys of {owners} inside", every=0.01)
+    await poll(once, seconds=10, what=f"bob's key inside: {bob}", every=0.01)
 
 
 async def test_a_team_opens_the_web_address(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     reply = await cloud.run("share add web design")
     assert reply.text == "team design may open https://web.atoll.localhost:8443/"
     assert reply.data == {
         "status": "success", "vm_name": "web", "shared_with": "design", "team_name": "design",
         "share_level": "web", "url": "https://web.atoll.localhost:8443/", "message": "Share created",
     }  # fmt: skip
-    assert await opens(cloud, cloud.bob)
-    assert not await opens(cloud, cloud.bob, port=3000)
+    assert await cloud.opens(cloud.bob)
+    assert not await cloud.opens(cloud.bob, port=3000)
     assert not await enters(cloud, cloud.bob)
-    assert not await opens(cloud, cat)
+    assert not await cloud.opens(cat)
     (entry,) = (await cloud.data("share ls", cloud.bob))["shared"]
     assert (entry["vm_name"], entry["owner"]) == ("web", "ann@example.com")
     assert (await cloud.data("share ls", cat))["shared"] == []
@@ -110,32 +82,32 @@ async def test_share_show_calls_the_team_by_its_name(cloud: Control) -> None:
 
 
 async def test_only_a_team_one_is_in(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await cloud.run("team new hidden", cat)
     hint = "Give a team of: team ls, or an e-mail address: bob@example.com"
     for name in ("hidden", "nowhere"):
-        said = await fails(cloud, f"share add web {name}", NotFound)
+        said = await cloud.fails(f"share add web {name}", NotFound)
         assert said == f"team {name!r} not found. {hint}"
-    assert "Did you mean design?" in await fails(cloud, "share add web desing", NotFound)
+    assert "Did you mean design?" in await cloud.fails("share add web desing", NotFound)
     assert (await cloud.data("share add web team"))["team_name"] == "design"  # the one she is in
     await cloud.run("team new ops")
-    await fails(cloud, "share add web team", Invalid)
+    await cloud.fails("share add web team", Invalid)
 
 
 async def test_membership_counts_from_joining_to_leaving(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await cloud.run("share add web design")
     await cloud.run("team add cat@example.com", cloud.bob)
-    assert not await opens(cloud, cat)
+    assert not await cloud.opens(cat)
     version = cloud.cloud.changes.version
     await cloud.run("team join", cat)
-    assert await opens(cloud, cat)
+    assert await cloud.opens(cat)
     assert cloud.cloud.changes.version > version
     version = cloud.cloud.changes.version
     await cloud.run("team leave", cat)
-    assert not await opens(cloud, cat)
+    assert not await cloud.opens(cat)
     assert cloud.cloud.changes.version > version
-    assert await opens(cloud, cloud.bob)
+    assert await cloud.opens(cloud.bob)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +122,7 @@ async def test_membership_counts_from_joining_to_leaving(cloud: Control) -> None
     ],
 )
 async def test_root_ends_everywhere_with_whatever_ends_it(cloud: Control, end: str) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await cloud.run("team add cat@example.com --role owner", cloud.bob)
     await cloud.run("team join", cat)
     await cloud.run("team role ann@example.com owner", cloud.bob)
@@ -158,32 +130,23 @@ async def test_root_ends_everywhere_with_whatever_ends_it(cloud: Control, end: s
     cloud.cloud.withdrawal.when_lost(lambda account, vm: lost.append((account, vm)))
     await cloud.run("share add web design --root")
     assert await enters(cloud, cloud.bob)
-    assert await opens(cloud, cloud.bob, port=3000)
-    await told(cloud, "bob")
-    await seen(cloud)
+    assert await cloud.opens(cloud.bob, port=3000)
+    await told(cloud, bob=True)
+    await cloud.grants_seen()
     await cloud.run(end, cloud.bob if end == "team leave design" else cloud.ann)
     assert not await enters(cloud, cloud.bob)
-    assert not await opens(cloud, cloud.bob, port=3000)
-    await told(cloud)
-    await seen(cloud)
+    assert not await cloud.opens(cloud.bob, port=3000)
+    await told(cloud, bob=False)
+    await cloud.grants_seen()
     assert cloud.bob.account.id in {account for account, _ in lost}, "open shells are ended"
-
-
-async def seen(cloud: Control) -> None:
-    """Wait until who ends shells has seen all changes."""
-
-    async def once() -> bool | None:
-        return cloud.cloud.withdrawal.version >= cloud.cloud.changes.version or None
-
-    await poll(once, seconds=10, what="the changes to be seen", every=0.005)
 
 
 async def test_whoever_leaves_takes_back_what_they_shared(cloud: Control) -> None:
     await cloud.run("share add web design")
     await cloud.run("share add web bob@example.com --port 3000")
     await cloud.run("team leave")
-    assert not await opens(cloud, cloud.bob)
-    assert await opens(cloud, cloud.bob, port=3000)
+    assert not await cloud.opens(cloud.bob)
+    assert await cloud.opens(cloud.bob, port=3000)
     assert (await cloud.data("share show web"))["teams"] == []
 
 
@@ -195,18 +158,18 @@ async def test_what_a_new_owner_is_not_left_with(cloud: Control) -> None:
     shown = await cloud.data("share show web", cloud.bob)
     assert (shown["users"], shown["teams"], shown["links"], shown["public"]) == ([], [], [], [])
     assert shown["status"] == "private"
-    assert not await opens(cloud, cloud.ann)
+    assert not await cloud.opens(cloud.ann)
 
 
 async def test_root_is_more_than_web(cloud: Control) -> None:
     await cloud.run("share add web design --root")
-    assert await fails(cloud, "share add web design", Conflict) == (
+    assert await cloud.fails("share add web design", Conflict) == (
         'design has root access to VM "web", which is more.'
         " To take that away: share remove web design --root"
     )
     assert (await cloud.run("share remove web design --root")).data["share_level"] == "web"
-    assert "design has no root access" in await fails(
-        cloud, "share remove web design --root", NotFound
+    assert "design has no root access" in await cloud.fails(
+        "share remove web design --root", NotFound
     )
     assert (await cloud.run("share remove web design")).text == "design lost: the web address (web)"
 
@@ -223,7 +186,7 @@ async def test_a_dry_run_calls_a_team_by_its_name_and_tells_of_keys(cloud: Contr
 
 
 async def test_an_admin_hands_over_what_was_the_teams_to_have(cloud: Control) -> None:
-    cat = await somebody(cloud, "cat")
+    cat = await cloud.somebody("cat")
     await cloud.run("team add cat@example.com", cloud.bob)
     await cloud.run("team join", cat)
     for line in ("new --name ours", "new --name seen", "new --name own", "share add ours design --root",
@@ -235,6 +198,6 @@ async def test_an_admin_hands_over_what_was_the_teams_to_have(cloud: Control) ->
     )
     assert (await cloud.data(line, cloud.bob))["transferred"] == ["ours"]
     assert [vm["vm_name"] for vm in (await cloud.data("ls", cat))["vms"]] == ["own", "seen"]
-    assert not await opens(cloud, cloud.bob, name="seen")
+    assert not await cloud.opens(cloud.bob, name="seen")
     assert await enters(cloud, cloud.bob, "ours")
     assert not await enters(cloud, cat, "ours")

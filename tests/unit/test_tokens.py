@@ -17,7 +17,7 @@ from atoll.store import accounts, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store
 from contracts.store import vm
-from framework.cloud import Clock
+from framework.cloud import Clock, store_in
 from framework.signing import SshKeyFile
 
 ANN = Account(id="acct-000000000001", email="ann@example.com")
@@ -36,8 +36,7 @@ async def _tokens(store: Store, clock: Clock) -> Tokens:
 
 @pytest.fixture(name="store")
 async def _store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(tmp_path)
     async with store.begin() as tx:
         for account in (ANN, BOB):
             await accounts.add(tx, account, now=0.0)

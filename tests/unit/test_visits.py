@@ -23,7 +23,7 @@ from atoll.store import visits as rows
 from atoll.store.engine import Store
 from contracts.store import ANN, vm
 from fakes.engine import FakeEngine
-from framework.cloud import Control, control
+from framework.cloud import Control, control, store_in
 
 WEB = vm(1, name="web")
 LINE = b'web.atoll.localhost acct-ann cookie 1 GET 200 1234 56 192.0.2.7 8000 vm_page "/a\\"b\\u000a"\n'
@@ -35,8 +35,7 @@ VISIT = Visit(
 
 @pytest.fixture(name="store")
 async def _store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(tmp_path)
     async with store.begin() as tx:
         await accounts.add(tx, ANN, now=0.0)
         await vms.add(tx, WEB)

@@ -20,7 +20,7 @@ from atoll.store import accounts, grants, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store
 from contracts.store import ANN, BOB, vm
-from framework.cloud import Clock
+from framework.cloud import Clock, store_in
 from framework.signing import SshKeyFile
 
 WEB, OTHER = vm(1, name="web", tags=("ci",)), vm(2, name="other")
@@ -49,8 +49,7 @@ def _told() -> Told:
 
 @pytest.fixture(name="store")
 async def _store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'atoll.db'}")
-    await store.migrate()
+    store = await store_in(tmp_path)
     async with store.begin() as tx:
         await accounts.add(tx, ANN, now=0.0)
         for one in (WEB, OTHER):
