@@ -786,7 +786,7 @@ async def test_a_key_for_one_user_of_a_vm(cloud: Control, tmp_path: Path) -> Non
         by_token = await cloud.cloud.tokens.caller_for_token(token, "x")
         assert by_token is not None
         assert (await cloud.run("ssh web id", by_token)).run_in_vm == replace(
-            await cloud.cloud.route(cloud.ann, "web"), login_user="deploy"
+            await cloud.cloud.route(cloud.ann, "web"), login_user="deploy", caller=by_token
         )
     # It is not among the keys of the usual login user.
     await cloud.run("restart web")
