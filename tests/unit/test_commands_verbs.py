@@ -972,6 +972,7 @@ async def test_api_key_errors(cloud: Control) -> None:
     for flags, said in (
         ("--exp 0d", "--exp '0d' is not a time"),
         ("--exp 5", "--exp '5' is not a time"),
+        ("--exp 9999y", "--exp 9999y is more than 100 years"),  # dates end with the year 9999
         ("--cmds nope", "no command 'nope'"),
         ("--cmds share", "no command 'share'"),  # a parent does not imply its children
         ("--label 'a b'", "is not a label"),

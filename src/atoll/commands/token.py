@@ -16,6 +16,7 @@ from atoll.services.tokens import ApiToken
 
 VERBS = Registry()
 _DAYS = {"d": 1, "w": 7, "y": 365}
+_MOST_DAYS = 36_500
 _RESULT = {
     "label": "its name",
     "token": "the token, for `Authorization: Bearer`",
@@ -126,4 +127,7 @@ def _lifetime(text: str) -> float | None:
     match = re.fullmatch(r"([1-9][0-9]{0,3})([dwy])", text)
     if not match:
         raise Invalid(f"--exp {text[:20]!r} is not a time", hint="Try: 30d, 8w, 1y or never")
-    return int(match[1]) * _DAYS[match[2]] * 86400.0
+    days = int(match[1]) * _DAYS[match[2]]
+    if days > _MOST_DAYS:
+        raise Invalid(f"--exp {text} is more than 100 years", hint="Try: --exp never")
+    return days * 86400.0
