@@ -79,6 +79,7 @@ WORKS: dict[str, dict[str, str]] = {
     },
     "share port": {
         "share port web 3000": "would change web: port 3000",
+        "share port web 8000": "would change web: port 8000",  # it stays that from now on
         "share port web": "nothing would change",
     },
     "share set-public": {

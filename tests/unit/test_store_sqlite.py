@@ -22,7 +22,7 @@ import atoll.store.engine
 from atoll.base.aio import poll
 from atoll.base.errors import Exhausted, Unavailable
 from atoll.domain.account import Scope
-from atoll.store import accounts, audit, events, schema, sessions
+from atoll.store import accounts, audit, events, schema, sessions, vms
 from atoll.store.audit import Which
 from atoll.store.engine import Store, upgrade
 from contracts.store import ANN, StoreContract
@@ -84,6 +84,33 @@ async def test_keys_and_tokens_of_before_are_for_the_whole_account(tmp_path: Pat
     assert (token.label, token.scope, token.key) == ("ci", Scope(cmds=frozenset({"ls"})), None)
     assert (token.created_at, token.expires_at, token.last_used_at) == (1.0, 2.0, 3.0)
     assert orphans == []
+
+
+async def test_ports_of_before_were_chosen_unless_they_are_the_one_all_began_with(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path / 'old.db'}")
+    row = (
+        "INSERT INTO vms VALUES ('{0}', 'acct-ann', '{0}', NULL, '', 'debian', 1, 1, 1, 'live',"
+        " 'running', {1}, 'key', 1.0, NULL, NULL, NULL, 0)"
+    )
+    try:
+        async with store.begin() as tx:
+            await tx.run_sync(upgrade, "0015")
+            for line in (
+                "INSERT INTO accounts VALUES ('acct-ann', 'ann@example.com', 1, 1.0, 0)",
+                row.format("first", 8000),
+                row.format("other", 3000),
+                "INSERT INTO tags VALUES ('other', 'kept')",
+            ):
+                await tx.execute(text(line))
+        await store.migrate()
+        async with store.read() as tx:
+            first, other = await vms.owned(tx, ANN.id)
+    finally:
+        await store.close()
+    assert (first.port, first.is_port_chosen) == (8000, False)
+    assert (other.port, other.is_port_chosen, other.tags) == (3000, True, ("kept",))
 
 
 def test_migrations_only_go_forward_in_one_line() -> None:

@@ -42,6 +42,7 @@ class VmRecord:
     phase: Phase
     wanted: Wanted = Wanted.RUNNING
     port: int
+    is_port_chosen: bool = False  # by `share port`; else it follows what listens inside
     is_public: bool = False
     host_key: str  # public key line of its sshd
     created_at: float

@@ -163,6 +163,8 @@ def _changed(old: VmRecord, vm: VmRecord) -> list[Step]:
         return [Step("rename", {"vm_name": old.name, "new_name": vm.name})]
     was, now = _settings(old), _settings(vm)
     changed = {key: value for key, value in now.items() if value != was[key]}
+    if old.is_port_chosen != vm.is_port_chosen:
+        changed["port"] = vm.port  # though it may be the same: it stays that from now on
     if not changed:
         return []
     before = {key: was[key] for key in changed}

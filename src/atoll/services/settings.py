@@ -95,7 +95,7 @@ class Settings:
         """Which port inside answers https://<vm>.<domain>/."""
         if not 1 <= port <= 65535:
             raise Invalid(f"port {port} is not within 1 to 65535", hint="Try: 8000")
-        return await self._set(caller, name, "share port", port=port)
+        return await self._set(caller, name, "share port", port=port, is_port_chosen=True)
 
     async def _set(self, caller: Caller, name: str, doing: str, **values: str | int) -> VmRecord:
         async with self._access.exclusively(caller, name, doing=doing) as vm:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -58,6 +59,7 @@ vms = Table(
     Column("phase", Text, nullable=False),  # creating, live, trashed
     Column("wanted", Text, nullable=False),  # running, paused, stopped
     Column("port", Integer, nullable=False),
+    Column("is_port_chosen", Boolean, nullable=False, server_default=false()),  # by `share port`
     Column("host_key", Text, nullable=False),  # public key line of its sshd
     Column("created_at", Double, nullable=False),
     Column("trashed_at", Double),
