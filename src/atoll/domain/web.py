@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
@@ -148,3 +148,11 @@ def login_path(to: str) -> str:
 def own_path(path: str) -> str:
     """`path` when a redirect to it stays on the same host, else `/`."""
     return path if _PATH.fullmatch(path) else "/"
+
+
+def web_port(listening: Iterable[int]) -> int | None:
+    """Which of the ports that listen inside a VM serves the web: 80, else the lowest from 1024 on.
+
+    The others below are of system services such as SSH, and no guess.
+    """
+    return min((port for port in listening if port == 80 or port >= 1024), default=None)

@@ -29,6 +29,7 @@ EnvValue = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\r\n\x
 KeyLine = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\r\n\x00]+$")]
 # What a process can have counted: 8 PiB, so that sums of many still fit the store's 64 bits.
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -121,7 +122,8 @@ class Stat(Message):
     io_read_bytes: int = 0
     io_write_bytes: int = 0
     uptime_seconds: float = 0.0
-    ports: tuple[int, ...] = ()  # TCP ports listening inside on any address
+    # TCP ports listening inside on any address
+    ports: tuple[Port, ...] = Field(default=(), max_length=1024)
 
 
 class Sample(Message):

@@ -64,6 +64,7 @@ from atoll.services.usage import Usage
 from atoll.services.visits import Visits
 from atoll.services.vm_tokens import VmTokens
 from atoll.services.vms import Vms
+from atoll.services.web_ports import WebPorts
 from atoll.services.withdrawal import Withdrawal
 from atoll.store.engine import Store
 
@@ -205,6 +206,13 @@ class Cloud:
         )
         self.accounts.when_key_ends(lambda _key: self.changes.bump())
         self.visits = Visits(store=store)
+        self.web_ports = WebPorts(
+            store=store,
+            engine=engine,
+            locks=locks,
+            events=self.events,
+            changes=self.changes,
+        )
         self.handover = Handover(
             store=store,
             facts=self.facts,
@@ -240,6 +248,7 @@ class Cloud:
             group.create_task(self.sampler.run())
             group.create_task(self.domains.run())
             group.create_task(self.visits.run())
+            group.create_task(self.web_ports.run())
             group.create_task(self.sharing.run())
             group.create_task(self.withdrawal.run())
             group.create_task(self.audit.run())
