@@ -116,7 +116,9 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
     questions = Questions(
         path=Files(config.edge_run).questions, domain=config.https.domain, tokens=cloud.vm_tokens
     )
-    visits = AccessLog(path=Files(config.edge_run).visits, visits=cloud.visits)
+    visits = AccessLog(
+        path=Files(config.edge_run).visits, visits=cloud.visits, ports=cloud.web_ports
+    )
     terminals = Terminals(
         shells=Shells(opener=ssh, language=language, history=cloud.history),
         language=language,

@@ -18,7 +18,7 @@ from contracts.store import vm
 from framework.edge import Edge, running_edge, upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
-WEB, OPEN = "127.0.1.1", "127.0.1.2"
+WEB, OPEN, MUTE = "127.0.1.1", "127.0.1.2", "127.0.1.3"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="edge")
@@ -77,6 +77,35 @@ async def test_refused_and_anonymous(edge: Edge, ann: Account) -> None:
     assert (opened.account, opened.status, opened.is_let_in) == ("", 200, True)
     assert "" in await edge.visits.last_opened("vm-000000000002")
     assert "" not in await edge.visits.last_opened("vm-000000000001")
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+async def test_where_nothing_listens_is_told_and_nothing_else_is(
+    edge: Edge, ann: Account, version: str
+) -> None:
+    for name, address in (("mute", MUTE), ("off", None)):
+        edge.publish(name, address, ann)
+    await edge.agreed()
+    jars = {name: await edge.token(ann, name) for name in ("web", "mute", "off")}
+
+    async def asked(name: str, path: str, *arguments: str) -> int:
+        jar = ("-H", f"Cookie: {jars[name]}")
+        return (await edge.curl(edge.url(name, path), *jar, *arguments, version)).status
+
+    edge.misses.clear()
+    assert await asked("off", "/") == 503  # it does not run
+    assert await asked("web", f"/busy{version}") == 503  # its own server's word
+    assert (await edge.curl(edge.url("mute"))).status == 401  # not let in
+    assert await asked("mute", "/") == 503
+    assert await asked("mute", "/", "-H", "Accept: text/html") == 503
+    assert await asked("mute", "/", "-H", "Content-Type: application/grpc", "-d", "") == 503
+
+    async def told() -> bool | None:
+        return len(edge.misses) >= 3 or None
+
+    await poll(told, seconds=5, what="the lines of what nothing listened to")
+    assert (await visit(edge, 1, f"/busy{version}")).status == 503
+    assert edge.misses == [("mute", 8000)] * 3
 
 
 async def test_paths_are_bounded_and_escaped(edge: Edge, ann: Account) -> None:

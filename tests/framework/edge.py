@@ -138,8 +138,10 @@ class Upstream:
         if path.startswith("/broken"):
             writer.close()
             return
+        status = "503 Busy" if path.startswith("/busy") else "200 OK"
+        fields = f"x-upstream: {self.name}\r\ncontent-length: {len(body)}"
         writer.write(
-            f"HTTP/1.1 200 OK\r\nx-upstream: {self.name}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode()
             + (b"" if head.startswith(b"HEAD ") else body)
         )
         await writer.drain()
@@ -196,7 +198,8 @@ class Edge:
         self.tokens = Tokens(store=store, domain=domain, changed=changed)
         self.vm_tokens = VmTokens(store=store, domain=domain, changed=changed)
         self.visits = Visits(store=store)
-        self.access_log = AccessLog(path=self.files.visits, visits=self.visits)
+        self.misses: list[tuple[str, int]] = []  # VM and port, whenever nothing listened there
+        self.access_log = AccessLog(path=self.files.visits, visits=self.visits, ports=self)
         self.questions = Questions(path=self.files.questions, domain=domain, tokens=self.vm_tokens)
         self.shelf = Shelf(config.certificates)
         self.proofs: Callable[[], Mapping[str, str]] = dict
@@ -234,6 +237,10 @@ class Edge:
     async def served(self) -> dict[str, str]:
         """Custom domains, as the edge asks for them."""
         return dict(self.domains)
+
+    def missed(self, vm_name: str, port: int) -> None:
+        """Kept for tests to see."""
+        self.misses.append((vm_name, port))
 
     @property
     def port(self) -> int:

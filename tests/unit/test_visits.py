@@ -26,7 +26,9 @@ from fakes.engine import FakeEngine
 from framework.cloud import Control, control, store_in
 
 WEB = vm(1, name="web")
-LINE = b'web.atoll.localhost acct-ann cookie 1 GET 200 1234 56 192.0.2.7 8000 vm_page "/a\\"b\\u000a"\n'
+LINE = (
+    b'web.atoll.test acct-ann cookie 1 GET 200 1234 56 192.0.2.7 8000 vm_page -- "/a\\"b\\u000a"\n'
+)
 VISIT = Visit(
     at=1000.0, account="acct-ann", by="cookie", method="GET", port=8000, path="/", status=200,
     bytes=10, ms=5, source="192.0.2.7", is_let_in=True,
@@ -59,28 +61,50 @@ class TestLines:
         assert parse(LINE, now=1000.0) == (
             "web",
             replace(VISIT, at=1000.0 - 0.056, path='/a"b\n', bytes=1234, ms=56),
+            False,
         )
 
     def test_nobody_and_a_sample(self) -> None:
-        line = b'web.x - - 100 POST 401 0 0 ::ffff:192.0.2.7 - edge "-"'
+        line = b'web.x - - 100 POST 401 0 0 ::ffff:192.0.2.7 - edge PR "-"'
         read = parse(line, now=1.0)
         assert read is not None
-        _, visit = read
+        visit = read.visit
         assert (visit.account, visit.by, visit.count, visit.is_let_in) == ("", "", 100, False)
         assert (visit.source, visit.port) == ("192.0.2.7", 0)
 
     def test_aborted_before_an_answer(self) -> None:
         read = parse(LINE.replace(b" 200 1234 56 ", b" -1 0 -1 "), now=1.0)
         assert read is not None
-        assert (read[1].status, read[1].ms, read[1].at) == (0, 0, 1.0)
+        assert (read.visit.status, read.visit.ms, read.visit.at) == (0, 0, 1.0)
+
+    @pytest.mark.parametrize(
+        ("status", "backend", "end", "is_missed"),
+        [
+            (503, "vm_page", "SC", True),
+            (503, "vm", "SC", True),
+            (503, "vm", "--", False),  # the VM's own server says so
+            (503, "vm", "sC", False),  # it did not refuse, it said nothing
+            (503, "edge", "PR", False),  # the VM does not run
+            (503, "edge", "SC", False),
+            (502, "vm", "SH", False),
+            (200, "vm", "--", False),
+        ],
+    )
+    def test_nothing_listened(self, status: int, backend: str, end: str, is_missed: bool) -> None:
+        line = LINE.replace(b" 200 ", b" %d " % status)
+        line = line.replace(b" vm_page -- ", f" {backend} {end} ".encode())
+        read = parse(line, now=1.0)
+        assert read is not None
+        assert read.is_missed is is_missed
 
     @pytest.mark.parametrize(
         "line",
         [
-            b"", b"\n", b"- - - - <BADREQ> 400 0 -1 192.0.2.7 - edge \"-\"",
+            b"", b"\n", b"- - - - <BADREQ> 400 0 -1 192.0.2.7 - edge PR \"-\"",
             b"192.0.2.7:1 [26/Nov/2026:08:00:00.000] edge/1: SSL handshake failure",
             LINE[:-3], LINE.replace(b"192.0.2.7", b"1.2.3"), LINE.replace(b"web.", b"WEB."),
             LINE.replace(b"acct-ann", b"a b"), LINE.replace(b"\\u000a", b"\\uzzzz"), LINE * 2,
+            LINE.replace(b" --", b""), LINE.replace(b" --", b" ----"), LINE.replace(b" --", b" 1."),
         ],
     )  # fmt: skip
     def test_what_is_no_visit(self, line: bytes) -> None:
@@ -158,16 +182,21 @@ class TestRing:
 class TestSocket:
     async def test_reads_and_spends_no_more_than_its_budget(self, tmp_path: Path) -> None:
         noted: list[str] = []
+        missed: list[tuple[str, int]] = []
 
         class Kept:
             def note(self, vm_name: str, visit: Visit) -> None:
                 noted.append(vm_name)
 
-        log = AccessLog(path=tmp_path / "s", visits=Kept(), lines_per_s=3)
+            def missed(self, vm_name: str, port: int) -> None:
+                missed.append((vm_name, port))
+
+        log = AccessLog(path=tmp_path / "s", visits=Kept(), ports=Kept(), lines_per_s=3)
         async with log.serving():
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                for _ in range(6):  # as many as the kernel holds everywhere
-                    sender.sendto(LINE, str(tmp_path / "s"))
+                refused = LINE.replace(b" 200 ", b" 503 ").replace(b" -- ", b" SC ")
+                for line in (LINE,) * 5 + (refused,):  # as many as the kernel holds everywhere
+                    sender.sendto(line, str(tmp_path / "s"))
 
                 async def are(count: int) -> bool | None:
                     return len(noted) >= count or None
@@ -175,6 +204,7 @@ class TestSocket:
                 await poll(lambda: are(3), seconds=5, what="three lines", every=0.005)
                 assert len(noted) == 3
                 await poll(lambda: are(6), seconds=5, what="the others", every=0.005)
+                assert missed == [("web", 8000)]
         assert not (tmp_path / "s").exists()
 
 

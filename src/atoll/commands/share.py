@@ -119,7 +119,8 @@ async def _explained(ctx: Context, vm: VmRecord, args: Show) -> dict[str, Any]:
 
 @VERBS.command(
     "share port",
-    help="Choose the port inside that answers at the VM's web address, or show it.",
+    help="Choose the port inside that answers at the VM's web address, or show it. Until one is chosen,"
+    " the address of a VM that nobody else may open follows what listens inside.",
     reach=Reach.VM,
     mutates=True,
     examples=("share port web 3000", "share port web"),

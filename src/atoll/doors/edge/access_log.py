@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from atoll.base.aio import TaskGroup
 from atoll.domain.visit import Visit
@@ -24,13 +24,14 @@ from atoll.domain.visit import Visit
 LINES_PER_S = 2000
 _LINE_BYTES = 4096
 _PATH_LETTERS = 200
-# name account by weight method status bytes ms source port backend "path"
+# name account by weight method status bytes ms source port backend end "path"
 _LINE = re.compile(
     r"([a-z0-9-]{1,63})[.][a-z0-9.-]+ ([0-9A-Za-z._-]{1,80}) (cookie|token|-) ([0-9]{1,4})"
     r" ([!-~]{1,200}) (-?[0-9]{1,3}) ([0-9]{1,18}) \+?(-?[0-9]{1,12}) ([0-9a-fA-F.:]{2,45})"
-    r" ([0-9]{1,5}|-) (\w+) (\".*\")\n?"
+    r" ([0-9]{1,5}|-) (\w+) ([A-Za-z-]{2}) (\".*\")\n?"
 )
 _REFUSED_BACKEND = "edge"  # nobody was asked: the rules of the frontend answered
+_NO_LISTENER = ("SC", "503")  # the VM refused the connection (its Server, while Connecting)
 
 
 class Noting(Protocol):
@@ -41,6 +42,22 @@ class Noting(Protocol):
         ...
 
 
+class Looking(Protocol):
+    """Looks where a web address should lead."""
+
+    def missed(self, vm_name: str, port: int) -> None:
+        """Somebody was let in to this port inside, and nothing listened there."""
+        ...
+
+
+class Line(NamedTuple):
+    """What a line says."""
+
+    vm_name: str
+    visit: Visit
+    is_missed: bool  # nothing listened at the port
+
+
 class AccessLog:
     """Reads the socket at `path`, whose folder gives it to HAProxy's group."""
 
@@ -49,11 +66,13 @@ class AccessLog:
         *,
         path: Path,
         visits: Noting,
+        ports: Looking,
         now: Callable[[], float] = time.time,
         lines_per_s: int = LINES_PER_S,
     ) -> None:
         self._path = path
         self._visits = visits
+        self._ports = ports
         self._now = now
         self._lines_per_s = lines_per_s
         self._left = 0
@@ -89,18 +108,21 @@ class AccessLog:
             except BlockingIOError:
                 return
             self._left -= 1
-            read = parse(data, now=self._now())
-            if read is not None:
-                self._visits.note(*read)
+            line = parse(data, now=self._now())
+            if line is None:
+                continue
+            self._visits.note(line.vm_name, line.visit)
+            if line.is_missed:
+                self._ports.missed(line.vm_name, line.visit.port)
         asyncio.get_running_loop().remove_reader(sock)
 
 
-def parse(data: bytes, *, now: float) -> tuple[str, Visit] | None:
-    """VM name and visit in one line; None for anything else, such as a failed handshake."""
+def parse(data: bytes, *, now: float) -> Line | None:
+    """A line about one request; None for anything else, such as a failed handshake."""
     found = _LINE.fullmatch(data.decode("utf-8", errors="replace"))
     if found is None:
         return None
-    name, account, by, weight, method, status, sent, ms, source, port, backend, path = (
+    name, account, by, weight, method, status, sent, ms, source, port, backend, end, path = (
         found.groups()
     )
     try:
@@ -108,7 +130,7 @@ def parse(data: bytes, *, now: float) -> tuple[str, Visit] | None:
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return name, Visit(
+    visit = Visit(
         at=now - max(0, int(ms)) / 1000,
         account="" if account == "-" else account,
         by="" if by == "-" else by,
@@ -122,3 +144,4 @@ def parse(data: bytes, *, now: float) -> tuple[str, Visit] | None:
         is_let_in=backend != _REFUSED_BACKEND,
         count=max(1, int(weight)),
     )
+    return Line(name, visit, is_missed=visit.is_let_in and (end, status) == _NO_LISTENER)
