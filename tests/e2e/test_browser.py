@@ -13,7 +13,7 @@ from playwright.async_api import Browser, BrowserContext, Error, Page, Response
 from atoll.base.aio import poll
 from framework.atoll import Atoll
 from framework.browser import chromium
-from framework.inner_server import SERVER
+from framework.inner_server import serve
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
@@ -33,12 +33,7 @@ async def browser(atoll: Atoll, tmp_path_factory: pytest.TempPathFactory) -> Asy
     """Chromium, and two VMs that serve; the second one to everybody."""
     for name in (VM, OTHER):
         await atoll.ssh("new", "--name", name)
-        await atoll.ssh("cat > server.py", user=name, stdin=SERVER.encode())
-        await atoll.ssh("systemd-run --user --unit server python3 server.py", user=name)
-        await atoll.ssh(
-            "for _ in $(seq 100); do curl -sf localhost:8000 && exit; sleep 0.2; done; exit 1",
-            user=name,
-        )
+        await serve(atoll, name)
     await atoll.ssh("share", "set-public", OTHER)
     authority = atoll.config.control_state / "keys" / "ca.pem"
     async with chromium(tmp_path_factory.mktemp("home"), authority=authority) as running:
@@ -61,8 +56,7 @@ async def stranger(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 def url(atoll: Atoll, vm: str = VM, path: str = "/", scheme: str = "https") -> str:
-    host = f"{vm}.{atoll.config.https.domain}" if vm else atoll.config.https.domain
-    return f"{scheme}://{host}:{atoll.config.https.port}{path}"
+    return atoll.url(vm, path, scheme=scheme)
 
 
 async def opened(page: Page, where: str) -> Response:

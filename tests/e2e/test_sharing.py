@@ -18,19 +18,15 @@ from playwright.async_api import Browser, BrowserContext, Page
 
 from atoll.base.aio import poll
 from framework.atoll import Atoll
-from framework.browser import chromium
+from framework.browser import add_authenticator, chromium, sign_in
 from framework.clients import client
 from framework.friend import friend
-from framework.inner_server import SERVER
+from framework.inner_server import serve
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 VM = "shared"
 BOB = "bob@example.com"
-_AUTHENTICATOR = {
-    "protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True,
-    "isUserVerified": True, "automaticPresenceSimulation": True,
-}  # fmt: skip
 _OPEN = """url => new Promise((done, failed) => {
     window.socket = new WebSocket(url);
     window.closed = new Promise(over => { window.socket.onclose = () => over(Date.now()); });
@@ -49,11 +45,7 @@ async def bob(atoll: Atoll) -> Atoll:
 async def browser(atoll: Atoll, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     """Chromium, and a VM that serves."""
     await atoll.ssh("new", "--name", VM)
-    await atoll.ssh("cat > server.py", user=VM, stdin=SERVER.encode())
-    await atoll.ssh("systemd-run --user --unit server python3 server.py", user=VM)
-    await atoll.ssh(
-        "for _ in $(seq 100); do curl -sf localhost:8000 && exit; sleep 0.2; done; exit 1", user=VM
-    )
+    await serve(atoll, VM)
     authority = atoll.config.control_state / "keys" / "ca.pem"
     async with chromium(tmp_path_factory.mktemp("home"), authority=authority) as running:
         yield running
@@ -65,11 +57,8 @@ async def his(browser: Browser, atoll: Atoll, bob: Atoll) -> AsyncIterator[Page]
     """Bob's browser: signed in once by his key, then out, with a passkey."""
     async with await browser.new_context() as context:
         page = await context.new_page()
-        devtools = await context.new_cdp_session(page)
-        await devtools.send("WebAuthn.enable")
-        await devtools.send("WebAuthn.addVirtualAuthenticator", {"options": _AUTHENTICATOR})
-        await page.goto(json.loads((await bob.ssh("browser", "--json")).out)["url"])
-        await page.wait_for_url(url(atoll, ""))
+        await add_authenticator(page)
+        await sign_in(page, bob)
         await page.goto(url(atoll, "", "/keys"))
         await page.click("text=New passkey")
         await page.locator("#passkey-name").fill("phone")
@@ -81,8 +70,7 @@ async def his(browser: Browser, atoll: Atoll, bob: Atoll) -> AsyncIterator[Page]
 
 def url(atoll: Atoll, vm: str = VM, path: str = "/", scheme: str = "https") -> str:
     """An address."""
-    host = f"{vm}.{atoll.config.https.domain}" if vm else atoll.config.https.domain
-    return f"{scheme}://{host}:{atoll.config.https.port}{path}"
+    return atoll.url(vm, path, scheme=scheme)
 
 
 async def sign_out(page: Page) -> None:

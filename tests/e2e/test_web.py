@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, ViewportSize
 
 from atoll.base.aio import poll
 from framework.atoll import Atoll
-from framework.browser import chromium
+from framework.browser import chromium, sign_in
 from framework.site import ROWS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
@@ -34,10 +34,8 @@ class Person:
 
     async def sign_in(self) -> Page:
         """Open the link; ends on the list of VMs."""
-        link = json.loads((await self.atoll.ssh("browser", "--json")).out)["url"]
         page = await self.context.new_page()
-        await page.goto(link)
-        await page.wait_for_url(url(self.atoll))
+        await sign_in(page, self.atoll)
         return page
 
     def complaints(self) -> list[str]:
@@ -49,10 +47,6 @@ class Person:
             "htmx:afterRequest",
         )
         return [text for text in self.said if not any(part in text for part in about_networks)]
-
-
-def url(atoll: Atoll, path: str = "/") -> str:
-    return f"https://{atoll.config.https.domain}:{atoll.config.https.port}{path}"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -95,7 +89,7 @@ async def shows(page: Page, pattern: str, *, seconds: float = 30) -> None:
 async def test_a_vm_is_made_by_the_form_and_appears_by_itself(atoll: Atoll, person: Person) -> None:
     page = await person.sign_in()
     watching = await person.context.new_page()
-    await watching.goto(url(atoll))
+    await watching.goto(atoll.url())
     await page.evaluate("document.querySelector('details.new').open = true")  # it is, without VMs
     await page.fill("#new-name", VM)
     await page.fill("#new-setup_script", "#!/bin/sh\necho made by a page > /run/made")
@@ -116,7 +110,7 @@ async def _reads(locator: object, text: str) -> bool:
 async def test_its_page_says_what_listens_inside(atoll: Atoll, person: Person) -> None:
     await atoll.ssh("systemd-run --user --unit site python3 -m http.server 8000", user=VM)
     page = await person.context.new_page()
-    await page.goto(url(atoll, f"/vm/{VM}"))
+    await page.goto(atoll.url("", f"/vm/{VM}"))
 
     async def listens() -> bool:
         await page.reload()
@@ -131,9 +125,9 @@ async def test_its_page_says_what_listens_inside(atoll: Atoll, person: Person) -
 
 async def test_a_button_acts_and_every_page_follows(atoll: Atoll, person: Person) -> None:
     other = await person.context.new_page()
-    await other.goto(url(atoll))
+    await other.goto(atoll.url())
     page = await person.context.new_page()
-    await page.goto(url(atoll, f"/vm/{VM}"))
+    await page.goto(atoll.url("", f"/vm/{VM}"))
     await page.click(f"button:has-text('pause {VM}')")
     await page.wait_for_selector("h1 .state.paused")
     await other.wait_for_selector(f"#vm-{VM} .state.paused")
@@ -145,7 +139,7 @@ async def test_a_button_acts_and_every_page_follows(atoll: Atoll, person: Person
 
 async def test_a_terminal_is_a_shell_that_survives_a_reload(atoll: Atoll, person: Person) -> None:
     page = await person.context.new_page()
-    await page.goto(url(atoll, f"/vm/{VM}"))
+    await page.goto(atoll.url("", f"/vm/{VM}"))
     await page.click(f"button:has-text('ssh {VM}')")
     await page.wait_for_url(re.compile("/terminal/"))
     await shows(page, r"\$$")
@@ -173,7 +167,7 @@ async def test_two_terminals_and_a_pause(atoll: Atoll, person: Person) -> None:
     pages = []
     for number in range(2):
         page = await person.context.new_page()
-        await page.goto(url(atoll, f"/vm/{VM}"))
+        await page.goto(atoll.url("", f"/vm/{VM}"))
         await page.click(f"button:has-text('ssh {VM}')")
         await shows(page, r"\$$")
         await page.keyboard.type(f"echo this is {number}{number}\n")
@@ -187,7 +181,7 @@ async def test_two_terminals_and_a_pause(atoll: Atoll, person: Person) -> None:
 
 async def test_the_command_line_in_the_page(atoll: Atoll, person: Person) -> None:
     page = await person.context.new_page()
-    await page.goto(url(atoll, "/terminal"))
+    await page.goto(atoll.url("", "/terminal"))
     await page.click("button:has-text('command line')")
     await shows(page, "atoll>$")
     await page.keyboard.type(f"comment {VM} 'from the page'\n")
@@ -205,7 +199,7 @@ async def test_on_a_phone_nothing_is_wider_than_the_screen(
     ) as context:
         somebody = Person(atoll, context)
         page = await somebody.sign_in()
-        await page.goto(url(atoll, path))
+        await page.goto(atoll.url("", path))
         await page.wait_for_selector("h1")
         assert not await page.evaluate(WIDER)
         assert not somebody.complaints()
@@ -220,7 +214,7 @@ async def test_what_it_used_is_drawn(atoll: Atoll, person: Person) -> None:
 
     await until(seen, "a point", seconds=150)
     page = await person.context.new_page()
-    await page.goto(url(atoll, f"/vm/{VM}"))
+    await page.goto(atoll.url("", f"/vm/{VM}"))
     await page.wait_for_selector("figure.chart svg[aria-label^='Memory']")
 
 
@@ -228,13 +222,13 @@ async def test_signed_out_is_signed_out(atoll: Atoll, person: Person) -> None:
     """The last one: nothing was complained about until here."""
     assert not person.complaints()
     page = await person.context.new_page()
-    await page.goto(url(atoll, "/terminal"))
+    await page.goto(atoll.url("", "/terminal"))
     await page.click("button:has-text('command line')")
     await shows(page, "atoll>$")
     other = await person.context.new_page()
-    await other.goto(url(atoll))
+    await other.goto(atoll.url())
     await other.click("button:has-text('Sign out')")
     await page.wait_for_selector("#terminal-status:has-text('signed out')")
-    response = await other.goto(url(atoll))
+    response = await other.goto(atoll.url())
     assert response is not None
     assert response.status == 401

@@ -6,11 +6,28 @@ their own. HAProxy keeps connections to a VM open and shares them, so a second r
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
 
 from atoll.domain.account import Account
 from framework.edge import Edge
-from framework.h2 import CONTINUATION, DATA, END_HEADERS, END_STREAM, H2, HEADERS, block, frame, get
+from framework.h2 import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    H2,
+    HEADERS,
+    RST,
+    block,
+    frame,
+    get,
+)  # fmt: skip
+from framework.published import public
 from framework.raw import Recorder, Wire, nothing_is_left_over, said
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -254,6 +271,99 @@ H2_PSEUDO = {
     "scheme": (b":scheme", b"https://web.atoll.localhost/smuggled?"),
     "CRLF in the scheme": (b":scheme", b"https\r\n"),
 }
+
+
+class Hasty:
+    """A server that answers a head at once, and checks that what follows is the body it announced."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.swallowed: list[bytes] = []  # what was taken for a body and is none
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        self.writers.append(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+                await writer.drain()
+                if b"content-length: 6\r\n" in head.lower():
+                    body = await reader.readexactly(6)
+                    if body != b"aaaaaa":
+                        self.swallowed.append(body)
+        writer.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hasty(edge: Edge, ann: Account) -> AsyncIterator[Hasty]:
+    """Behind the VM `hasty`, which is public."""
+    server = Hasty()
+    async with await asyncio.start_server(server.handle, "127.0.1.4", 8000):
+        edge.cloud.put(public("hasty", "127.0.1.4", ann))
+        await edge.agreed()
+        yield server
+        for writer in server.writers:
+            writer.close()
+    edge.cloud.remove("hasty")
+    await edge.agreed()
+
+
+def post(edge: Edge, name: str, size: int) -> list[tuple[bytes, bytes]]:
+    """The fields of a POST that says how long its body is."""
+    fields = [(b":method", b"POST"), *get(edge.host(name))[1:]]
+    return [*fields, (b"content-length", str(size).encode())]
+
+
+class TestEarlyAnswers:
+    """Whoever answers before the body came must not take the next request's head for it."""
+
+    @pytest.mark.parametrize("after", [HEADERS, DATA], ids=["head", "answer"])
+    @pytest.mark.parametrize("body", [b"", b"aaa"])
+    async def test_the_next_request_is_nobodys_body(
+        self, edge: Edge, hasty: Hasty, after: int, body: bytes
+    ) -> None:
+        """Who sees the answer ends the body early, as curl does: shorter than it said."""
+        for _ in range(5):
+            async with await H2.open(edge, name="hasty") as h2:
+                await h2.frame(HEADERS, END_HEADERS, 1, block(post(edge, "hasty", 6)))
+                while (got := await h2.read()) is not None and (got.stream, got.kind) != (1, after):
+                    pass
+                await h2.frame(DATA, END_STREAM, 1, body)
+                await h2.answered()
+            async with await H2.open(edge, name="hasty") as h2:
+                await h2.request(1, get(edge.host("hasty"), "/next"))
+                assert (await h2.ended(1)).status == 403
+        assert not hasty.swallowed
+        assert [head.split()[1] for head in hasty.heads] == [b"/", b"/next"] * 5
+
+    async def test_a_length_without_a_body_is_not_passed_on(self, edge: Edge, hasty: Hasty) -> None:
+        async with await H2.open(edge, name="hasty") as h2:
+            await h2.request(1, post(edge, "hasty", 6))
+            assert (await h2.ended(1)).status == 403
+        (head,) = hasty.heads
+        assert b"content-length" not in head.lower()
+
+    async def test_connections_without_bodies_are_kept(self, edge: Edge, hasty: Hasty) -> None:
+        for _ in range(20):
+            await edge.curl(edge.url("hasty"))
+        assert len(hasty.writers) == 1
+        for count in range(2, 6):
+            await edge.curl(edge.url("hasty"), "-d", "aaaaaa")
+            assert len(hasty.writers) in (count - 1, count)
+
+    @pytest.mark.parametrize("size", [6, 9_000])
+    async def test_who_is_refused_is_told_so(self, edge: Edge, ann: Account, size: int) -> None:
+        """Before the body has come, too: not by a stream that ends without an answer."""
+        for pause_s in (0.0, 0.005, 0.05):
+            async with await H2.open(edge, name="web") as h2:
+                await h2.frame(HEADERS, END_HEADERS, 1, block(post(edge, "web", size)))
+                await asyncio.sleep(pause_s)
+                await h2.frame(DATA, END_STREAM, 1, bytes(size))
+                assert (await h2.ended(1)).status == 401
+                assert not [got for got in await h2.answered() if got.kind == RST]
 
 
 class TestDowngrade:

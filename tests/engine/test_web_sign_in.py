@@ -6,26 +6,16 @@ The authenticator is one that the browser plays itself.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, CDPSession, expect
+from playwright.async_api import Browser, expect
 
 from atoll.base.aio import poll
+from framework.browser import add_authenticator
 from framework.pages import Cloud
 from framework.visit import DEVICES, Device, Visitor, visiting
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-
-_AUTHENTICATOR = {
-    "protocol": "ctap2",
-    "transport": "internal",
-    "hasResidentKey": True,
-    "hasUserVerification": True,
-    "isUserVerified": True,
-    "automaticPresenceSimulation": True,
-}
 
 
 async def mailed(cloud: Cloud, to: str) -> str:
@@ -47,17 +37,6 @@ async def asks(visitor: Visitor) -> str:
     await expect(visitor.page.locator("h1")).to_have_text("Look into your mail")
     visitor.forget("401")  # the page that asks to sign in
     return await mailed(visitor.cloud, email)
-
-
-@asynccontextmanager
-async def authenticator(visitor: Visitor, **more: bool) -> AsyncIterator[tuple[CDPSession, str]]:
-    """One that the browser plays."""
-    devtools = await visitor.context.new_cdp_session(visitor.page)
-    await devtools.send("WebAuthn.enable")
-    made = await devtools.send(
-        "WebAuthn.addVirtualAuthenticator", {"options": _AUTHENTICATOR | more}
-    )
-    yield devtools, made["authenticatorId"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -103,8 +82,9 @@ async def test_a_link_that_is_opened_elsewhere_and_the_code(cloud: Cloud, browse
 async def test_a_passkey_is_made_and_signs_in(
     cloud: Cloud, browser: Browser, device: Device
 ) -> None:
-    async with visiting(browser, cloud, device) as person, authenticator(person) as (devtools, id_):
+    async with visiting(browser, cloud, device) as person:
         page = person.page
+        devtools, id_ = await add_authenticator(page)
         await person.open("/keys")
         await page.get_by_text("New passkey").click()
         await page.get_by_label("name", exact=True).first.fill("phone")
@@ -130,7 +110,8 @@ async def test_a_passkey_is_made_and_signs_in(
 
 
 async def test_nothing_chosen_is_said(cloud: Cloud, browser: Browser) -> None:
-    async with visiting(browser, cloud, is_signed_in=False) as person, authenticator(person):
+    async with visiting(browser, cloud, is_signed_in=False) as person:
+        await add_authenticator(person.page)
         await person.open("/")
         button = person.page.get_by_role("button", name="Use a passkey")
         await button.click()

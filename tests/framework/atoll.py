@@ -80,6 +80,11 @@ class Atoll:
         flags = [word for option in options for word in ("-o", option)]
         return ["-F", "none", "-i", str(self.key), "-p", str(self.config.ssh.port), *flags]
 
+    def url(self, vm: str = "", path: str = "/", *, scheme: str = "https") -> str:
+        """An address of a VM at the edge, or of the cloud itself."""
+        host = f"{vm}.{self.config.https.domain}" if vm else self.config.https.domain
+        return f"{scheme}://{host}:{self.config.https.port}{path}"
+
     async def cli(self, *arguments: str, seconds: float = 60, check: bool = True) -> Finished:
         """`atoll …` of the host, as another process."""
         argv = [str(self.python), "-m", "atoll", *arguments]

@@ -6,14 +6,16 @@ no check of certificates is switched off.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, CDPSession, Page, async_playwright
 
 from atoll.base.proc import run
+from framework.atoll import Atoll
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -26,6 +28,11 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+_AUTHENTICATOR = {
+    "protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True,
+    "isUserVerified": True, "automaticPresenceSimulation": True,
+}  # fmt: skip
 
 
 @asynccontextmanager
@@ -44,3 +51,19 @@ async def chromium(home: Path, *, authority: Path) -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+async def sign_in(page: Page, somebody: Atoll) -> None:
+    """By a link that their SSH key asks for; ends on the list of VMs."""
+    await page.goto(json.loads((await somebody.ssh("browser", "--json")).out)["url"])
+    await page.wait_for_url(somebody.url())
+
+
+async def add_authenticator(page: Page, **more: object) -> tuple[CDPSession, str]:
+    """Give a page passkeys of its own: the session that commands them, and the id of their device."""
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("WebAuthn.enable")
+    added = await devtools.send(
+        "WebAuthn.addVirtualAuthenticator", {"options": _AUTHENTICATOR | more}
+    )
+    return devtools, added["authenticatorId"]

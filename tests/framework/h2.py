@@ -112,6 +112,14 @@ class H2:
             if got.kind in (HEADERS, DATA) and got.flags & END_STREAM:
                 return result
 
+    async def answered(self) -> list[Frame]:
+        """All that HAProxy had to say so far: the frames up to its answer to a PING."""
+        await self.frame(PING, 0, 0, bytes(8))
+        found = []
+        while (got := await self.read()) is not None and got.kind != PING:
+            found.append(got)
+        return found
+
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Its bytes."""

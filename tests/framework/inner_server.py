@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from framework.atoll import Atoll
+
 # A page, its request's headers as JSON, and a WebSocket that answers every text.
 SERVER = r"""
 import base64, hashlib, http.server, json, socket
@@ -45,3 +47,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 """
+
+
+async def serve(atoll: Atoll, vm: str) -> None:
+    """Start it in a VM, on port 8000, and wait until it answers."""
+    await atoll.ssh("cat > server.py", user=vm, stdin=SERVER.encode())
+    await atoll.ssh("systemd-run --user --unit server python3 server.py", user=vm)
+    await serves(atoll, vm)
+
+
+async def serves(atoll: Atoll, vm: str) -> None:
+    """Wait until something in a VM answers on port 8000."""
+    await atoll.ssh(
+        "for _ in $(seq 200); do curl -s localhost:8000 && exit; sleep 0.2; done; exit 1", user=vm
+    )

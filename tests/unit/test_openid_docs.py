@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,14 @@ from typing import Any
 import httpx2
 
 from framework.openid import ANN, WEB, agree, world
-
-PAGE = Path(__file__).parents[2] / "docs/openid.md"
+from framework.openid_app import source
 
 
 async def test_the_app_of_the_docs_knows_its_visitor(tmp_path: Path) -> None:
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.MULTILINE)
-    (source,) = [textwrap.dedent(block) for block in blocks if "import secrets" in block]
     async with world(tmp_path) as cloud:
         cloud.clock.time = time.time()  # the app has a clock of its own
         names: dict[str, Any] = {"TRANSPORT": httpx2.ASGITransport(app=cloud.app)}
-        exec(source.replace('verify="ca.pem"', "transport=TRANSPORT"), names)
+        exec(source().replace('verify="ca.pem"', "transport=TRANSPORT"), names)
         transport = httpx2.ASGITransport(app=names["app"])
         async with httpx2.AsyncClient(
             transport=transport, base_url=f"https://{WEB}:8443"

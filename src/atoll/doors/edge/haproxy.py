@@ -23,6 +23,7 @@ from atoll.doors.edge.files import Files
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg.in")
 _SLOT = re.compile(r"\{\{([a-z0-9_]+)\}\}")
 _ASK = "ask.lua"
+BODY_S = 2  # how long an answer of ours waits for the body of what it refuses
 _STEP_S = 60  # a clock set back by less is forgiven
 _KIND = {"html": '"text/html; charset=utf-8"', "json": "application/json"}
 # Names of the reference product, for programs made for it.
@@ -142,6 +143,8 @@ def _expand(line: str, folder: Path) -> list[str]:
     match line.split(None, 2):
         case ["answer", name, condition]:
             return [
+                # 2.6 takes an answer back that an h2 client gets before it has sent its body.
+                f"    http-request wait-for-body time {BODY_S}s {condition}",
                 _answer(name, folder, "html", f"{condition} {{ var(txn.html) -m bool }}"),
                 _answer(name, folder, "json", condition),
             ]

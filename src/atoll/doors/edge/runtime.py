@@ -83,7 +83,7 @@ class Runtime:
         for line in (await self.ask("show sess all")).splitlines():
             if match := re.match(r"(0x[0-9a-f]+):", line):
                 stream = match[1]
-            elif match := re.search(r"server=vm \(id=\d+\) addr=([0-9.]+):\d+", line):
+            elif match := re.search(r"server=vm(?:_once)? \(id=\d+\) addr=([0-9.]+):\d+", line):
                 yield stream, match[1]
 
     async def _quietly(self, command: str) -> None:
