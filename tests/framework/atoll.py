@@ -34,6 +34,7 @@ from atoll.rpc.client import EngineClient
 from atoll.rpc.messages import Image, Prepare
 from atoll.supervise import status as supervision
 from framework import clock
+from framework.clients import free_port
 
 SOURCE = Path(__file__).parents[2] / "src"
 INSTALLED = Path("/opt/atoll/venv/bin/python")
@@ -232,14 +233,10 @@ def toml(tables: dict[str, dict[str, Any]]) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 async def _interpreter(user: str) -> Path:

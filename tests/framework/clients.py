@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import secrets
 import socket
 import struct
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from atoll.base.aio import poll
+
+_PORTS = range(10_000, 20_000)  # below net.ipv4.ip_local_port_range, and no port of ours
 
 
 @asynccontextmanager
@@ -37,10 +40,15 @@ async def client(
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at `address` right now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port nobody listens on at `address` right now.
+
+    Not one that the kernel gives to clients: it could have it taken before its listener comes.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((address, port))
+            return port
 
 
 async def listening(port: int, address: str = "127.0.0.1", *, seconds: float = 15) -> None:

@@ -405,6 +405,9 @@ async def running_edge(**https: object) -> AsyncIterator[Edge]:
             finally:
                 for job in jobs:
                     job.cancel()
+    except BaseException:
+        sys.stderr.write((folder / "haproxy.log").read_text()[-4000:])
+        raise
     finally:
         await edge.kill_haproxy()
         await launch.withdraw(config)
