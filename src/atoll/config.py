@@ -104,6 +104,11 @@ class Network(Section):
         500, ge=1, description="new connections of one VM per second; a burst of twice that passes"
     )
 
+    @property
+    def service(self) -> ipaddress.IPv4Address:
+        """The address of services for VMs; as in atoll.engine.net.address."""
+        return self.block.network_address + 1
+
 
 class Vms(Section):
     """What `new` makes when nothing is said, and the most it makes."""
@@ -175,7 +180,11 @@ class Ssh(Section):
 
 
 class Https(Section):
-    """The HTTPS door, HAProxy."""
+    """The HTTPS door, HAProxy.
+
+    VMs reach it by IPv4, and no loopback address: where `listen` is neither, it listens at the address of
+    services for VMs, too.
+    """
 
     listen: Listen = Field("0.0.0.0", description="IP address")
     port: Port = Field(8443, description="443 where nothing else uses it")
@@ -197,6 +206,25 @@ class Https(Section):
         " tokens in X-ExeDev-Authorization: for programs made for exe.dev",
     )
     session_hours: float = Field(24.0 * 14, gt=0, description="hours a browser stays signed in")
+
+    @property
+    def takes_ipv4(self) -> bool:
+        """Whether clients reach it by IPv4."""
+        address = ipaddress.ip_address(self.listen)
+        return address.version == 4 or address.is_unspecified
+
+    @property
+    def is_beyond_vms(self) -> bool:
+        """Whether no VM could reach `listen`."""
+        return not self.takes_ipv4 or ipaddress.ip_address(self.listen).is_loopback
+
+    @property
+    def address_of_its_own(self) -> ipaddress.IPv4Address | None:
+        """Where VMs reach it, if it is not all addresses, or that of services for VMs."""
+        address = ipaddress.ip_address(self.listen)
+        if self.is_beyond_vms or address.is_unspecified:
+            return None
+        return ipaddress.IPv4Address(self.listen)
 
     @property
     def seen_port(self) -> int:

@@ -41,7 +41,6 @@ from atoll.doors.web.openid.endpoints import Endpoints
 from atoll.doors.web.openid.provider import Provider
 from atoll.doors.web.terminal.pool import Terminals
 from atoll.engine import node
-from atoll.engine.net.address import Layout
 from atoll.rpc.client import EngineClient
 from atoll.services.certificates.assembly import certificates
 from atoll.services.certificates.proofs import HttpProofs
@@ -224,9 +223,8 @@ async def _serve(config: Config, store: Store, engine: EngineClient) -> None:
 
 async def _metadata(metadata: Metadata, config: Config) -> None:
     """At the address that the engine gives services for VMs; see atoll.engine.net.services."""
-    layout = Layout(instance=config.network.instance, block=config.network.block)
     port = config.control.services_port
-    await serve(metadata.app(), port=port, address=str(layout.service))
+    await serve(metadata.app(), port=port, address=str(config.network.service))
 
 
 def _places(config: Config, store: Store, keys: Keys) -> VmAddresses | None:

@@ -22,7 +22,7 @@ from framework.inner_server import serves
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
-VM = "login"
+VM = "members"
 OWNER, BOB = "owner@example.com", "bob@example.com"
 _UNIT = "systemd-run --user --unit app --setenv PYTHONPATH=lib --working-directory . "
 _SERVE = "python3 -m uvicorn --host 0.0.0.0 --port 8000 --proxy-headers --forwarded-allow-ips '*' app:app"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from atoll.config import Config
 from atoll.doors.edge import haproxy, pages, vm_ports
+from atoll.engine.net.address import Layout
+from atoll.engine.net.services import Services
 
 GOLDEN = Path(__file__).with_name("golden") / "haproxy.cfg"
 
@@ -75,3 +79,30 @@ def test_nft_table_without_vm_ports_or_on_one_address() -> None:
     assert vm_ports.render(off) == vm_ports.render_removal(off)
     one = Config.model_validate({"https": {"listen": "192.0.2.1"}})
     assert "ip daddr 192.0.2.1 tcp dport 3000-9999 tproxy to :8443" in vm_ports.render(one)
+
+
+@pytest.mark.parametrize(
+    ("listen", "at", "is_beyond", "has_vm_ports"),
+    [
+        ("0.0.0.0", "10.213.0.1", False, True),
+        ("::", "10.213.0.1", False, True),
+        ("192.0.2.7", "192.0.2.7", False, True),
+        ("127.0.0.1", "10.213.0.1", True, True),
+        ("2001:db8::7", "10.213.0.1", True, False),
+        ("::1", "10.213.0.1", True, False),
+    ],
+)
+def test_vms_reach_it_wherever_it_listens(
+    listen: str, at: str, is_beyond: bool, has_vm_ports: bool
+) -> None:
+    config = Config.model_validate({"https": {"listen": listen}})
+    assert str(Services.of(config).edge) == at
+    assert ("ATOLL_INSIDE_FD" in rendered(listen=listen)["haproxy.cfg"]) == is_beyond
+    script = vm_ports.render(config)
+    assert ("tproxy" in script) == has_vm_ports
+
+
+def test_services_have_one_address() -> None:
+    network = Config().network
+    layout = Layout(instance=network.instance, block=network.block)
+    assert layout.service == network.service

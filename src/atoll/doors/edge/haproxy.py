@@ -55,10 +55,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binds:
-    """Where HTTPS and HTTP arrive: by default sockets that the starter opened and passes on."""
+    """Where HTTPS and HTTP arrive: by default sockets that the starter opened and passes on.
 
-    secure: str = '"fd@${ATOLL_EDGE_FD}"'
-    plain: str = '"fd@${ATOLL_PLAIN_FD}"'
+    `inside` is HTTPS for VMs, where they cannot reach the other.
+    """
+
+    secure: str = "fd@${ATOLL_EDGE_FD}"
+    plain: str = "fd@${ATOLL_PLAIN_FD}"
+    inside: str = "fd@${ATOLL_INSIDE_FD}"
 
 
 def render(
@@ -101,7 +105,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
     return {
         "ask": str(files.root / _ASK),
         "api_port": str(config.control.api_port),
-        "bind": binds.secure,
+        "bind": f'"{binds.secure},{binds.inside}"' if https.is_beyond_vms else f'"{binds.secure}"',
         "crt_list": str(files.crt_list),
         "connections": str(limits.connections),
         "control_per_10s": str(limits.control_per_10s),
@@ -124,7 +128,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
         else "",  # on localhost it would bind every other program of this machine
         "plain_path": PLAIN_PATH,
         "main_ports": " ".join(str(port) for port in sorted(main_ports)),
-        "plain_bind": binds.plain,
+        "plain_bind": f'"{binds.plain}"',
         "public_suffix": public_suffix(config),
         "proofs": str(files.map(name_maps.PROOFS)),
         "requests_per_10s": str(limits.requests_per_10s),

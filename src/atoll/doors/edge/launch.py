@@ -17,6 +17,7 @@ from atoll.base import log
 from atoll.base.aio import poll
 from atoll.base.errors import Conflict, Unavailable
 from atoll.base.proc import run
+from atoll.base.sockets import IP_FREEBIND, IP_TRANSPARENT
 from atoll.config import Config
 from atoll.doors.edge import haproxy, name_maps, vm_ports
 from atoll.doors.edge.files import EDGE_USER, TABLES, Files, install, make_folders
@@ -61,6 +62,9 @@ def become_haproxy(config: Config, *, edge_user: str = EDGE_USER) -> NoReturn:
         "ATOLL_EDGE_FD": str(secure.detach()),
         "ATOLL_PLAIN_FD": str(plain.detach()),
     }
+    if config.https.is_beyond_vms:
+        inside = listen(str(config.network.service), config.https.port, is_there=False)
+        environment["ATOLL_INSIDE_FD"] = str(inside.detach())
     argv = command(Files(config.edge_run).configuration, edge_user=edge_user)
     os.execvpe(argv[0], argv, environment)  # noqa: S606  no shell is wanted
 
@@ -87,15 +91,19 @@ def unbound(address: str) -> socket.socket:
     return sock
 
 
-def listen(address: str, port: int, *, transparent: bool = False) -> socket.socket:
-    """A listening, inheritable TCP socket.
+def listen(
+    address: str, port: int, *, transparent: bool = False, is_there: bool = True
+) -> socket.socket:
+    """A listening, inheritable TCP socket; the address may come later if it `is_there` not yet.
 
     Raises Conflict when the port is taken.
     """
     sock = unbound(address)
     try:
         if transparent:  # lets nft hand it connections to other ports, see vm_ports
-            sock.setsockopt(socket.SOL_IP, vm_ports.IP_TRANSPARENT, 1)
+            sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        if not is_there:
+            sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
         sock.bind((address, port))
         sock.listen(BACKLOG)
     except OSError as error:

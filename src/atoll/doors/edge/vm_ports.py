@@ -9,12 +9,9 @@ own.
 
 from __future__ import annotations
 
-import socket
+from ipaddress import ip_address
 
 from atoll.config import Config
-
-# Linux, include/uapi/linux/in.h; Python has the name since 3.13 only
-IP_TRANSPARENT: int = getattr(socket, "IP_TRANSPARENT", 19)
 
 
 def table(config: Config) -> str:
@@ -25,10 +22,10 @@ def table(config: Config) -> str:
 def render(config: Config) -> str:
     """The nft script that sets the table up anew, or removes it without `https.vm_ports`."""
     https = config.https
-    if not https.vm_ports:
+    if not (https.vm_ports and https.takes_ipv4):
         return render_removal(config)
     to_us = "fib daddr type local"
-    if https.listen not in ("0.0.0.0", "::"):
+    if not ip_address(https.listen).is_unspecified:
         to_us = f"ip daddr {https.listen}"
     ports = f"tcp dport {https.vm_port_first}-{https.vm_port_last}"
     return f"""\

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp
 
 from atoll.base.aio import shielded
 from atoll.base.errors import Conflict
+from atoll.base.sockets import IP_FREEBIND
 
 LOOPBACK = "127.0.0.1"
-_IP_FREEBIND = 15  # Linux, include/uapi/linux/in.h
 _STOP_S = 5
 _FRAME = 64 * 1024  # what a page may say at once; atoll.doors.web.terminal.wire
 _PING_S = 25.0  # a peer that has vanished is noticed; shorter than what firewalls forget
@@ -68,7 +68,7 @@ def listening(port: int, address: str = LOOPBACK) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address != LOOPBACK:
-            sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
         sock.bind((address, port))
     except OSError as error:
         sock.close()

@@ -8,11 +8,11 @@ that the peer's address says which VM asks and nothing that the VM sends can.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from atoll.config import Config
 from atoll.domain.web import METADATA_HOST
-from atoll.engine.net.address import GUEST_DNS, Layout
+from atoll.engine.net.address import GUEST_DNS
 
 HTTP_PORT = 80
 
@@ -31,12 +31,9 @@ class Services:
     def of(cls, config: Config) -> Services:
         """As configured."""
         https = config.https
-        listen = ip_address(https.listen)
-        is_everywhere = listen.is_unspecified or not isinstance(listen, IPv4Address)
-        layout = Layout(instance=config.network.instance, block=config.network.block)
         return cls(
             port=config.control.services_port,
-            edge=layout.service if is_everywhere else IPv4Address(https.listen),
+            edge=https.address_of_its_own or config.network.service,
             edge_port=https.port,
             seen_port=https.seen_port,
             domain=https.domain,
