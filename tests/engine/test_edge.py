@@ -548,6 +548,23 @@ class TestStreams:
                 with pytest.raises(ConnectionClosed):
                     await asyncio.wait_for(socket.recv(), 10)
 
+    async def test_answers_under_way_to_others_arrive(self, edge: Edge, ann: Account) -> None:
+        bob = await edge.account(f"bob-{time.monotonic_ns()}@example.com")
+        argv = ["curl", "-sN", "--cacert", str(edge.keys / "ca.pem"), "--max-time", "20"]
+        argv += ["--connect-to", "::127.0.0.1:", "-H", f"Cookie: {await edge.token(ann, 'busy')}"]
+        for is_soon in (True, False):
+            async with upstream("busy", "127.0.1.7") as server:
+                edge.cloud.put(published("busy", "127.0.1.7", {ann.id, bob.id}))
+                await edge.agreed()
+                async with client([*argv, edge.url("busy", "/sse")]) as process:
+                    assert process.stdout is not None
+                    assert await process.stdout.readline() == b"data: 1\n"
+                    edge.cloud.change("busy", openings=openings({ann.id}))
+                    await asyncio.sleep(0.05 if is_soon else 0.8)
+                    server.release.set()
+                    rest = await asyncio.wait_for(process.stdout.read(), 10)
+                    assert (b"data: 2" in rest) == is_soon
+
     async def test_a_socket_that_a_control_died_before_ending_is_ended(
         self, edge: Edge, ann: Account
     ) -> None:

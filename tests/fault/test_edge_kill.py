@@ -64,9 +64,14 @@ class Visitor:
             await asyncio.sleep(0.02)
 
     async def ask(self) -> int | None:
-        """The status of one request; None without an answer, as while nobody listens."""
+        """The status of one request; None if nobody was asked, as while HAProxy is away.
+
+        Nor is a 5xx an answer to whether they may: whose share ends has all streams of the VM cut.
+        """
         first, began = len(self.may) - 1, time.monotonic()
         status = await self._status()
+        if status is not None and status >= 500:
+            return None
         if status is not None:
             self.answers.append((began, time.monotonic()))
             if (status == 200) not in frozenset().union(*self.may[first:]):

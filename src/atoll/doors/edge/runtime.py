@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from atoll.base.aio import deadline
@@ -17,8 +17,11 @@ from atoll.base.errors import Unavailable
 from atoll.doors.edge.decide import Change, Table
 
 SECONDS = 10.0
+GRACE_S = 0.25  # most answers take less; whoever lost access has lost it within a second
 # HAProxy reads a command and its payload into one buffer of 16 kB (tune.bufsize).
 _PAYLOAD_BYTES = 8_000
+_STREAM = re.compile(r"(0x[0-9a-f]+): \[.*?\] id=(\d+) ")
+_SERVER = re.compile(r"  server=vm(?:_once)? \(id=\d+\) addr=([0-9.]+):\d+")
 _NEW_VERSION = re.compile(r"New version created: (\d+)")
 
 
@@ -68,23 +71,31 @@ class Runtime:
             await self._quietly("; ".join(batch))
 
     async def end_streams(self, addresses: Iterable[str]) -> int:
-        """End every open stream whose server is one of these addresses; returns how many."""
+        """End every stream that is open now and whose server is one of these addresses; returns how many.
+
+        They have GRACE_S to end by themselves, so that answers under way to others arrive.
+        """
         wanted = set(addresses)
-        if not wanted:
+        if not wanted or not (open_now := await self._streams(wanted)):
             return 0
-        doomed = [stream async for stream, address in self._streams() if address in wanted]
-        for batch in _batches([f"shutdown session {stream}" for stream in doomed]):
+        await asyncio.sleep(GRACE_S)
+        doomed = open_now & await self._streams(wanted)
+        for batch in _batches([f"shutdown session {address}" for address, _ in doomed]):
             await self.ask("; ".join(batch))  # "No such session": it ended by itself
         return len(doomed)
 
-    async def _streams(self) -> AsyncIterator[tuple[str, str]]:
-        """Id and server address of each stream that has a server."""
-        stream = ""
+    async def _streams(self, servers: set[str]) -> frozenset[tuple[str, int]]:
+        """The streams to these servers: address in memory, which names it, and number.
+
+        A later stream may have the same address, and has another number.
+        """
+        found, stream = set(), ("", 0)
         for line in (await self.ask("show sess all")).splitlines():
-            if match := re.match(r"(0x[0-9a-f]+):", line):
-                stream = match[1]
-            elif match := re.search(r"server=vm(?:_once)? \(id=\d+\) addr=([0-9.]+):\d+", line):
-                yield stream, match[1]
+            if match := _STREAM.match(line):
+                stream = match[1], int(match[2])
+            elif (match := _SERVER.match(line)) and match[1] in servers:
+                found.add(stream)
+        return frozenset(found)
 
     async def _quietly(self, command: str) -> None:
         """Run commands that say nothing when all is well."""
