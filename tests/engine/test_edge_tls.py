@@ -1,15 +1,19 @@
-"""TLS of the real HAProxy, asked with `openssl s_client`: what is spoken, and what is not."""
+"""TLS and HTTP/2 of the real HAProxy, asked by tools for that: what is spoken, and what is not."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from atoll.base.proc import Finished, run
+from atoll.domain.account import Account
 from framework.edge import Edge
+from framework.raw import Recorder
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 ANY = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
 
 
@@ -73,3 +77,42 @@ async def test_nobody_renegotiates(edge: Edge) -> None:
     done = await ask(edge, "-tls1_2", "-no_ign_eof", said=b"R\n")
     assert b"RENEGOTIATING" in done.out + done.err
     assert re.search(rb"no renegotiation|handshake failure|unexpected|write:errno", done.err)
+
+
+async def test_what_a_scanner_finds(edge: Edge, tmp_path: Path) -> None:
+    """testssl.sh: protocols, ciphers, the certificate, and known weaknesses from Heartbleed to ROBOT."""
+    report = tmp_path / "report.json"
+    argv = ["testssl", "--quiet", "--warnings", "batch", "--ip", "127.0.0.1"]
+    argv += ["--jsonfile", str(report), "--add-ca", str(edge.keys / "ca.pem")]
+    await run([*argv, f"{edge.host('')}:{edge.port}"], seconds=230, check=False)
+    found = {entry["id"]: entry["severity"] for entry in json.loads(report.read_text())}
+    assert {"heartbleed", "ROBOT", "LUCKY13", "TLS1_3", "cert_chain_of_trust"} <= found.keys()
+    assert found["cert_chain_of_trust"] == "OK"
+    bad = {name for name, severity in found.items() if severity in ("MEDIUM", "HIGH", "CRITICAL")}
+    # A CA of one machine's own has no list of revoked certificates: a certificate is good for 13 months.
+    assert bad <= {"cert_revocation"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["", "--padding=200", "--no-dep", "--no-rfc7540-pri", "--window-bits=10",
+     "--connection-window-bits=16", "--header-table-size=0", "--max-concurrent-streams=1",
+     "--multiply=50", "--expect-continue", "--no-content-length", "--trailer=x-sum:1"],
+)  # fmt: skip
+async def test_clients_of_http_2(
+    edge: Edge, ann: Account, open_vm: Recorder, tmp_path: Path, how: str
+) -> None:
+    """nghttp, which says what it got of every stream."""
+    sent = tmp_path / "sent"
+    sent.write_bytes(b"x" * 40_000)
+    has_body = any(word in how for word in ("expect", "content", "trailer"))
+    argv = ["nghttp", "--no-verify-peer", "--null-out", "--stat", "--timeout=20"]
+    argv += [how] if how else []
+    argv += [f"--data={sent}"] if has_body else []
+    argv += [f"-H:authority: {edge.host('open')}", f"https://127.0.0.1:{edge.port}/asked"]
+    done = await run(argv, seconds=30)
+    count = 50 if "multiply" in how else 1
+    assert len(re.findall(rb" 200 +\d+ /asked", done.out)) == count, done.out + done.err
+    assert [seen.target for seen in open_vm.seen] == [b"/asked"] * count
+    assert [len(seen.body) for seen in open_vm.seen] == [40_000 if has_body else 0] * count
+    assert not open_vm.unread
