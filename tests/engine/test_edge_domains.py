@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playwright.async_api import Error
 
 from atoll.base.aio import poll
 from atoll.domain.account import Account
-from atoll.domain.web import TOKEN_COOKIE
+from atoll.domain.web import SESSION_COOKIE, TOKEN_COOKIE
+from framework.browser import chromium
 from framework.edge import Answer, Edge, running_edge, upstream
 from framework.published import published
+from framework.tls import own_certificate
 
 pytestmark = pytest.mark.timeout(120)
 SHOP, WEB = "shop.example.net", "127.0.1.1"
@@ -66,3 +70,42 @@ async def test_a_domain_stands_for_its_vm(edge: Edge) -> None:
     del edge.domains[SHOP]
     edge.cloud.changes.bump()
     await answers(421)
+
+
+async def test_a_browser_signs_in_there(edge: Edge, tmp_path: Path) -> None:
+    """Its cookie of the cloud is no use at a domain of somebody's own: a code is handed over."""
+    ann: Account = await edge.account("ann@example.com")
+    edge.cloud.put(published("web", WEB, {ann.id}))
+    authority, _ = own_certificate(tmp_path, SHOP)
+    edge.shelf.keep(SHOP, (tmp_path / "own.pem").read_bytes())
+    edge.domains[SHOP] = "web"
+    edge.cloud.changes.bump()
+    await edge.agreed()
+    wanted = f"https://{SHOP}:{edge.port}/deep?x=1"
+    trust = {"authority": edge.keys / "ca.pem", "domain_authority": authority}
+    async with (
+        chromium(tmp_path / "home", domain=SHOP, **trust) as browser,
+        await browser.new_context() as context,
+    ):
+        page = await context.new_page()
+
+        async def asked() -> bool | None:
+            try:
+                await page.goto(wanted)
+            except Error:  # the certificate is not loaded yet
+                return None
+            return page.url.startswith(edge.url("", "/login")) or None
+
+        await poll(asked, seconds=15, what="the sign-in page")
+        code = await edge.sessions.login_code(ann.id)
+        await page.goto(edge.url("", f"/login/{code}"))
+        await page.wait_for_url(wanted)
+        assert "GET /deep?x=1 HTTP/1.1" in await page.inner_text("body")
+        kept = {cookie["name"]: cookie for cookie in await context.cookies(wanted)}
+        assert SESSION_COOKIE not in kept
+        assert kept[TOKEN_COOKIE]["domain"] == SHOP
+        edge.cloud.change("web", openings=frozenset())
+        await edge.agreed()
+        refused = await page.goto(wanted)
+        assert refused is not None
+        assert refused.status == 403

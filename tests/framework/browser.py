@@ -36,16 +36,26 @@ _AUTHENTICATOR = {
 
 
 @asynccontextmanager
-async def chromium(home: Path, *, authority: Path) -> AsyncIterator[Browser]:
-    """A browser that trusts `authority` (PEM) and keeps its files below `home`."""
+async def chromium(
+    home: Path, *, authority: Path, domain: str = "", domain_authority: Path | None = None
+) -> AsyncIterator[Browser]:
+    """A browser that trusts `authority` (PEM) and keeps its files below `home`.
+
+    DNS says that `domain` is here, and who is trusted for it.
+    """
     database = home / ".pki" / "nssdb"
     database.mkdir(parents=True)
     tool = ["certutil", "-d", f"sql:{database}"]
     await run([*tool, "-N", "--empty-password"], seconds=30)
-    await run([*tool, "-A", "-t", "C,,", "-n", "atoll", "-i", str(authority)], seconds=30)
+    for name, trusted in (("atoll", authority), ("domain", domain_authority)):
+        if trusted is not None:
+            await run([*tool, "-A", "-t", "C,,", "-n", name, "-i", str(trusted)], seconds=30)
+    more = [f"--host-resolver-rules=MAP {domain} 127.0.0.1"] if domain else []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, env={**os.environ, "HOME": str(home)}
+            executable_path=CHROMIUM,
+            args=[*ARGUMENTS, *more],
+            env={**os.environ, "HOME": str(home)},
         )
         try:
             yield browser

@@ -216,6 +216,7 @@ class Edge:
             changes=self.cloud.changes,
             ca=self.keys / "ca.pem",
             ways=ways_upon(store, config),
+            custom=self.served,
         )
         self.haproxy: asyncio.subprocess.Process | None = None
 
