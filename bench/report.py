@@ -23,6 +23,7 @@ ORDER = (
     "vms",
     "clone",
     "edge",
+    "sharing",
     "gateway",
     "listing",
     "api",

@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
-from bench import clone, listing, terminal, vms  # noqa: E402
+from bench import clone, listing, sharing, terminal, vms  # noqa: E402
 from bench.agent_tax import measure as agent_tax  # noqa: E402
 from bench.peer import WITHOUT_BASHRC  # noqa: E402
 from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
@@ -40,6 +40,7 @@ IN_A_CLOUD: dict[str, Callable[[Atoll], Awaitable[list[Row]]]] = {
     "vms": vms.measure,
     "listing": listing.measure,
     "clone": clone.measure,
+    "sharing": sharing.measure,
 }
 ALONE: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "terminal": terminal.measure,

@@ -11,13 +11,11 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,12 +23,11 @@ import pytest_asyncio
 
 from atoll.base.aio import TaskGroup, poll
 from atoll.base.errors import AtollError, Unavailable
-from atoll.base.proc import run
-from atoll.domain.web import TOKEN_COOKIE
 from framework.agreement import agreed, answer_or_error, replaced
 from framework.atoll import Atoll
 from framework.friend import friend
 from framework.inner_server import serve
+from framework.visitor import Visitor, signed_in
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -38,17 +35,14 @@ VM, BOB = "guarded", "bob@example.com"
 SEED, ROUNDS = 20261126, 12
 RETURNS_S = 2.0
 STEADY_S = 5.5  # a child that lived this long is started again after the first pause
-ASK_S = 5.0
-OWNER = "owner"
 
 
 @dataclass(slots=True)
-class Visitor:
+class Watcher:
     """Somebody who asks again and again, and what they may see."""
 
     name: str
-    atoll: Atoll
-    cookie: str
+    visitor: Visitor
     may: list[frozenset[bool]]  # the newest is true now: whether an answer may be the page
     answers: list[tuple[float, float]] = field(default_factory=list)  # when asked, and answered
     wrong: list[str] = field(default_factory=list)
@@ -69,49 +63,13 @@ class Visitor:
         Nor is a 5xx an answer to whether they may: whose share ends has all streams of the VM cut.
         """
         first, began = len(self.may) - 1, time.monotonic()
-        status = await self._status()
-        if status is not None and status >= 500:
+        status = await self.visitor.ask()
+        if status is None or status >= 500:
             return None
-        if status is not None:
-            self.answers.append((began, time.monotonic()))
-            if (status == 200) not in frozenset().union(*self.may[first:]):
-                self.wrong.append(f"{self.name} got {status}, may see it: {self.may[first:]}")
+        self.answers.append((began, time.monotonic()))
+        if (status == 200) not in frozenset().union(*self.may[first:]):
+            self.wrong.append(f"{self.name} got {status}, may see it: {self.may[first:]}")
         return status
-
-    async def _status(self) -> int | None:
-        https = self.atoll.config.https
-        host = f"{VM}.{https.domain}"
-        lines = ["GET / HTTP/1.1", f"Host: {host}:{https.port}", "Connection: close"]
-        lines += [f"Cookie: {TOKEN_COOKIE}={self.cookie}"] if self.cookie else []
-        trusting = ssl.create_default_context(cafile=authority(self.atoll))
-        with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            async with asyncio.timeout(ASK_S):
-                reader, writer = await asyncio.open_connection(
-                    "127.0.0.1", https.port, ssl=trusting, server_hostname=host
-                )
-                try:
-                    writer.write("\r\n".join([*lines, "", ""]).encode())
-                    return int((await reader.readuntil(b"\r\n")).split()[1])
-                finally:
-                    writer.transport.abort()
-        return None
-
-
-def authority(atoll: Atoll) -> str:
-    """The CA's certificate."""
-    return str(atoll.config.control_state / "keys" / "ca.pem")
-
-
-async def cookie(somebody: Atoll, name: str) -> str:
-    """Sign in by the link that `browser` gives and open the VM: the cookie that came of it."""
-    jar = somebody.folder / f"{name}.jar"
-    argv = ["curl", "-sSL", "--fail", "--cacert", authority(somebody), "--max-time", "30"]
-    argv += ["-H", "Accept: text/html", "-b", str(jar), "-c", str(jar)]
-    link = json.loads((await somebody.ssh("browser", "--json")).out)["url"]
-    await run([*argv, "--data", "", link], seconds=40)
-    await run([*argv, somebody.url(VM)], seconds=40)
-    (found,) = re.findall(rf"{TOKEN_COOKIE}\t(\S+)", jar.read_text())
-    return str(found)
 
 
 @dataclass(slots=True)
@@ -119,11 +77,11 @@ class World:
     """The three, before a VM whose share with the friend is known."""
 
     atoll: Atoll
-    owner: Visitor
-    bob: Visitor
-    stranger: Visitor
+    owner: Watcher
+    bob: Watcher
+    stranger: Watcher
 
-    def all(self) -> tuple[Visitor, ...]:
+    def all(self) -> tuple[Watcher, ...]:
         return self.owner, self.bob, self.stranger
 
 
@@ -136,9 +94,9 @@ async def world(atoll: Atoll) -> AsyncIterator[World]:
     never, always = frozenset({False}), frozenset({True})
     yield World(
         atoll,
-        owner=Visitor(OWNER, atoll, await cookie(atoll, OWNER), [always]),
-        bob=Visitor("bob", atoll, await cookie(bob, "bob"), [always]),
-        stranger=Visitor("stranger", atoll, "", [never]),
+        owner=Watcher("owner", await signed_in(atoll, VM), [always]),
+        bob=Watcher("bob", await signed_in(bob, VM), [always]),
+        stranger=Watcher("stranger", Visitor(atoll, VM), [never]),
     )
     await atoll.command(f"rm {VM}")
 
