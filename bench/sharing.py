@@ -13,7 +13,7 @@ import time
 
 from bench.report import Row
 
-from framework.atoll import Atoll
+from framework.atoll import Atoll, warm_image
 from framework.friend import friend
 from framework.inner_server import serve
 from framework.visitor import Visitor, signed_in
@@ -24,11 +24,13 @@ LET_IN = 200
 
 async def measure(atoll: Atoll) -> list[Row]:
     """Two rows; the VM is removed again."""
+    await warm_image(atoll)
     await atoll.command(f"new --name {VM}")
     try:
         await serve(atoll, VM)
+        person = await friend(atoll, "bob")
         await atoll.command(f"share add {VM} {EMAIL}")
-        bob = await signed_in(await friend(atoll, "bob"), VM)
+        bob = await signed_in(person, VM)
         request = [await _request(bob) for _ in range(ROUNDS)]
         changes: dict[str, list[float]] = {"remove": [], "add": []}
         for _ in range(ROUNDS):
