@@ -87,7 +87,7 @@ def _report(
             "kernel": platform.release(),
             "haproxy": version.split()[2],
             "caddy": _said("caddy", "version").split()[0],
-            "nginx": _said("nginx", "-v").rpartition("/")[2],
+            "nginx": _said("nginx", "-v").strip().rpartition("/")[2],
         },
     }  # fmt: skip
 
