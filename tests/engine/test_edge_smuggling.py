@@ -347,6 +347,23 @@ class TestEarlyAnswers:
         assert not hasty.swallowed
         assert [head.split()[1] for head in hasty.heads] == [b"/", b"/next"] * 5
 
+    async def test_nor_is_it_controls(self, edge: Edge, ann: Account) -> None:
+        """Which refuses a form of another site without a look at its body."""
+        for _ in range(5):
+            async with await H2.open(edge, name="") as h2:
+                fields = [(b":path", b"/run/rm") if name == b":path" else (name, value)
+                          for name, value in post(edge, "", 6)]  # fmt: skip
+                fields.append((b"origin", b"https://evil.example"))
+                await h2.frame(HEADERS, END_HEADERS, 1, block(fields))
+                while (got := await h2.read()) is not None and (got.stream, got.kind) != (
+                    1,
+                    HEADERS,
+                ):
+                    pass
+                await h2.frame(DATA, END_STREAM, 1)
+                await h2.answered()
+            assert (await edge.curl(edge.url("", "/ca.pem"))).status == 200
+
     async def test_a_length_without_a_body_is_not_passed_on(self, edge: Edge, hasty: Hasty) -> None:
         async with await H2.open(edge, name="hasty") as h2:
             await h2.request(1, post(edge, "hasty", 6))
