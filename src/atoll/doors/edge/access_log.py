@@ -14,11 +14,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from atoll.base.aio import TaskGroup
+from atoll.base.source import plain
 from atoll.domain.visit import Visit
 
 LINES_PER_S = 2000
@@ -126,10 +127,9 @@ def parse(data: bytes, *, now: float) -> Line | None:
         found.groups()
     )
     try:
-        text, address = str(json.loads(path, strict=False)), ip_address(source)
+        text, address = str(json.loads(path, strict=False)), str(ip_address(source))
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     visit = Visit(
         at=now - max(0, int(ms)) / 1000,
         account="" if account == "-" else account,
@@ -140,7 +140,7 @@ def parse(data: bytes, *, now: float) -> Line | None:
         status=max(0, int(status)),
         bytes=int(sent),
         ms=max(0, int(ms)),
-        source=str(mapped or address),
+        source=plain(address),
         is_let_in=backend != _REFUSED_BACKEND,
         count=max(1, int(weight)),
     )

@@ -37,8 +37,12 @@ class Signed(Protocol):
 
 def caller_of(session: Signed, *, source: str) -> Caller:
     """Whoever is signed in, as a caller from that address."""
-    token = credential(session.key)
-    return Caller(account=session.account, door=Door.WEB, source=source, token=token)
+    return signed_in_as(session.account, session.key, source=source)
+
+
+def signed_in_as(account: Account, key: str, *, source: str) -> Caller:
+    """The caller that a session called `key` is, or was."""
+    return Caller(account=account, door=Door.WEB, source=source, token=credential(key))
 
 
 class Reading(Protocol):

@@ -11,8 +11,7 @@ from atoll.domain.account import Account, Caller, Door
 from atoll.domain.audit import UNKNOWN, Act
 from atoll.domain.operation import Json
 from atoll.doors.front.hosts import source_of
-from atoll.doors.web.visitor import Signed, caller_of
-from atoll.services.sessions import credential
+from atoll.doors.web.visitor import Signed, caller_of, signed_in_as
 
 
 class Recording(Protocol):
@@ -51,8 +50,8 @@ class Witness:
 
     async def signed_in(self, request: Request, account: Account, key: str, *, how: str) -> None:
         """A new session, called `key`: begun by a link, by mail, by a passkey or by a provider."""
-        caller = _caller(request, account, key)
-        await self._audit.of(caller, Act.SIGN_IN, result="ok", detail={"by": how})
+        caller = signed_in_as(account, key, source=source_of(request))
+        await self._audit.of(caller, Act.SIGN_IN, detail={"by": how})
 
     async def granted(self, caller: Caller, what: str, *, vm: str | None = None) -> None:
         """Somebody made a new way in, or let an app know who they are, by a page of its own."""
@@ -72,7 +71,8 @@ class Witness:
     async def signed_out(self, request: Request, account: Account | None, key: str) -> None:
         """A session ended; `key` is what it was called."""
         if account is not None:
-            await self._audit.of(_caller(request, account, key), Act.SIGN_OUT)
+            caller = signed_in_as(account, key, source=source_of(request))
+            await self._audit.of(caller, Act.SIGN_OUT)
 
     async def opened(
         self, request: Request, session: Signed, *, vm: str | None, url: str, result: str = "ok"
@@ -80,12 +80,3 @@ class Witness:
         """A browser was let in to a VM's address, or was not."""
         caller = caller_of(session, source=source_of(request))
         await self._audit.of(caller, Act.WEB, what=url, vm=vm, result=result)
-
-
-def _caller(request: Request, account: Account, key: str) -> Caller:
-    return Caller(
-        account=account,
-        door=Door.WEB,
-        source=source_of(request),
-        token=credential(key),
-    )
