@@ -143,7 +143,11 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
 
 
 def _expand(line: str, folder: Path) -> list[str]:
-    """Replace our two words, `answer NAME if …` and `error STATUS NAME KIND`, by HAProxy's."""
+    """Replace our words by HAProxy's: `answer NAME if …`, `error STATUS NAME KIND`, `servers NAME AT`.
+
+    `servers` is one for requests that ended with their head and one for the others, whose connections
+    are not kept.
+    """
     match line.split(None, 2):
         case ["answer", name, condition]:
             return [
@@ -151,6 +155,13 @@ def _expand(line: str, folder: Path) -> list[str]:
                 f"    http-request wait-for-body time {BODY_S}s {condition}",
                 _answer(name, folder, "html", f"{condition} {{ var(txn.html) -m bool }}"),
                 _answer(name, folder, "json", condition),
+            ]
+        case ["servers", name, at]:
+            return [
+                f"    server {name} {at}",
+                f"    server {name}_once {at} pool-max-conn 0",
+                f"    use-server {name} if {{ var(req.is_whole) -m bool }}",
+                f"    use-server {name}_once unless {{ var(req.is_whole) -m bool }}",
             ]
         case ["error", status, rest]:
             name, kind = rest.split()
