@@ -13,6 +13,7 @@ import time
 
 from bench.report import Row
 
+from atoll.base.aio import TaskGroup
 from framework.atoll import Atoll, warm_image
 from framework.friend import friend
 from framework.inner_server import serve
@@ -20,6 +21,7 @@ from framework.visitor import Visitor, signed_in
 
 VM, EMAIL, ROUNDS = "bench-shared", "bob@example.com", 20
 LET_IN = 200
+EFFECT_S = 30
 
 
 async def measure(atoll: Atoll) -> list[Row]:
@@ -56,10 +58,11 @@ async def _effect(atoll: Atoll, bob: Visitor, verb: str) -> float:
             pass
         return (time.perf_counter() - began) * 1000
 
-    seen = asyncio.get_running_loop().create_task(so())
-    await atoll.command(f"share {verb} {VM} {EMAIL}")
-    assert (await bob.ask() == LET_IN) == (verb == "add"), f"share {verb} answered too early"
-    return await seen
+    async with asyncio.timeout(EFFECT_S), TaskGroup() as group:
+        seen = group.create_task(so())
+        await atoll.command(f"share {verb} {VM} {EMAIL}")
+        assert (await bob.ask() == LET_IN) == (verb == "add"), f"share {verb} answered too early"
+    return seen.result()
 
 
 def _row(verb: str, taken: list[float], request: list[float]) -> Row:

@@ -9,6 +9,8 @@ from atoll.base.aio import deadline
 from atoll.domain.certificate import Proof
 from atoll.services.dns.txt_records import TxtRecords
 
+SHOWN_S = 20.0
+
 
 class Prover(Protocol):
     """Shows one proof at a time for a name, and takes it away again."""
@@ -20,9 +22,6 @@ class Prover(Protocol):
     async def hide(self, host: str, where: str, value: str) -> None:
         """Take it away; one that is not there is fine."""
         ...
-
-
-SHOWN_S = 20.0
 
 
 class Changes(Protocol):
