@@ -51,7 +51,7 @@ class Witness:
     async def signed_in(self, request: Request, account: Account, key: str, *, how: str) -> None:
         """A new session, called `key`: begun by a link, by mail, by a passkey or by a provider."""
         caller = signed_in_as(account, key, source=source_of(request))
-        await self._audit.of(caller, Act.SIGN_IN, detail={"by": how})
+        await self._audit.of(caller, Act.SIGN_IN, result="ok", detail={"by": how})
 
     async def granted(self, caller: Caller, what: str, *, vm: str | None = None) -> None:
         """Somebody made a new way in, or let an app know who they are, by a page of its own."""
