@@ -1,7 +1,9 @@
 """The proxies that `bench/edge.py` compares: same certificate, same upstream, one thread each.
 
 nginx is the VM and, at another path, the authority that says yes to whatever Caddy and nginx ask it.
-Atoll's edge has its real rules, 500 VMs and a token that is checked; plain HAProxy only proxies.
+Atoll's edge has its real rules, 500 VMs and a token that is checked. `anew` is the same without an
+epoch, so that it goes through all rules each time, as for a visitor's first request; plain HAProxy only
+proxies.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ KID, KEY = "5e5e5e5e", "5e" * 32
 HOST = "web.atoll.localhost"  # resolves to loopback everywhere, so clients name it in TLS, too
 ACCOUNT = "acct-000000000001"
 UPSTREAM, UPSTREAM_PORT = "127.0.1.1", 18000
-PORTS = {"atoll": 18443, "plain": 18444, "caddy": 18446, "nginx": 18447}
-PLAIN_HTTP = "127.0.0.1:18445"
+PORTS = {"atoll": 18443, "anew": 18445, "plain": 18444, "caddy": 18446, "nginx": 18447}
+PLAIN_HTTP = {"atoll": 18448, "anew": 18449}
 MANY = 100_000_000  # no limit of ours is what is measured
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -78,11 +80,12 @@ def running(root: Path) -> Iterator[dict[str, Proxy]]:
     """All of them and their upstream, while the body runs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    edge = _edge(root)
-    certificate = Files(root / "run" / "edge").certificate
+    edge, anew = _edge(root, "atoll", epoch="1"), _edge(root, "anew", epoch="")
+    certificate = Files(root / "atoll" / "edge").certificate
     commands = {
         "upstream": _nginx(root, "upstream", _upstream(root)),
         "atoll": _haproxy(root, "atoll", edge),
+        "anew": _haproxy(root, "anew", anew),
         "plain": _haproxy(root, "plain", _plain(certificate)),
         "caddy": _caddy(root, certificate),
         "nginx": _nginx(root, "nginx", _auth_request(root, certificate)),
@@ -146,9 +149,9 @@ backend vm
 """
 
 
-def _edge(root: Path) -> str:
+def _edge(root: Path, edge: str, *, epoch: str) -> str:
     """The real rules and their files; only thread count, ports and limits are the bench's."""
-    config = Config.model_validate({"paths": {"run": root / "run"}})
+    config = Config.model_validate({"paths": {"run": root / edge}, "https": {"port": PORTS[edge]}})
     files = Files(config.edge_run)
     for folder in (files.pages, files.maps, files.certificate.parent, files.socket.parent):
         folder.mkdir(parents=True)
@@ -162,10 +165,14 @@ def _edge(root: Path) -> str:
                        keys={KID: KEY})  # fmt: skip
     for table, entries in maps.tables().items():
         files.map(table).write_text("".join(f"{k} {v}\n" for k, v in entries.items()))
+    # As control names it.
+    files.map(decide.ADMITTED).write_text(f"{decide.EPOCH} {epoch}\n" if epoch else "")
     rendered = haproxy.render(
         config,
         limits=haproxy.Limits(requests_per_10s=MANY, connections=MANY, total_connections=9_500),
-        binds=haproxy.Binds(secure=f"127.0.0.1:{PORTS['atoll']}", plain=PLAIN_HTTP),
+        binds=haproxy.Binds(
+            secure=f"127.0.0.1:{PORTS[edge]}", plain=f"127.0.0.1:{PLAIN_HTTP[edge]}"
+        ),
     )
     for name, text in rendered.items():
         (files.root / name).write_text(text)

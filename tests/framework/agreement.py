@@ -230,7 +230,7 @@ async def _edge(atoll: Atoll, rows: dict[str, Row], vms: dict[str, Vm]) -> list[
         if row.phase == "live" and row.name and (vm := vms.get(row.vm)) is not None:
             hosts[f"{row.name}.{domain}"] = vm.address or "-"
     files = Files(atoll.config.edge_run)
-    runtime = Runtime(files.socket)
+    runtime = Runtime(files)
     found = []
     table, twice = await runtime.table(files.map(HOSTS))
     if twice or {host: value.split(":")[0] for host, value in table.items()} != hosts:

@@ -205,7 +205,7 @@ class Edge:
         self.proofs: Callable[[], Mapping[str, str]] = dict
         self.domains: dict[str, str] = {}  # custom domain -> VM name
         self.sync = self.new_sync()
-        self.runtime = Runtime(self.files.socket)
+        self.runtime = Runtime(self.files)
         self.http = http(
             config=config,
             language=WhoAmI(),

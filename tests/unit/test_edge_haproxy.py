@@ -52,7 +52,7 @@ def test_without_vm_ports_no_port_can_be_asked_for() -> None:
 def test_pages_carry_variables_and_nothing_else_of_log_format() -> None:
     for name, text in rendered().items():
         if name.startswith("pages/"):
-            known = re.sub(r"%\[var\(txn\.(host|vm|inner)\)\]|%%", "", text)
+            known = re.sub(r"%\[var\(txn\.(host|inner|name)\)(,field\(1,\.\))?\]|%%", "", text)
             assert "%" not in known, name
             assert "{ssh}" not in text
             assert "{host}" not in text

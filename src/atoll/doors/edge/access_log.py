@@ -27,7 +27,7 @@ _LINE_BYTES = 4096
 _PATH_LETTERS = 200
 # name account by weight method status bytes ms source port backend end "path"
 _LINE = re.compile(
-    r"([a-z0-9-]{1,63})[.][a-z0-9.-]+ ([0-9A-Za-z._-]{1,80}) (cookie|token|-) ([0-9]{1,4})"
+    r"([a-z0-9-]{1,63})[.][a-z0-9.-]+ ([0-9A-Za-z._-]{1,80}) (cookie|token|-) ([0-9]{1,4}|-)"
     r" ([!-~]{1,200}) (-?[0-9]{1,3}) ([0-9]{1,18}) \+?(-?[0-9]{1,12}) ([0-9a-fA-F.:]{2,45})"
     r" ([0-9]{1,5}|-) (\w+) ([A-Za-z-]{2}) (\".*\")\n?"
 )
@@ -142,6 +142,6 @@ def parse(data: bytes, *, now: float) -> Line | None:
         ms=max(0, int(ms)),
         source=plain(address),
         is_let_in=backend != _REFUSED_BACKEND,
-        count=max(1, int(weight)),
+        count=1 if weight == "-" else max(1, int(weight)),
     )
     return Line(name, visit, is_missed=visit.is_let_in and (end, status) == _NO_LISTENER)

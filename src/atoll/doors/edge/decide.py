@@ -23,6 +23,8 @@ from atoll.domain.sharing import EVERY_PORT, EVERYBODY, WHOLE, Opening, is_plain
 
 HOSTS, GRANTS, REVOKED = "hosts", "grants", "revoked"
 KEYS, TOKENS = "keys", "tokens"
+ADMITTED = "admitted"  # HAProxy's own: whom it let in since control last changed a map,
+EPOCH = "epoch"  # and beside them the name of the time since then
 NOT_RUNNING = "-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _KEY = re.compile(r"[0-9A-Za-z._-]{1,80}")  # what may stand in a map without being two words

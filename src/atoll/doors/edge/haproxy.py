@@ -103,6 +103,7 @@ def _values(config: Config, files: Files, limits: Limits, binds: Binds) -> dict[
     main_ports = {https.port, https.seen_port, 443}
     has_names_of_its_own = https.domain.rpartition(".")[2] != "localhost"
     return {
+        "admitted": str(files.map(decide.ADMITTED)),
         "ask": str(files.root / _ASK),
         "api_port": str(config.control.api_port),
         "bind": f'"{binds.secure},{binds.inside}"' if https.is_beyond_vms else f'"{binds.secure}"',

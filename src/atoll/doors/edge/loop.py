@@ -24,7 +24,7 @@ from atoll.domain.vm_token import VmToken
 from atoll.doors.edge import decide, tickets
 from atoll.doors.edge.certs import Authority
 from atoll.doors.edge.cutting import Cutting
-from atoll.doors.edge.decide import Maps, Table
+from atoll.doors.edge.decide import ADMITTED, Maps, Table
 from atoll.doors.edge.files import TABLES, Files, publish
 from atoll.doors.edge.name_maps import NameMaps, Naming
 from atoll.doors.edge.runtime import Runtime
@@ -116,7 +116,7 @@ class EdgeSync:
         self._is_informed = is_informed
         self._now = now
         self._files = Files(config.edge_run)
-        self._runtime = Runtime(self._files.socket)
+        self._runtime = Runtime(self._files)
         self._cutting = Cutting(self._files, self._runtime)
         self._tls = TlsSync(
             files=self._files,
@@ -160,7 +160,7 @@ class EdgeSync:
         )
         self._tls.write(is_forced=True)
         await self._names.write()
-        for table in TABLES:
+        for table in (*TABLES, ADMITTED):
             if not self._files.map(table).exists():
                 publish(self._files.map(table), b"")  # nothing is open until `run` knows better
 
@@ -231,6 +231,7 @@ class EdgeSync:
             await self._replace_all(old, wanted)
         else:
             await self._change(old, wanted)
+        await self._runtime.forget_admitted()  # a change may have come and its answer not
         if old != wanted or broken:
             _log.info("edge compared", pid=pid, hosts=len(wanted.hosts), broken=sorted(broken))
         self._shown, self._pid, self._compared_at = wanted, pid, self._now()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _VARIABLES = {
     "host": "%[var(txn.host)]",
-    "vm": "%[var(txn.vm)]",
+    "vm": "%[var(txn.name),field(1,.)]",
     "port": "%[var(txn.inner)]",
 }
 _SLOT = re.compile("|".join(re.escape("{" + name + "}") for name in _VARIABLES))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from atoll.base.aio import deadline
 from atoll.base.errors import Unavailable
-from atoll.doors.edge.decide import Change, Table
+from atoll.doors.edge.decide import ADMITTED, EPOCH, Change, Table
+from atoll.doors.edge.files import Files
 
 SECONDS = 10.0
 GRACE_S = 0.25  # most answers take less; whoever lost access has lost it within a second
@@ -26,10 +28,15 @@ _NEW_VERSION = re.compile(r"New version created: (\d+)")
 
 
 class Runtime:
-    """Commands on the runtime socket at `path`."""
+    """Commands on the runtime socket.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    HAProxy keeps whom it let in in the map `admitted`, under an epoch that is an entry of the same map:
+    every change of another map here ends in a new epoch, so nothing that was found before it counts.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._path = files.socket
+        self._admitted = files.map(ADMITTED)
 
     async def pid(self) -> int:
         """The process that answers: a new one has read the map files anew."""
@@ -63,12 +70,22 @@ class Runtime:
         for payload in _payloads(table.items()):
             await self._quietly(f"add map @{version[1]} {path} <<\n{payload}\n")
         await self._quietly(f"commit map @{version[1]} {path}")
+        await self.forget_admitted()
 
     async def apply(self, path_of: dict[str, Path], changes: Sequence[Change]) -> None:
         """Make `changes` one after the other; raises Unavailable when one did not fit."""
         commands = [_command(path_of[change.table], change) for change in changes]
         for batch in _batches(commands):
-            await self._quietly("; ".join(batch))
+            await self._quietly("; ".join(batch + self._new_epoch()))
+
+    async def forget_admitted(self) -> None:
+        """Have every request looked at anew."""
+        await self._quietly("; ".join(self._new_epoch()))
+
+    def _new_epoch(self) -> list[str]:
+        """Between the two commands there is none, and nobody is remembered."""
+        epoch = secrets.token_hex(8)
+        return [f"clear map {self._admitted}", f"add map {self._admitted} {EPOCH} {epoch}"]
 
     async def end_streams(self, addresses: Iterable[str]) -> int:
         """End every stream that is open now and whose server is one of these addresses; returns how many.
