@@ -21,6 +21,7 @@ GIB = 1 << 30
 
 VmId = Annotated[str, StringConstraints(pattern=r"^vm-[0-9a-z]{12}$")]
 OwnerId = Annotated[str, StringConstraints(pattern=r"^[a-z][0-9a-z-]{0,31}$")]
+SnapshotId = Annotated[str, StringConstraints(pattern=r"^snap-[0-9a-z]{12}$")]
 OpId = Annotated[str, StringConstraints(pattern=r"^op-[0-9a-z]{12}$")]
 Hostname = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -103,6 +104,8 @@ class Outcome(Message):
     vm: Vm
     cold_booted: bool = False
     warming: bool = False  # a cold `create`: a template for the next VM of this size is being made
+    # What was kept is as after a power cut: file systems were not held, or memory held more of them.
+    crash_consistent: bool = False
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
@@ -261,6 +264,40 @@ class Resize(Message):
     spec: Spec
 
 
+class TakeSnapshot(Message):
+    """-> Outcome. Keep the disk as it is now under `snapshot`; the VM goes on as it was.
+
+    Asked again with another op it keeps what it kept.
+    """
+
+    op: OpId
+    vm: VmId
+    snapshot: SnapshotId
+
+
+class RollBack(Message):
+    """-> Outcome. The disk as `snapshot` has it; what it was until now is kept under `keep`.
+
+    A VM that runs is ended, its file systems held still; saved memory is gone. With `identity` it then
+    boots: one that does not come up is stopped, and its `problem` says why. NotFound when this VM has
+    no such snapshot.
+    """
+
+    op: OpId
+    vm: VmId
+    snapshot: SnapshotId
+    keep: SnapshotId
+    identity: Identity | None = None
+
+
+class DropSnapshot(Message):
+    """-> Outcome. Let go of a snapshot; one that is not there is fine. Conflict: it is another VM's."""
+
+    op: OpId
+    vm: VmId
+    snapshot: SnapshotId
+
+
 class Delete(Message):
     """-> Empty. For ever: disk, memory, record. A VM that is not there is fine."""
 
@@ -342,6 +379,9 @@ REQUESTS: dict[type[Message], type[Message]] = {
     Stop: Outcome,
     Identify: Outcome,
     Resize: Outcome,
+    TakeSnapshot: Outcome,
+    RollBack: Outcome,
+    DropSnapshot: Outcome,
     Delete: Empty,
     GetVm: Vm,
     ListVms: Vms,
