@@ -21,6 +21,7 @@ from atoll.rpc.messages import (
     Console,
     Create,
     Delete,
+    DropSnapshot,
     Empty,
     Event,
     GetVm,
@@ -37,6 +38,7 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    RollBack,
     Sample,
     Samples,
     SampleVms,
@@ -44,6 +46,7 @@ from atoll.rpc.messages import (
     Stat,
     StatVm,
     Stop,
+    TakeSnapshot,
     Text,
     Vm,
     Vms,
@@ -140,6 +143,15 @@ class UnderTest:
     def resize(self, vm: Vm, **sizes: int) -> Resize:
         """A request; not yet asked. Without sizes: to be as `vm` says."""
         return Resize(op=op(), vm=vm.vm, spec=vm.spec.model_copy(update=sizes))
+
+    def take(self, vm: str) -> TakeSnapshot:
+        """A request, with an id of its own; not yet asked."""
+        return TakeSnapshot(op=op(), vm=vm, snapshot=ids.new("snap"))
+
+    def roll_back(self, vm: str, snapshot: str, identity: Identity | None = None) -> RollBack:
+        """A request, with another id to keep under; not yet asked."""
+        keep = ids.new("snap")
+        return RollBack(op=op(), vm=vm, snapshot=snapshot, keep=keep, identity=identity)
 
     async def running(self) -> Vm:
         """A new VM."""
@@ -445,6 +457,121 @@ class EngineContract:
                 await engine.ask(request)
         assert same(await engine.get(vm.vm), now)
 
+    # -- snapshots
+
+    async def test_a_snapshot_changes_nothing(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        take = engine.take(vm.vm)
+        taken = await engine.ask(take)
+        assert (same(taken.vm, vm), taken.cold_booted) == (True, False)
+        assert not taken.crash_consistent
+        assert await engine.ask(take) == taken
+        again = await engine.ask(take.model_copy(update={"op": op()}))
+        assert same(again.vm, vm)
+        assert same(await engine.get(vm.vm), vm)
+
+    async def test_a_rollback_ends_a_vm_and_boots_it(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        take = engine.take(vm.vm)
+        await engine.ask(take)
+        request = engine.roll_back(vm.vm, take.snapshot, SAME)
+        done = await engine.ask(request)
+        assert (done.vm.state, done.vm.problem, done.vm.spec) == (VmState.RUNNING, "", vm.spec)
+        assert (done.cold_booted, done.crash_consistent, done.vm.warm) == (True, False, False)
+        assert done.vm.pid not in (None, vm.pid)
+        assert await engine.ask(request) == done
+        assert same(await engine.get(vm.vm), done.vm)
+        undone = await engine.ask(engine.roll_back(vm.vm, request.keep))
+        assert (undone.vm.state, is_off(undone.vm)) == (VmState.STOPPED, True)
+        assert (undone.cold_booted, undone.crash_consistent) == (False, False)
+        assert undone.vm.problem == ""
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.state, resumed.cold_booted) == (VmState.RUNNING, True)
+
+    async def test_a_snapshot_of_a_paused_vm_lacks_what_its_memory_has(
+        self, engine: UnderTest
+    ) -> None:
+        vm = await engine.paused()
+        take = engine.take(vm.vm)
+        taken = await engine.ask(take)
+        assert (same(taken.vm, vm), taken.crash_consistent) == (True, True)
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.state, resumed.cold_booted) == (VmState.RUNNING, False)
+        await engine.ask(Pause(op=op(), vm=vm.vm))
+        done = await engine.ask(engine.roll_back(vm.vm, take.snapshot))
+        assert (done.vm.state, is_off(done.vm)) == (VmState.STOPPED, True)
+        assert done.crash_consistent
+        with pytest.raises(Conflict):
+            await engine.ask(Pause(op=op(), vm=vm.vm))
+
+    async def test_a_snapshot_of_a_vm_that_is_off(self, engine: UnderTest) -> None:
+        stopped = (await engine.ask(Stop(op=op(), vm=(await engine.running()).vm))).vm
+        for vm, has_crashed in ((stopped, False), (await engine.killed(), True)):
+            take = engine.take(vm.vm)
+            taken = await engine.ask(take)
+            assert (same(taken.vm, vm), taken.crash_consistent) == (True, has_crashed)
+            done = await engine.ask(engine.roll_back(vm.vm, take.snapshot))
+            assert (done.vm.state, done.vm.problem) == (VmState.STOPPED, "")
+            assert done.crash_consistent is has_crashed
+
+    async def test_a_rollback_needs_a_snapshot_of_the_vm(self, engine: UnderTest) -> None:
+        vm, other = await engine.running(), await engine.running()
+        take = engine.take(other.vm)
+        await engine.ask(take)
+        for snapshot in (ids.new("snap"), take.snapshot):
+            with pytest.raises(NotFound):
+                await engine.ask(engine.roll_back(vm.vm, snapshot, SAME))
+            clone = engine.clone(vm.vm, engine.vm_id())
+            with pytest.raises(NotFound):
+                await engine.ask(clone.model_copy(update={"snapshot": snapshot}))
+            with pytest.raises(NotFound):
+                await engine.get(clone.vm)
+        for request in (
+            TakeSnapshot(op=op(), vm=vm.vm, snapshot=take.snapshot),
+            DropSnapshot(op=op(), vm=vm.vm, snapshot=take.snapshot),
+        ):
+            with pytest.raises(Conflict):
+                await engine.ask(request)
+        assert same(await engine.get(vm.vm), vm)
+        assert same(await engine.get(other.vm), other)
+
+    async def test_a_snapshot_that_is_dropped_is_gone(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        take = engine.take(vm.vm)
+        await engine.ask(take)
+        drop = DropSnapshot(op=op(), vm=vm.vm, snapshot=take.snapshot)
+        dropped = await engine.ask(drop)
+        assert (same(dropped.vm, vm), await engine.ask(drop) == dropped) == (True, True)
+        assert same((await engine.ask(drop.model_copy(update={"op": op()}))).vm, vm)
+        with pytest.raises(NotFound):
+            await engine.ask(engine.roll_back(vm.vm, take.snapshot, SAME))
+        assert same(await engine.get(vm.vm), vm)
+
+    async def test_snapshots_go_with_their_vm(self, engine: UnderTest) -> None:
+        vm = (await engine.running()).vm
+        take = engine.take(vm)
+        await engine.ask(take)
+        await engine.delete(vm)
+        await engine.ask(engine.create(vm))
+        with pytest.raises(NotFound):
+            await engine.ask(engine.roll_back(vm, take.snapshot))
+        await engine.ask(take.model_copy(update={"op": op(), "vm": (await engine.running()).vm}))
+
+    async def test_a_copy_of_a_snapshot_boots_and_outlives_it(self, engine: UnderTest) -> None:
+        source, vm = await engine.running(), engine.vm_id()
+        take = engine.take(source.vm)
+        await engine.ask(take)
+        paused = (await engine.ask(Pause(op=op(), vm=source.vm))).vm
+        clone = engine.clone(source.vm, vm).model_copy(update={"snapshot": take.snapshot})
+        made = await engine.ask(clone)
+        assert (made.vm.vm, made.vm.owner, made.vm.spec) == (vm, OWNER, engine.spec)
+        assert (made.vm.state, made.cold_booted) == (VmState.RUNNING, True)
+        assert same(await engine.get(source.vm), paused)
+        await engine.delete(source.vm)
+        assert same(await engine.get(vm), made.vm)
+        with pytest.raises(NotFound):
+            await engine.ask(engine.roll_back(vm, take.snapshot))
+
     # -- the end
 
     async def test_delete_leaves_nothing(self, engine: UnderTest) -> None:
@@ -460,6 +587,9 @@ class EngineContract:
             Stop(op=op(), vm=vm),
             Identify(op=op(), vm=vm, identity=SAME),
             Resize(op=op(), vm=vm, spec=engine.spec),
+            engine.take(vm),
+            engine.roll_back(vm, ids.new("snap"), SAME),
+            DropSnapshot(op=op(), vm=vm, snapshot=ids.new("snap")),
             engine.clone(vm, engine.vm_id()),
         ):
             with pytest.raises(NotFound):

@@ -122,6 +122,15 @@ async def test_a_guest_that_let_go_early_is_known(process: AgentProcess) -> None
     await agent.close()
 
 
+async def test_a_guest_that_did_not_freeze_was_not_held(process: AgentProcess) -> None:
+    agent = await process.client()
+    frozen = FrozenGuest(agent, held_seconds=3600, seconds=5)
+    with pytest.raises(GuestFailed, match="at most 60"):
+        await frozen.__aenter__()
+    assert frozen.held is False
+    await agent.close()
+
+
 async def test_an_agent_that_was_killed_is_reached_again(process: AgentProcess) -> None:
     agent = await process.client()
     await agent.ping(seconds=5)

@@ -22,6 +22,7 @@ from atoll.rpc.messages import (
     Console,
     Create,
     Delete,
+    DropSnapshot,
     Empty,
     Event,
     GetVm,
@@ -38,6 +39,7 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    RollBack,
     Sample,
     Samples,
     SampleVms,
@@ -45,6 +47,7 @@ from atoll.rpc.messages import (
     Stat,
     StatVm,
     Stop,
+    TakeSnapshot,
     Text,
     Vm,
     Vms,
@@ -53,7 +56,8 @@ from atoll.rpc.messages import (
 from atoll.rpc.server import RpcServer
 
 ON = (VmState.RUNNING, VmState.STARTING)
-Changing = Create | Clone | Pause | Resume | Restart | Stop | Identify | Resize
+OfSnapshots = TakeSnapshot | RollBack | DropSnapshot
+Changing = Create | Clone | Pause | Resume | Restart | Stop | Identify | Resize | OfSnapshots
 
 
 class FakeEngine:
@@ -76,6 +80,10 @@ class FakeEngine:
         self.consoles: dict[str, str] = {}  # VM -> what it has written since it started
         self._done: dict[str, dict[str, Outcome]] = {}  # VM -> operation -> its outcome
         self.next_specs: dict[str, Spec] = {}  # VM -> what it is from its next boot on
+        self.contents: dict[str, str] = {}  # VM -> what its disk holds: what a test wrote there
+        self.snapshots: dict[str, dict[str, str]] = {}  # VM -> snapshot -> what the disk held
+        self.holds_still = True  # file systems, for a snapshot; False: the guest does not answer
+        self.boots = True  # what was rolled back; False: it does not come up
         self._slots = 0
         self._server: RpcServer | None = None
 
@@ -112,16 +120,14 @@ class FakeEngine:
                 return self._console(self._get(vm))
             case NodeInfo():
                 return self._node()
-            case (
-                Create() | Clone() | Pause() | Resume() | Restart() | Stop() | Identify() | Resize()
-            ):
-                return self._once(request)
             case Delete(vm=vm):
                 return self._delete(vm)
             case Prepare():
                 self._image(request.image)
                 self.warm_sizes.add((request.cpus, request.memory_bytes))
                 return self._image(request.image)
+            case _ if isinstance(request, Changing):
+                return self._once(request)
             case _:
                 raise Invalid(f"{type(request).__name__} is not a request of the engine")
 
@@ -162,6 +168,13 @@ class FakeEngine:
                 return outcome
             case Resize(vm=vm):
                 return self._resize(vm, request.spec)
+            case TakeSnapshot(vm=vm):
+                return self._take_snapshot(vm, request.snapshot)
+            case RollBack():
+                return self._roll_back(request)
+            case DropSnapshot(vm=vm):
+                self._kept(vm, request.snapshot).pop(request.snapshot, None)
+                return self._put(vm)
 
     def _resize(self, vm: str, spec: Spec) -> Outcome:
         now = self._get(vm)
@@ -184,19 +197,65 @@ class FakeEngine:
     def _clone(self, request: Clone) -> Outcome:
         source = self._get(request.source)
         spec = request.spec or source.spec
+        content = self.contents.get(request.source, "")
+        if request.snapshot is not None:
+            content = self._kept_as(request.source, request.snapshot)
         if spec.image != source.spec.image or spec.disk_bytes < source.spec.disk_bytes:
             raise Invalid(f"{request.source} cannot be copied as {spec}")
         made = {"vm": request.vm, "owner": request.owner, "spec": spec, "problem": ""}
         made |= {"depth": source.depth + 1, "address": None, "pid": None}
         self._make(source.model_copy(update=made))
+        self.contents[request.vm] = content
+        if request.snapshot is not None:
+            return self._start(request.vm, request.identity, cold=True)
         fits = spec.cpus == source.spec.cpus and spec.memory_bytes == source.spec.memory_bytes
         if source.state in ON:
             return self._start(request.vm, request.identity, cold=not fits)
         self.identities[request.vm] = request.identity
         return self._put(request.vm, state=source.state if fits else VmState.STOPPED)
 
+    def _take_snapshot(self, vm: str, snapshot: str) -> Outcome:
+        kept, is_clean = self._kept(vm, snapshot), self._is_clean(vm)
+        is_new = snapshot not in kept
+        kept.setdefault(snapshot, self.contents.get(vm, ""))
+        return self._put(vm).model_copy(update={"crash_consistent": not (is_new and is_clean)})
+
+    def _roll_back(self, request: RollBack) -> Outcome:
+        vm, content = request.vm, self._kept_as(request.vm, request.snapshot)
+        is_clean = self._is_clean(vm)
+        self._kept(vm, request.keep)[request.keep] = self.contents.get(vm, "")
+        self.contents[vm] = content
+        spec = self.next_specs.pop(vm, self._get(vm).spec)
+        off = {"spec": spec, "state": VmState.STOPPED, "address": None, "pid": None}
+        if request.identity is None or not self.boots:
+            problem = "rolled back, but it does not start" if request.identity is not None else ""
+            outcome = self._put(vm, **off, problem=problem)
+        else:
+            self.vms[vm] = self.vms[vm].model_copy(update=off)
+            outcome = self._start(vm, request.identity, cold=True)
+        return outcome.model_copy(update={"crash_consistent": not is_clean})
+
+    def _is_clean(self, vm: str) -> bool:
+        now = self._get(vm)
+        return self.holds_still if now.state in ON else _is_shut_down(now)
+
+    def _kept(self, vm: str, snapshot: str) -> dict[str, str]:
+        """Snapshots of `vm`. Raises Conflict when this one is another's."""
+        self._get(vm)
+        if any(snapshot in kept for other, kept in self.snapshots.items() if other != vm):
+            raise Conflict(f"{snapshot} is not one of {vm}")
+        return self.snapshots.setdefault(vm, {})
+
+    def _kept_as(self, vm: str, snapshot: str) -> str:
+        self._get(vm)
+        if snapshot not in self.snapshots.get(vm, {}):
+            raise NotFound(f"{vm} has no snapshot {snapshot}")
+        return self.snapshots[vm][snapshot]
+
     def _delete(self, vm: str) -> Empty:
         self._done.pop(vm, None)
+        self.contents.pop(vm, None)
+        self.snapshots.pop(vm, None)
         self.identities.pop(vm, None)
         self.next_specs.pop(vm, None)
         if self.vms.pop(vm, None) is not None:
@@ -290,3 +349,7 @@ class FakeEngine:
             images=tuple(self._image(name) for name in self.images),
             vms=len(self.vms),
         )
+
+
+def _is_shut_down(vm: Vm) -> bool:
+    return vm.state is VmState.STOPPED and not vm.problem

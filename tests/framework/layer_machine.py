@@ -94,6 +94,9 @@ class LayerMachine(RuleBasedStateMachine):
             case AddPin(pin):
                 self.pool.apply(step)
                 self.kept.setdefault(pin.name, self.truth[pin.layer])
+            case DropPin(name):
+                self.pool.apply(step)
+                self.kept.pop(name, None)
             case Switch(vm, frozen, top):
                 if vm in self.on:
                     assert self.writes_to[vm] == frozen
@@ -142,6 +145,11 @@ class LayerMachine(RuleBasedStateMachine):
 
     def one(self, pick: int) -> str:
         return sorted(self.writes_to)[pick % len(self.writes_to)]
+
+    def snapshots(self) -> list[Pin]:
+        """Pins of VMs that are there, by name."""
+        pins = sorted(self.graph.pins.values(), key=lambda pin: pin.name)
+        return [pin for pin in pins if pin.holder in self.writes_to]
 
     def new_name(self) -> str:
         return f"vm-{int(self.tick())}"
@@ -201,9 +209,14 @@ class LayerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.writes_to)
     @rule(pick=_PICK, stop=_STOP)
     def snapshot(self, pick: int, stop: int | None) -> None:
-        name = f"snapshot-{int(self.tick())}"
-        plan = plans.plan_snapshot(self.graph, vm=self.one(pick), name=name, now=self.now)
-        self.carry_out(plan, stop)
+        """Whoever asked for it asks again after a crash, and finds the disk of then or of now."""
+        vm, name = self.one(pick), f"snapshot-{int(self.tick())}"
+        self.carry_out(plans.plan_snapshot(self.graph, vm=vm, name=name, now=self.now), stop)
+        again = plans.plan_snapshot(self.graph, vm=vm, name=name, now=self.tick())
+        assert bool(again) == (name not in self.kept)
+        self.carry_out(again, None)
+        assert self.graph.pins[name].holder == vm
+        assert not plans.plan_snapshot(self.graph, vm=vm, name=name, now=self.tick())
 
     @precondition(lambda self: self.writes_to)
     @rule(pick=_PICK, stop=_STOP)
@@ -214,16 +227,22 @@ class LayerMachine(RuleBasedStateMachine):
         layer = self.graph.head(vm).id
         self.carry_out((AddPin(Pin(name=name, layer=layer, holder=name)),), stop)
 
-    @precondition(lambda self: self.writes_to)
-    @rule(pick=_PICK, pin=_PICK, stop=_STOP)
-    def roll_back(self, pick: int, pin: int, stop: int | None) -> None:
-        vm = self.one(pick)
-        names = sorted(each.name for each in self.graph.pins.values() if each.holder == vm)
-        if names:
+    @precondition(lambda self: self.snapshots())
+    @rule(pick=_PICK, stops=st.lists(st.integers(0, 3), max_size=2), written=st.booleans())
+    def roll_back(self, pick: int, stops: list[int], written: bool) -> None:
+        """Cut short, and asked again until it is done; the VM may have run in between."""
+        pin = self.snapshots()[pick % len(self.snapshots())]
+        vm, name, keep = pin.holder, pin.name, f"before-{int(self.tick())}"
+        wanted, replaced = self.kept[name], self.disks[vm]
+        for stop in [*stops, None]:
             self.on.discard(vm)
-            name = names[pin % len(names)]
-            plan = plans.plan_rollback(self.graph, vm=vm, name=name, now=self.tick())
+            plan = plans.plan_rollback(self.graph, vm=vm, name=name, keep=keep, now=self.tick())
             self.carry_out(plan, stop)
+            if stop is not None and stop < len(plan) and written:
+                self.write(sorted(self.writes_to).index(vm), 0, int(self.now) % 251)
+                replaced = self.disks[vm]
+        assert (self.disks[vm], self.kept[keep]) == (wanted, replaced)
+        assert not plans.plan_rollback(self.graph, vm=vm, name=name, keep=keep, now=self.tick())
 
     @precondition(lambda self: len(self.graph.pins) > 2)
     @rule(pick=_PICK, stop=_STOP)

@@ -53,6 +53,11 @@ def record(state: VmState, doing: str = "", *, newborn: bool = False) -> Record:
         (STOPPED, "restart", "running", False, KEEP),
         # A shutdown was: it goes on, and is asked again.
         (RUNNING, "stop", "running", False, KEEP),
+        # A snapshot was, or a rollback: before its VM was ended, and while it booted.
+        (RUNNING, "snapshot", "running", False, KEEP),
+        (RUNNING, "rollback", "running", False, KEEP),
+        (STOPPED, "rollback", "prelaunch", False, END),
+        (STOPPED, "rollback", "running", False, KEEP),
         # What only a broken or a hostile QEMU says.
         (RUNNING, "", "internal-error", False, END),
         (RUNNING, "", "shutdown", False, END),

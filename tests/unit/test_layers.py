@@ -213,23 +213,121 @@ def test_clone_of_a_frozen_head_needs_no_new_layer_for_its_source() -> None:
     assert [step_id(step) for step in plan] == ["create:vm-b-0001"]
 
 
+def snapped(found: LayerGraph, name: str, *, vm: str = A) -> LayerGraph:
+    return found.after(*plans.plan_snapshot(found, vm=vm, name=name, now=1.0))
+
+
+def rolled_back(found: LayerGraph, name: str, keep: str) -> LayerGraph:
+    return found.after(*plans.plan_rollback(found, vm=A, name=name, keep=keep, now=2.0))
+
+
+def chain(found: LayerGraph, vm: str = A) -> list[LayerId]:
+    return [each.id for each in found.chain(found.head(vm).id)]
+
+
 def test_a_rollback_keeps_the_old_head_and_can_be_undone() -> None:
-    found = graph(*stack(1))
-    found = found.after(*plans.plan_snapshot(found, vm=A, name="monday", now=1.0))
-    back = found.after(*plans.plan_rollback(found, vm=A, name="monday", now=2.0))
-    assert [x.id for x in back.chain(back.head(A).id)] == [id_(A, 3), id_(A, 1), BASE]
+    found = snapped(graph(*stack(1)), "monday")
+    back = rolled_back(found, "monday", "was")
+    assert chain(back) == [id_(A, 3), id_(A, 1), BASE]
+    assert back.pins["was"] == Pin(name="was", layer=id_(A, 2), holder=A)
     assert back.garbage() == ()
-    again = back.after(*plans.plan_rollback(back, vm=A, name="before-vm-a-0003", now=3.0))
-    assert id_(A, 2) in [x.id for x in again.chain(again.head(A).id)]
-    with pytest.raises(NotFound, match="tuesday"):
-        plans.plan_rollback(found, vm=A, name="tuesday", now=2.0)
+    assert chain(rolled_back(back, "was", "is")) == [id_(A, 4), id_(A, 2), id_(A, 1), BASE]
 
 
-def test_two_snapshots_cannot_have_one_name() -> None:
-    found = graph(*stack(1))
-    found = found.after(*plans.plan_snapshot(found, vm=A, name="monday", now=1.0))
+def test_a_rollback_pins_a_head_that_another_pin_names() -> None:
+    pin = Pin(name="template", layer=id_(A, 2), holder="tmpl-1")
+    found = graph(*stack(1, 2), pins=(pin, Pin(name="monday", layer=id_(A, 1), holder=A)))
+    back = rolled_back(found, "monday", "was").after(DropPin("template"))
+    assert back.pins["was"].layer == id_(A, 2)
+    assert back.garbage() == ()
+
+
+def test_a_rollback_to_the_head_itself_goes_on_above_it() -> None:
+    found = graph(*stack(1), pins=(Pin(name="monday", layer=id_(A, 1), holder=A),))
+    back = rolled_back(found, "monday", "was")
+    assert (chain(back), back.pins["was"].layer) == ([id_(A, 2), id_(A, 1), BASE], id_(A, 1))
+    assert plans.plan_rollback(back, vm=A, name="monday", keep="was", now=3.0) == ()
+
+
+@pytest.mark.parametrize("name", ["tuesday", "template", "others"])
+def test_a_rollback_needs_a_snapshot_of_its_own_vm(name: str) -> None:
+    pin = Pin(name="template", layer=id_(A, 1), holder="tmpl-1")
+    found = snapped(
+        snapped(graph(*stack(1), *stack(1, vm=B), pins=(pin,)), "monday"), "others", vm=B
+    )
+    with pytest.raises(NotFound, match=name):
+        plans.plan_rollback(found, vm=A, name=name, keep="was", now=2.0)
+
+
+@pytest.mark.parametrize("keep", ["monday", "others"])
+def test_a_rollback_keeps_under_a_name_of_its_own(keep: str) -> None:
+    pinned = Pin(name="monday", layer=id_(A, 1), holder=A)
+    found = snapped(graph(*stack(1), *stack(1, vm=B), pins=(pinned,)), "others", vm=B)
+    with pytest.raises(Conflict, match=keep):
+        plans.plan_rollback(found, vm=A, name="monday", keep=keep, now=2.0)
+
+
+def test_a_rollback_stopped_anywhere_and_asked_again_ends_the_same() -> None:
+    found = snapped(graph(*stack(1)), "monday")
+    ask = {"vm": A, "name": "monday", "keep": "was", "now": 2.0}
+    plan = plans.plan_rollback(found, **ask)  # type: ignore[arg-type]
+    assert [step_id(step) for step in plan] == ["pin:was:vm-a-0002", "create:vm-a-0003"]
+    for stop in range(len(plan) + 1):
+        cut = found.after(*plan[:stop])
+        again = plans.plan_rollback(cut, **ask)  # type: ignore[arg-type]
+        assert again == plan[stop:]
+        assert cut.after(*again) == found.after(*plan)
+
+
+def test_a_rollback_that_was_done_stays_done_whatever_came_after() -> None:
+    back = rolled_back(snapped(graph(*stack(1)), "monday"), "monday", "was")
+    for later in (snapped(back, "tuesday"), back.after(*plans.plan_unpin(back, name="monday"))):
+        assert plans.plan_rollback(later, vm=A, name="monday", keep="was", now=3.0) == ()
+
+
+def test_a_vm_that_ran_before_its_rollback_was_done_loses_nothing_by_it() -> None:
+    cut = snapped(graph(*stack(1)), "monday")
+    cut = cut.after(AddPin(Pin(name="was", layer=id_(A, 2), holder=A)))
+    ran = cut.after(*plans.plan_start(cut, vm=A, now=2.0))
+    plan = plans.plan_rollback(ran, vm=A, name="monday", keep="was", now=3.0)
+    assert [step_id(step) for step in plan] == [
+        "unpin:was",
+        "pin:was:vm-a-0003",
+        "create:vm-a-0004",
+    ]
+    for stop in range(len(plan) + 1):
+        assert ran.after(*plan[:stop]).garbage() == ()
+        assert rolled_back(ran.after(*plan[:stop]), "monday", "was").pins["was"].layer == id_(A, 3)
+    assert chain(ran.after(*plan)) == [id_(A, 4), id_(A, 1), BASE]
+
+
+def test_a_snapshot_that_is_there_is_not_taken_again() -> None:
+    found = snapped(graph(*stack(1), *stack(1, vm=B)), "monday")
+    assert plans.plan_snapshot(found, vm=A, name="monday", now=2.0) == ()
     with pytest.raises(Conflict, match="monday"):
-        plans.plan_snapshot(found, vm=A, name="monday", now=2.0)
+        plans.plan_snapshot(found, vm=B, name="monday", now=2.0)
+
+
+def test_a_snapshot_stopped_anywhere_and_asked_again_keeps_one_state() -> None:
+    found = graph(*stack(1))
+    plan = plans.plan_snapshot(found, vm=A, name="monday", now=1.0)
+    assert [step_id(step) for step in plan] == [
+        "create:vm-a-0002",
+        "switch:vm-a:vm-a-0002",
+        "pin:monday:vm-a-0001",
+    ]
+    for stop in range(len(plan) + 1):
+        after = snapped(found.after(*plan[:stop]), "monday")
+        assert (len(after.pins), after.garbage()) == (1, ())
+        # What is kept reads like the head of then: layers between were never written.
+        assert after.pins["monday"].layer in chain(after)[1:]
+
+
+def test_a_snapshot_of_a_frozen_head_is_a_pin_alone() -> None:
+    found = snapped(graph(*stack(1)), "monday")
+    back = found.after(*plans.plan_rollback(found, vm=A, name="monday", keep="was", now=2.0)[:1])
+    plan = plans.plan_snapshot(back, vm=A, name="tuesday", now=3.0)
+    assert [step_id(step) for step in plan] == ["pin:tuesday:vm-a-0002"]
 
 
 def test_start_is_free_unless_the_head_is_frozen_or_must_grow() -> None:

@@ -7,6 +7,7 @@ that is not there and Conflict where the graph does not allow the act.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from atoll.base.errors import Conflict, Invalid, NotFound
@@ -59,26 +60,38 @@ def plan_clone(
 
 
 def plan_snapshot(graph: LayerGraph, *, vm: str, name: str, now: float) -> Plan:
-    """Freeze the head and keep it under `name`."""
+    """Freeze the head and keep it under `name`; nothing when `vm` keeps something under it already.
+
+    The pin comes last: cut short before it, nothing is kept, and the next try freezes anew.
+    """
+    if _pin_of(graph, vm, name) is not None:
+        return ()
     pin = AddPin(Pin(name=name, layer=graph.head(vm).id, holder=vm))
-    graph.after(pin)
     return (*_freeze(graph, vm, Kind.SNAPSHOT, now), pin)
 
 
-def plan_rollback(graph: LayerGraph, *, vm: str, name: str, now: float) -> Plan:
-    """Go on from the pinned layer `name`; what was the head is pinned first, so this can be undone.
+def plan_rollback(graph: LayerGraph, *, vm: str, name: str, keep: str, now: float) -> Plan:
+    """Go on from what `vm` keeps under `name`; its head is kept under `keep` first, to undo this.
 
-    The VM must not run.
+    The VM must not run. Nothing when it was done already; cut short, the same call does the rest, also
+    when the VM has run meanwhile: then `keep` moves on to the head of now.
     """
-    if name not in graph.pins:
-        raise NotFound(f"there is no snapshot {name}")
-    target = graph.layer(graph.pins[name].layer)
-    head = graph.head(vm)
-    keep: Plan = ()
-    if head.id not in graph.pinned:
-        keep = (AddPin(Pin(name=f"before-{layer_id(vm, head.seq + 1)}", layer=head.id, holder=vm)),)
+    head, kept, pin = graph.head(vm), _pin_of(graph, vm, keep), graph.pins.get(name)
+    if kept is not None and _is_rolled_back(graph, head, kept.layer):
+        return ()
+    if pin is None or pin.holder != vm:
+        raise NotFound(f"{vm} has no snapshot {name}")
+    if name == keep:
+        raise Conflict(f"{vm} keeps another state under {keep}")
+    steps: list[Step] = []
+    if kept is not None and kept.layer != head.id:
+        steps.append(DropPin(keep))
+    if kept is None or kept.layer != head.id:
+        steps.append(AddPin(Pin(name=keep, layer=head.id, holder=vm)))
+    target = graph.layer(pin.layer)
     size = max(target.size_bytes, head.size_bytes)
-    return (*keep, CreateLayer(_next(head, on=target.id, kind=Kind.ROLLBACK, size=size, now=now)))
+    top = _next(head, on=target.id, kind=Kind.ROLLBACK, size=size, now=now)
+    return (*steps, CreateLayer(top))
 
 
 def plan_start(graph: LayerGraph, *, vm: str, now: float, size_bytes: int = 0) -> Plan:
@@ -178,6 +191,21 @@ def _first(
         vm=vm, seq=1, owner=owner, created=now,
     )  # fmt: skip
     return CreateLayer(layer)
+
+
+def _pin_of(graph: LayerGraph, vm: str, name: str) -> Pin | None:
+    """The pin of this name, if there is one. Raises Conflict when it is not held by `vm`."""
+    pin = graph.pins.get(name)
+    if pin is not None and pin.holder != vm:
+        raise Conflict(f"pin {name} is not one of {vm}")
+    return pin
+
+
+def _is_rolled_back(graph: LayerGraph, head: Layer, kept: LayerId) -> bool:
+    """Whether the VM with this head has gone elsewhere since `kept` was its head."""
+    chain = graph.chain(head.id)
+    above = [layer.kind for layer in itertools.takewhile(lambda layer: layer.id != kept, chain)]
+    return len(above) == len(chain) or Kind.ROLLBACK in above
 
 
 def _freeze(graph: LayerGraph, vm: str, kind: Kind, now: float) -> Plan:

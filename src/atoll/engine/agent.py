@@ -26,6 +26,7 @@ from atoll.rpc.messages import Identity
 
 _CHUNK = 65_536
 _HELLO_SECONDS = 5.0  # one try; an agent that is not up yet answers the next
+_SLACK_S = 5.0
 ENTROPY_BYTES = 64
 
 Line = Annotated[str, StringConstraints(max_length=512)]
@@ -288,7 +289,8 @@ class FrozenGuest:
     """`async with FrozenGuest(agent, ...)`: file systems held in the body, let go on every path.
 
     The body must leave the VM running, or the thaw cannot be heard. `held` is True afterwards when
-    nothing was let go before the body ended: only then is a copy made in it consistent.
+    nothing was let go before the body ended: only then is a copy made in it consistent. Raises
+    AtollError when the guest does not freeze; a thaw that fails is told by `held` alone.
     """
 
     def __init__(self, agent: GuestAgent, *, held_seconds: float, seconds: float) -> None:
@@ -304,7 +306,8 @@ class FrozenGuest:
                 held_seconds=self._held_seconds, seconds=self._seconds
             )
         except BaseException:
-            await shielded(self._thaw(), seconds=self._seconds)  # it may have frozen all the same
+            await self._let_go()  # it may have frozen all the same
+            self.held = False
             raise
         self.mounts = tuple(frozen.mounts)
         return self
@@ -315,7 +318,11 @@ class FrozenGuest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await shielded(self._thaw(), seconds=self._seconds)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        # Longer than the call's own deadline: a guest that says nothing is no defect of ours.
+        await shielded(self._thaw(), seconds=self._seconds + _SLACK_S)
 
     async def _thaw(self) -> None:
         """A guest that cannot be asked thaws by itself; then nothing is known to have held."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from atoll.base import log
 from atoll.base.aio import shielded
 from atoll.base.errors import AtollError, Unavailable
 from atoll.engine.agent import FrozenGuest
@@ -19,10 +20,12 @@ from atoll.engine.disks import Disks, Fork
 from atoll.engine.qemu.machine import Machine, Saved, precopy, save
 from atoll.engine.records import Record, Records
 from atoll.engine.saved import SavedMemory
+from atoll.rpc.messages import VmState
 
 FREEZE_S = 10.0  # guest file systems; the guest's own watchdog thaws after this
 RESUME_S = 10.0
 UNDO_S = 60.0  # taking a layer back; under a second unless the host is stuck
+_log = log.get("capture")
 
 
 class Capture:
@@ -62,6 +65,37 @@ class Capture:
         await fork.prepare()
         await fork.finish()
 
+    async def snapshot(
+        self, record: Record, snapshot: str, machine: Machine | None, clock: Clock
+    ) -> bool:
+        """Keep the disk of a VM under `snapshot`; the VM goes on as it was.
+
+        False: what is kept is as after a power cut, for nothing held its file systems still, or its
+        memory has more of them. A guest that does not answer costs 20 s, and not the snapshot.
+        """
+        fork = await self._disks.snapshot(record.vm, snapshot, machine.qmp if machine else None)
+        if machine is None:
+            await fork.prepare()
+            await fork.finish()
+            clock.mark("fork")
+            return is_clean(record)
+        guest = _guest(machine)
+        async with self._switching(fork, _if_it_can(guest), clock):
+            await fork.switch()
+        return guest.held is True
+
+    async def end(self, machine: Machine, end: Callable[[], Awaitable[None]]) -> bool:
+        """Have `end` end a machine's process while its file systems are held still.
+
+        False: they were not, or for how long is not known. It is ended all the same.
+        """
+        guest, asked = _guest(machine), time.monotonic()
+        async with _if_it_can(guest):
+            await end()
+            # The guest's watchdog counts from its receipt, which is later.
+            is_in_time = time.monotonic() - asked < FREEZE_S
+        return bool(guest.mounts) and is_in_time
+
     @contextlib.asynccontextmanager
     async def resume_on_failure(self, machine: Machine, record: Record) -> AsyncIterator[None]:
         """Let a machine that the body stopped run again when the body fails."""
@@ -81,24 +115,31 @@ class Capture:
         self, source: Record, child: Record, machine: Machine, clock: Clock
     ) -> AsyncIterator[Fork]:
         """The child's disk; the body switches it at the instant of its choice."""
-        fork = await self._fork(source, child, machine)
-        guest = FrozenGuest(machine.agent, held_seconds=FREEZE_S, seconds=FREEZE_S)
-        try:
-            await fork.prepare()
-            clock.mark("prepare")
-            async with guest:
-                clock.mark("freeze")
-                yield fork
-            await fork.finish()
-        except BaseException:
-            await shielded(fork.abandon(), seconds=UNDO_S)
-            raise
-        clock.mark("fork")
+        fork, guest = await self._fork(source, child, machine), _guest(machine)
+        async with self._switching(fork, guest, clock):
+            yield fork
         if not guest.held:
             raise Unavailable(
                 f"{source.vm} did not hold its file systems still for the copy",
                 hint="Try again; a VM under heavy load may need a second try",
             )
+
+    @contextlib.asynccontextmanager
+    async def _switching(
+        self, fork: Fork, held: contextlib.AbstractAsyncContextManager[object], clock: Clock
+    ) -> AsyncIterator[None]:
+        """`fork` around the body, which switches it while the guest is `held`."""
+        try:
+            await fork.prepare()
+            clock.mark("prepare")
+            async with held:
+                clock.mark("freeze")
+                yield
+            await fork.finish()
+        except BaseException:
+            await shielded(fork.abandon(), seconds=UNDO_S)
+            raise
+        clock.mark("fork")
 
     async def _fork(self, source: Record, child: Record, machine: Machine | None) -> Fork:
         return await self._disks.fork(
@@ -108,3 +149,23 @@ class Capture:
             machine.qmp if machine else None,
             size_bytes=child.spec.disk_bytes,
         )
+
+
+def is_clean(record: Record) -> bool:
+    """Whether the disk of a VM without a process is as a shutdown leaves it. Pure."""
+    return record.state is VmState.STOPPED and not record.problem
+
+
+def _guest(machine: Machine) -> FrozenGuest:
+    return FrozenGuest(machine.agent, held_seconds=FREEZE_S, seconds=FREEZE_S)
+
+
+@contextlib.asynccontextmanager
+async def _if_it_can(guest: FrozenGuest) -> AsyncIterator[None]:
+    """Hold the guest still during the body; one that does not answer is not held."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(guest)
+        except AtollError as error:
+            _log.warning("guest not held still", reason=str(error))
+        yield

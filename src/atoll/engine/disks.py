@@ -21,7 +21,6 @@ from atoll.domain import layer_plans as plans
 from atoll.domain.layers import (
     Abandon,
     AddPin,
-    CreateLayer,
     Kind,
     LayerId,
     Merge,
@@ -140,7 +139,7 @@ class Disks:
     # -- one VM
 
     async def create(self, vm: str, owner: str, *, parent: LayerId, size_bytes: int) -> None:
-        """An empty layer for a new VM on an image or a template."""
+        """An empty layer for a new VM on an image, a template or a snapshot."""
         plan = plans.plan_create(
             self._pool.graph,
             vm=vm,
@@ -206,6 +205,51 @@ class Disks:
         )
         return Fork(self._pool, plan, self._live(source, qmp) if qmp else None)
 
+    # -- snapshots
+
+    async def snapshot(self, vm: str, snapshot: str, qmp: Qmp | None) -> Fork:
+        """Begin to keep the disk of `vm`, whose QEMU `qmp` speaks to; see Fork.
+
+        It has nothing to do for a snapshot that is there. Raises Conflict when that is another VM's.
+        """
+        graph, now = self._pool.graph, time.time()
+        plan = plans.plan_snapshot(graph, vm=vm, name=snapshot, now=now)
+        return Fork(self._pool, plan, self._live(vm, qmp) if qmp else None)
+
+    def has_snapshot(self, vm: str, snapshot: str) -> bool:
+        """Whether `vm` keeps something under this name."""
+        pin = self._pool.graph.pins.get(snapshot)
+        return pin is not None and pin.holder == vm
+
+    def layer_of_snapshot(self, vm: str, snapshot: str) -> LayerId:
+        """What a copy of a snapshot stands on. Raises NotFound when `vm` has no such snapshot."""
+        if not self.has_snapshot(vm, snapshot):
+            raise NotFound(f"{vm} has no snapshot {snapshot}")
+        return self._pool.graph.pins[snapshot].layer
+
+    def plan_rollback(self, vm: str, snapshot: str, keep: str) -> Plan:
+        """What `roll_back` would do now; nothing when it was done. Raises what that would raise."""
+        graph, now = self._pool.graph, time.time()
+        return plans.plan_rollback(graph, vm=vm, name=snapshot, keep=keep, now=now)
+
+    async def roll_back(self, vm: str, snapshot: str, keep: str) -> None:
+        """Make the disk of `vm`, which has no process, what `snapshot` keeps; see plan_rollback.
+
+        Raises NotFound when it has no such snapshot.
+        """
+        plan = self.plan_rollback(vm, snapshot, keep)
+        # A failure leaves the pin `keep`: it cannot be told whether the layer after it is on the disk.
+        await asyncio.to_thread(self._pool.apply_all, plan)
+
+    async def drop_snapshot(self, vm: str, snapshot: str) -> None:
+        """Let go of a snapshot; one that is not there is fine. Raises Conflict if it is another VM's."""
+        graph = self._pool.graph
+        if snapshot not in graph.pins:
+            return
+        if not self.has_snapshot(vm, snapshot):
+            raise Conflict(f"{snapshot} is no snapshot of {vm}")
+        await asyncio.to_thread(self._pool.apply_all, plans.plan_unpin(graph, name=snapshot))
+
     # -- keeping chains short
 
     async def merge_step(self, vm: str, *, max_depth: int, qmp: Qmp | None) -> bool:
@@ -254,23 +298,27 @@ class Disks:
 
 
 class Fork:
-    """A clone of one disk, or a new top of it, in three parts: only the middle one needs a VM halted.
+    """A clone or a snapshot of one disk, or a new top of it, in three parts around its plan's Switch.
 
     `prepare`, then `switch` at the instant of the clone, then, with the VM running again, `finish`.
-    `abandon` undoes `prepare` when `switch` was not reached.
+    `abandon` undoes `prepare` when `switch` was not reached. Without a Switch, for the head is frozen
+    already, all is done by `finish`.
     """
 
     def __init__(self, pool: Pool, plan: Plan, live: LiveDisk | None) -> None:
         self._pool = pool
         self._live = live
         self._switch = next((step for step in plan if isinstance(step, Switch)), None)
-        self._layers = [step.layer for step in plan if isinstance(step, CreateLayer)]
+        at = plan.index(self._switch) if self._switch is not None else 0
+        self._before = plan[:at]
+        self._after = tuple(step for step in plan[at:] if step != self._switch)
 
     async def prepare(self) -> None:
         """Make the source's next layer, and let its QEMU open it."""
         if self._switch is None:
             return
-        await asyncio.to_thread(self._pool.apply, CreateLayer(self._layers[0]))
+        for step in self._before:
+            await asyncio.to_thread(self._pool.apply, step)
         if self._live is not None:
             await self._live.attach(self._switch.top)
 
@@ -280,11 +328,12 @@ class Fork:
             await self._live.switch(self._switch.frozen, self._switch.top)
 
     async def finish(self) -> None:
-        """Take write access to the frozen layer away, then make a child's first layer on it."""
+        """Take write access to the frozen layer away, then pin it or make a child's first layer on it."""
         if self._switch is not None and self._live is not None:
             await self._live.seal(self._switch.frozen)
             await self._live.seal(self._switch.top)
-        await asyncio.to_thread(self._pool.apply, CreateLayer(self._layers[-1]))
+        for step in self._after:
+            await asyncio.to_thread(self._pool.apply, step)
 
     async def abandon(self) -> None:
         """Undo what was begun; safe in any state."""

@@ -38,11 +38,13 @@ from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
 from atoll.engine.resizing import Resizing, for_boot
 from atoll.engine.saved import SavedMemory
+from atoll.engine.snapshots import Snapshots
 from atoll.engine.space import Space
 from atoll.rpc.messages import (
     Clone,
     Create,
     Delete,
+    DropSnapshot,
     Empty,
     Event,
     Identify,
@@ -52,8 +54,10 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    RollBack,
     Spec,
     Stop,
+    TakeSnapshot,
     Vm,
     VmState,
 )
@@ -87,6 +91,7 @@ class Service:
         self._boot = boot
         self._capture = capture
         self._resizing = Resizing(records=records, disks=disks)
+        self._snapshots = Snapshots(records=records, disks=disks, capture=capture)
         self._operations = operations
         self.space = space
         self._publish = publish
@@ -179,7 +184,8 @@ class Service:
     async def clone(self, request: Clone) -> Outcome:
         """A copy of `source`: of the running machine, or of what is on disk.
 
-        With another number of vCPUs or amount of memory only the disk is copied, and boots.
+        With another number of vCPUs or amount of memory only the disk is copied, and boots; so it is
+        with a snapshot's.
         """
         return await self._once(request.op, request.vm, lambda: self._clone(request))
 
@@ -193,8 +199,18 @@ class Service:
                 # The source is busy while it is copied, not while its copy starts.
                 async with self._operations.holding("clone", request.source):
                     source = self.record(request.source)
+                    kept = self._layer_to_copy(request)
                     child = self._records.put(_child(source, request))
                     match source.state:
+                        case _ if kept is not None:
+                            saved = None
+                            await self._disks.create(
+                                child.vm,
+                                child.owner,
+                                parent=kept,
+                                size_bytes=child.spec.disk_bytes,
+                            )
+                            clock.mark("disk")
                         case VmState.RUNNING:
                             machine = self._machine(source)
                             if _same_machine(source, child):
@@ -336,6 +352,70 @@ class Service:
             record = await self._resizing.change(record, request.spec, machine)
             return self._finish(record, request.op, clock, cold=False)
 
+    async def take_snapshot(self, request: TakeSnapshot) -> Outcome:
+        """Keep the disk as it is now; the VM goes on."""
+        return await self._once(request.op, request.vm, lambda: self._take_snapshot(request))
+
+    async def _take_snapshot(self, request: TakeSnapshot) -> Outcome:
+        async with self._operations.holding("snapshot", request.vm):
+            clock = Clock()
+            record = self.record(request.vm)
+            self.space.check()
+            self._snapshots.check(record)
+            machine = self._machine(record) if record.state is VmState.RUNNING else None
+            record = self._begin(record, request.op, "snapshot")
+            is_whole = await self._snapshots.take(record, request.snapshot, machine, clock)
+            return self._finish(record, request.op, clock, cold=False, is_whole=is_whole)
+
+    async def roll_back(self, request: RollBack) -> Outcome:
+        """The disk as it was; what it is now is kept. With an identity it boots."""
+        return await self._once(request.op, request.vm, lambda: self._roll_back(request))
+
+    async def _roll_back(self, request: RollBack) -> Outcome:
+        async with self._operations.holding("rollback", request.vm):
+            clock = Clock()
+            record = self.record(request.vm)
+            self._snapshots.check_rollback(request)
+            await self.space.make_room()
+            record = self._begin(record, request.op, "rollback")
+            machine = self.machines.get(record.vm)
+            is_whole = await self._snapshots.roll_back(
+                record, request, machine, lambda: self._release(record, machine), clock
+            )
+            problem = ""
+            if request.identity is not None:
+                try:
+                    async with self._starts:
+                        clock.mark("queue")
+                        return await self._bring_up(
+                            self.record(request.vm),
+                            request.op,
+                            request.identity,
+                            None,
+                            clock,
+                            cold=True,
+                            is_whole=is_whole,
+                        )
+                except AtollError as error:
+                    _log.warning("vm rolled back, not started", vm=request.vm, reason=str(error))
+                    why = " ".join(str(error).split())  # the end of a console has lines
+                    problem = f"rolled back, but it does not start: {why}"
+            # In place of NOT_ENDED, which `Snapshots.roll_back` left.
+            record = self.record(request.vm).model_copy(update={"problem": problem})
+            return self._finish(record, request.op, clock, cold=False, is_whole=is_whole)
+
+    async def drop_snapshot(self, request: DropSnapshot) -> Outcome:
+        """Let go of a snapshot."""
+        return await self._once(request.op, request.vm, lambda: self._drop_snapshot(request))
+
+    async def _drop_snapshot(self, request: DropSnapshot) -> Outcome:
+        async with self._operations.holding("dropping a snapshot", request.vm):
+            record = self.record(request.vm)
+            await self.space.make_room()
+            record = self._begin(record, request.op, "drop-snapshot")
+            await self._disks.drop_snapshot(request.vm, request.snapshot)
+            return self._finish(record, request.op, Clock(), cold=False)
+
     async def delete(self, request: Delete) -> Empty:
         """For ever: process, disk, memory, record."""
         return await self._operations.once(request.op, lambda: self._delete(request))
@@ -407,6 +487,7 @@ class Service:
         clock: Clock,
         *,
         cold: bool,
+        is_whole: bool = True,
     ) -> Outcome:
         """Start the process, give it its identity, open its port, say so."""
         if cold and (booted := for_boot(record)) != record:
@@ -443,7 +524,13 @@ class Service:
             )
         )
         self._boot.watch(machine, died=self.died, heard=self.heard)
-        return self._finish(record, op, clock, cold=cold)
+        return self._finish(record, op, clock, cold=cold, is_whole=is_whole)
+
+    def _layer_to_copy(self, request: Clone) -> LayerId | None:
+        """What the copy of a snapshot stands on; None copies what the source is now."""
+        if request.snapshot is None:
+            return None
+        return self._disks.layer_of_snapshot(request.source, request.snapshot)
 
     async def _copy_at_rest(self, source: Record, child: Record, op: str, clock: Clock) -> Outcome:
         """Copy a VM without a process: its disk layers, and its saved memory if that still fits."""
@@ -554,12 +641,15 @@ class Service:
         intent = Intent(op=op, kind=kind, fresh=fresh)
         return self._records.put(record.model_copy(update={"intent": intent}))
 
-    def _finish(self, record: Record, op: str, clock: Clock, *, cold: bool) -> Outcome:
+    def _finish(
+        self, record: Record, op: str, clock: Clock, *, cold: bool, is_whole: bool = True
+    ) -> Outcome:
         what = record.intent.kind if record.intent else "no change"
         outcome = Outcome(
             vm=self.vm(record),
             cold_booted=cold,
             warming=cold and what == "create" and self._missed(record.spec),
+            crash_consistent=not is_whole,
             timings_ms=clock.marks,
         )
         self._records.put(record.with_outcome(op, outcome))

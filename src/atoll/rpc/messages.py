@@ -204,6 +204,7 @@ class Clone(Message):
     A running source keeps running; else its disk and memory are copied, and its state with them.
     `spec` (None: the source's) may have another size: a larger disk the child grows into; with other
     vCPUs or memory it gets the disk alone, and boots cold (of a source at rest: is stopped).
+    With `snapshot`, one of the source, it gets that disk, and boots cold. NotFound: there is none.
     """
 
     op: OpId
@@ -212,6 +213,7 @@ class Clone(Message):
     owner: OwnerId
     identity: Identity
     spec: Spec | None = None
+    snapshot: SnapshotId | None = None
 
 
 class Pause(Message):

@@ -146,12 +146,18 @@ class LiveDisk:
         active = await self.active()
         if active not in chain:
             raise Conflict(f"{self.vm} writes to {active}, which is not in its chain")
-        missed = chain[: chain.index(active)]
+        at = chain.index(active)
+        missed, below = chain[:at], chain[at + 1 : at + 2]
         for top in reversed(missed):
             await self.attach(top)
             await self.switch(chain[chain.index(top) + 1], top)
         for layer in [*missed, active]:
             await self.seal(layer)
+        # The switch itself may have been the last that was done.
+        nodes = await self._nodes()
+        for layer in below:
+            if fdset_of(node_name(layer), nodes) is not None:
+                await self.seal(layer)
 
     def _chain(self) -> tuple[Layer, ...]:
         return self.pool.graph.chain(self.pool.graph.head(self.vm).id)
