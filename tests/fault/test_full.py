@@ -68,6 +68,8 @@ async def test_a_full_pool_halts_a_vm_that_goes_on_unharmed(small: Atoll) -> Non
     assert "pool is full" in refused.value.message
     with pytest.raises(Exhausted):
         await small.command("cp writer refused")
+    with pytest.raises(Exhausted):
+        await small.command("snap writer")
     assert await statuses(small) == {"writer": "running"}
 
     os.kill(await small.pid_of("engine"), signal.SIGKILL)  # the next one must not end it

@@ -105,13 +105,27 @@ def _no_process(kind: str) -> Reached:
     return lambda record: _intent(kind)(record) and record.state is VmState.PAUSED
 
 
+def _off(kind: str) -> Reached:
+    return lambda record: _intent(kind)(record) and record.pid is None
+
+
+def _booting(kind: str) -> Reached:
+    return lambda record: _process(kind)(record) and record.state is VmState.STOPPED
+
+
 COMMANDS: dict[str, tuple[str, tuple[Reached, ...]]] = {
     "new": ("new --name made", (_intent("create"), _process("create"))),
     "cp": ("cp target made", (_intent("clone"), _process("clone"))),
     "pause": ("pause target", (_intent("pause"), _no_process("pause"))),
     "resume": ("resume target", (_intent("resume"), _process("resume"))),
     "rm": ("rm target", (_intent("pause"), _no_process("pause"))),
+    "snap": ("snap target kept", (_intent("snapshot"),)),
+    "rollback": (
+        "rollback target base",
+        (_intent("rollback"), _off("rollback"), _booting("rollback")),
+    ),
 }
+BOOTS = ("new", "rollback")  # the machine may be another one afterwards
 
 
 def _cases() -> Iterator[tuple[str, str, int, float]]:
@@ -135,6 +149,21 @@ async def _target(atoll: Atoll, wanted: str) -> None:
         await new(atoll, "target")
     elif found["target"] != wanted:
         await atoll.command(f"{'resume' if wanted == 'running' else 'pause'} target")
+
+
+async def _snapshots(atoll: Atoll) -> set[str]:
+    return {one["snapshot"] for one in (await atoll.command("snap ls target"))["snapshots"]}
+
+
+async def _marked(atoll: Atoll, command: str) -> None:
+    """A `snap` is of a name that is free; a `rollback` goes back to before there was a file."""
+    there = await _snapshots(atoll)
+    if command == "snap" and "kept" in there:
+        await atoll.command("snap rm target kept")
+    if command == "rollback":
+        if "base" not in there:
+            await atoll.command("snap target base")
+        await atoll.ssh("touch mark; sync", user="target")
 
 
 async def _at(atoll: Atoll, reached: Reached, task: asyncio.Task[object]) -> bool:
@@ -161,6 +190,8 @@ async def test_in_the_middle_of_a_command(
         await _target(atoll, "paused" if command == "resume" else "running")
     elif "made" in await statuses(atoll):
         await atoll.command("rm made")
+    if command in ("snap", "rollback"):
+        await _marked(atoll, command)
     was = await statuses(atoll)
     boot = await boot_id(atoll, "target") if was.get("target") == "running" else None
 
@@ -194,13 +225,20 @@ async def _is_one_or_the_other(
         "pause": {**was, "target": "paused"},
         "resume": {**was, "target": "running"},
         "rm": {name: status for name, status in was.items() if name != "target"},
+        "snap": was,
+        "rollback": was,
     }[command]
     assert now in ([was, after] if failed else [after])
     for name in ("made", "target"):
         if now.get(name) == "running":
             seen = await boot_id(atoll, name)  # it answers
-            if boot is not None and command != "new":
+            if boot is not None and command not in BOOTS:
                 assert seen == boot, f"{name} was booted anew"
+    if command == "snap":
+        assert failed or "kept" in await _snapshots(atoll)
+    if command == "rollback":
+        marked = await atoll.ssh("test -e mark", user="target", check=False)
+        assert failed or marked.code == 1
 
 
 # -- inside the VM

@@ -216,6 +216,10 @@ def _pool(atoll: Atoll, vms: set[str]) -> list[str]:
         with Pool.open(twin) as opened:
             found += [f"pool: {name} is damaged: {why}" for name, why in opened.damaged.items()]
             found += [f"pool: left over: {step}" for step in plan_collect(opened.graph)]
+            pins = opened.graph.pins.values()
+            kept = {(pin.name, pin.holder) for pin in pins if pin.name.startswith("snap-")}
+            if (rows := set(_rows(atoll, "SELECT id, vm FROM snapshots"))) != kept:
+                found.append(f"pool: snapshots {sorted(kept)}, the store has {sorted(rows)}")
             if (disks := {vm for vm in opened.graph.vms() if vm.startswith("vm-")}) != vms:
                 found.append(f"pool: disks of {sorted(disks)}, records of {sorted(vms)}")
     finally:

@@ -52,6 +52,8 @@ WORKS: dict[str, dict[str, str]] = {
         "another size: the copy is of the disk alone, and boots",
         "cp db": "would copy db to a VM with a name of two random words:"
         " debian, 1 vCPU, 1G memory, 25G disk",
+        "cp web@old n": "would copy web@old to n: debian, 1 vCPU, 1G memory, 25G disk\n"
+        "of a snapshot: the copy is of the disk alone, and boots",
     },
     "rm": {"rm web db": "would remove web\nwould remove db"},
     "undo": {"undo": "would bring old back: running"},
@@ -76,6 +78,17 @@ WORKS: dict[str, dict[str, str]] = {
         "resize web --disk 30 --cpu 1": "would resize web: 30G disk",
         "resize db --cpu 2 --memory 2G": "would resize db: 2 vCPU, 2G memory",
         "resize web --memory 1": "nothing would change",
+    },
+    "snap": {
+        "snap web n": "would keep the disk of web as n",
+        "snap db": "would keep the disk of db as 20270115-080000",
+    },
+    "snap rm": {"snap rm web old": "would remove snapshot old of web"},
+    "rollback": {
+        "rollback web": "would roll web back to old, and keep what it is now as"
+        " before-20270115-080000",
+        "rollback web old": "would roll web back to old, and keep what it is now as"
+        " before-20270115-080000",
     },
     "share port": {
         "share port web 3000": "would change web: port 3000",
@@ -191,7 +204,14 @@ FAILS = {
         "new --setup-script -",
         "new --env 1=2",
     ),
-    "cp": ("cp nope", "cp web db", "cp web UP", "cp web n --disk 1G", "cp web n --memory 99G"),
+    "cp": (
+        "cp nope",
+        "cp web@nope",
+        "cp web db",
+        "cp web UP",
+        "cp web n --disk 1G",
+        "cp web n --memory 99G",
+    ),
     "rm": ("rm nope", "rm hers", "rm nope hers"),
     "undo": (),  # of bob, below
     "rename": ("rename nope n", "rename web db", "rename web UP", "rename hers n"),
@@ -206,6 +226,9 @@ FAILS = {
         "resize web --disk 1",
         "resize web --memory 99",
     ),
+    "snap": ("snap nope", "snap web UP", "snap web old", "snap hers"),
+    "snap rm": ("snap rm web nope", "snap rm nope old"),
+    "rollback": ("rollback web nope", "rollback db", "rollback nope"),
     "share port": ("share port nope 1", "share port web 0"),
     "share set-public": ("share set-public nope", "share set-public web --port 22"),
     "share add": ("share add nope x@y.z", "share add web ann@example.com", "share add web x"),
@@ -289,6 +312,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Control]:
             "share add open eve@example.com",
             "rm old",
             f"ssh-key add '{CI_KEY}'",
+            "snap web old",
         ):
             await made.run(line)
         await made.run("ssh-key generate-api-key --label robot")

@@ -1,4 +1,4 @@
-"""Verbs that remove VMs and bring them back: rm, undo."""
+"""Verbs that remove VMs, and take that or a rollback back: rm, undo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.reply import Reply
 from atoll.commands.several import VMS, collected, each, is_anything
 from atoll.commands.view import VmView
+from atoll.domain.snapshot import Snapshot
+from atoll.domain.vm import VmRecord
 from atoll.services.trash import Restored
 
 VERBS = Registry()
@@ -74,7 +76,8 @@ class Undo:
 
 @VERBS.command(
     "undo",
-    help="Take back your last `rm`: the VMs return, running if they ran.",
+    help="Take back your last `rm` or `rollback`: the VMs return, running if they ran; the disk is"
+    " what it was.",
     reach=Reach.VM,
     mutates=True,
     examples=("undo",),
@@ -85,7 +88,37 @@ class Undo:
     sometimes={"errors": "name -> why it is not back"},
 )
 async def undo(ctx: Context, args: Undo) -> Reply:
-    removed = {vm.id: vm for vm in await ctx.cloud.trash.last(ctx.caller)}
+    trashed = await ctx.cloud.trash.last(ctx.caller)
+    rolled_back = await ctx.cloud.snapshots.last_rollback(ctx.caller)
+    if rolled_back is not None:
+        vm, kept = rolled_back
+        if not trashed or kept.created_at > (trashed[0].trashed_at or 0.0):
+            return await _undo_rollback(ctx, vm, kept)
+    if not trashed:
+        raise NotFound(
+            "there is nothing to undo", hint="`rm` can be undone for a while, and `rollback`"
+        )
+    return await _undo_rm(ctx, trashed)
+
+
+async def _undo_rollback(ctx: Context, vm: VmRecord, kept: Snapshot) -> Reply:
+    done = await ctx.cloud.snapshots.undo(ctx.caller, vm.label, kept, act=ctx.act)
+    status = VmView.of(ctx.cloud, done.vm).status
+    entry = {"vm_name": vm.label, "former_name": vm.label, "status": status}
+    but = ""
+    if done.problem:
+        entry["problem"] = done.problem
+        but = f", but: {done.problem}"
+    return Reply(
+        data={"undone": "rollback", "restored": [entry]},
+        text=f"{vm.label} is as before its rollback: {status}{but}\n"
+        f"what it was until now: {done.kept.name}",
+        changed=(vm.label,),
+    )
+
+
+async def _undo_rm(ctx: Context, trashed: Sequence[VmRecord]) -> Reply:
+    removed = {vm.id: vm for vm in trashed}
 
     async def restore(vm_id: str) -> Restored | None:
         return await ctx.cloud.trash.restore(removed[vm_id], act=ctx.act)

@@ -25,6 +25,7 @@ from atoll.services.vms import Copy, Made, NewVm
 
 VERBS = Registry()
 RESIZED = "cold boot: another size than the original's"
+OF_SNAPSHOT = "cold boot: a snapshot is of the disk alone"
 COLD = "cold boot: no warm template of this size yet"
 WARMING = "one is being made"
 
@@ -117,7 +118,7 @@ async def new(ctx: Context, args: New) -> Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cp:
-    vm: str = argument("source", "VM to copy", source=Source.VM)
+    vm: str = argument("source", "VM to copy, or VM@SNAPSHOT", source=Source.VM)
     name: str | None = argument("new", "name of the copy; random if not given", default=None)
     cpus: int | None = flag(
         "--cpu", "vCPUs, if not as many", value="N", convert=whole_number("--cpu")
@@ -130,10 +131,15 @@ class Cp:
 @VERBS.command(
     "cp",
     help="Clone a VM. A running one with its memory and processes, and it goes on running. A copy with"
-    " other vCPUs or memory has the disk alone, and boots.",
+    " other vCPUs or memory, or of a snapshot, has the disk alone, and boots.",
     reach=Reach.NEW_VM,
     mutates=True,
-    examples=("cp web web-next", "cp web --copy-tags=false", "cp web big --memory 4G --disk 50G"),
+    examples=(
+        "cp web web-next",
+        "cp web --copy-tags=false",
+        "cp web big --memory 4G --disk 50G",
+        "cp web@before-upgrade web-old",
+    ),
     result={
         "name": "the copy's name",
         "vm_name": "the same",
@@ -152,10 +158,13 @@ class Cp:
         "cold_booted": "`true` when it has the disk alone and booted",
         "elapsed": "seconds from command to answer",
     },
+    sometimes={"snapshot": "the snapshot it was made from"},
 )
 async def cp(ctx: Context, args: Cp) -> Reply:
     started = time.monotonic()
+    source, at, snapshot = args.vm.partition("@")
     request = Copy(
+        snapshot=snapshot if at else None,
         name=args.name,
         cpus=args.cpus,
         memory=args.memory,
@@ -163,7 +172,7 @@ async def cp(ctx: Context, args: Cp) -> Reply:
         copy_tags=args.copy_tags,
     )
     made = await ctx.cloud.vms.clone(
-        ctx.caller, args.vm, request, act=ctx.act, progress=ctx.progress
+        ctx.caller, source, request, act=ctx.act, progress=ctx.progress
     )
     elapsed_s = time.monotonic() - started
     view = VmView.of(ctx.cloud, made.vm)
@@ -172,7 +181,7 @@ async def cp(ctx: Context, args: Cp) -> Reply:
         "name": name,
         "vm_name": name,
         "state": view.status,
-        "source": args.vm,
+        "source": source,
         "ssh": ctx.addresses.ssh_command(name),
         **ctx.addresses.ssh_fields(name),
         "https_url": ctx.addresses.https_url(name),
@@ -183,7 +192,10 @@ async def cp(ctx: Context, args: Cp) -> Reply:
         "cold_booted": made.outcome is not None and made.outcome.cold_booted,
         "elapsed": round(elapsed_s, 3),
     }
-    text = _summary(ctx, made, elapsed_s, f", a copy of {args.vm}", why_cold=RESIZED)
+    if at:
+        data["snapshot"] = snapshot
+    why_cold = OF_SNAPSHOT if at else RESIZED
+    text = _summary(ctx, made, elapsed_s, f", a copy of {args.vm}", why_cold=why_cold)
     return Reply(data=data, text=text)
 
 

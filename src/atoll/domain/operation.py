@@ -19,6 +19,9 @@ class OpKind(StrEnum):
     RESUME = "resume"
     RESTART = "restart"
     RESIZE = "resize"
+    SNAPSHOT = "snapshot"
+    ROLLBACK = "rollback"
+    DROP_SNAPSHOT = "drop-snapshot"
     IDENTIFY = "identify"  # push name and keys
     TRASH = "trash"
     PURGE = "purge"

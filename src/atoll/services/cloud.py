@@ -55,6 +55,7 @@ from atoll.services.resizing import Resizing
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
 from atoll.services.sharing import Sharing
+from atoll.services.snapshots import Snapshots
 from atoll.services.team_grants import TeamGrants
 from atoll.services.team_invitations import TeamInvitations
 from atoll.services.teams import Teams
@@ -129,6 +130,9 @@ class Cloud:
         )
         self.resizing = Resizing(
             store=store, facts=self.facts, journal=self.journal, access=self.access
+        )
+        self.snapshots = Snapshots(
+            store=store, facts=self.facts, journal=self.journal, access=self.access, now=now
         )
         self.settings = Settings(
             store=store,

@@ -25,7 +25,7 @@ from atoll.store.sessions import TokenRow
 TABLES = TEAM_TABLES | {
     *("vms", "tags", "ssh_keys", "api_tokens", "operations", "login_codes", "sessions"),
     *("defaults", "grants", "links", "access_requests", "events", "invitations", "passkeys"),
-    *("domains", "visits", "visitors"),
+    *("domains", "visits", "visitors", "snapshots"),
 }
 _MADE = {OpKind.CREATE: "create", OpKind.CLONE: "copy"}
 _DONE = {
@@ -33,6 +33,9 @@ _DONE = {
     OpKind.RESUME: "resume",
     OpKind.RESTART: "restart",
     OpKind.RESIZE: "resize",
+    OpKind.SNAPSHOT: "snapshot",
+    OpKind.ROLLBACK: "rollback",
+    OpKind.DROP_SNAPSHOT: "drop-snapshot",
     OpKind.TRASH: "remove",
     OpKind.IDENTIFY: "inform",
 }
@@ -150,7 +153,8 @@ def _made(vm: VmRecord, op: Operation, before: Picture) -> Step:
         "comment": vm.comment,
     }
     if source := before.labels.get(str(op.payload.get("source"))):
-        about["source"] = source
+        of = op.payload.get("of")
+        about["source"] = source if of is None else f"{source}@{of}"
     if "setup_script" in op.payload:
         about["setup_script"] = True  # of which, as of variables, the text may be a secret
     if isinstance(env := op.payload.get("env"), dict):
@@ -189,6 +193,8 @@ def _operation_steps(before: Picture, after: Picture, started: list[Operation]) 
             about: dict[str, Json] = {"vm_name": labels[op.vm]}
             if op.kind is OpKind.RESIZE:
                 about |= _new_sizes(old, op)
+            if op.kind in (OpKind.SNAPSHOT, OpKind.ROLLBACK, OpKind.DROP_SNAPSHOT):
+                about |= {key: op.payload[key] for key in ("name", "to") if key in op.payload}
             steps.append(Step(_DONE[op.kind], about))
     return steps
 

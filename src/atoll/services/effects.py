@@ -15,11 +15,13 @@ from atoll.base.errors import AtollError, Conflict, NotFound, Unavailable
 from atoll.domain.operation import Json, Operation, OpKind
 from atoll.domain.setup import Setup
 from atoll.domain.sharing import Level
+from atoll.domain.snapshot import Reason, Snapshot
 from atoll.domain.vm import Phase, VmRecord, Wanted
 from atoll.rpc.messages import (
     Clone,
     Create,
     Delete,
+    DropSnapshot,
     Empty,
     GetVm,
     Identify,
@@ -30,14 +32,16 @@ from atoll.rpc.messages import (
     Resize,
     Restart,
     Resume,
+    RollBack,
     Spec,
     Stop,
+    TakeSnapshot,
     Vm,
 )
 from atoll.services.facts import ON, Engine
 from atoll.services.keys import Keys
 from atoll.services.publishing import openings_by
-from atoll.store import accounts, grants, vms
+from atoll.store import accounts, grants, snapshots, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store, Tx
 
@@ -90,6 +94,18 @@ class Effects:
                 )
             case OpKind.RESIZE:
                 return await self._resize(op)
+            case OpKind.SNAPSHOT:
+                snapshot = str(op.payload["snapshot"])
+                return await self._ask(
+                    TakeSnapshot(op=op.id, vm=op.vm, snapshot=snapshot), Outcome, SHORT_S
+                )
+            case OpKind.ROLLBACK:
+                return await self._roll_back(op)
+            case OpKind.DROP_SNAPSHOT:
+                snapshot = str(op.payload["snapshot"])
+                return await self._ask(
+                    DropSnapshot(op=op.id, vm=op.vm, snapshot=snapshot), Outcome, SHORT_S
+                )
             case OpKind.TRASH:
                 return await self._put_away(op)
             case OpKind.PURGE:
@@ -98,8 +114,8 @@ class Effects:
             case _:
                 assert_never(op.kind)
 
-    async def settle(self, tx: Tx, op: Operation, *, now: float) -> None:
-        """Write what is true now that the engine has done it."""
+    async def settle(self, tx: Tx, op: Operation, outcome: Outcome | None, *, now: float) -> None:
+        """Write what is true now that the engine has done it, and said `outcome`."""
         vm = await vms.get(tx, op.vm)
         if vm is None:
             return  # a stray that was purged has no row
@@ -126,6 +142,17 @@ class Effects:
                 )
             case OpKind.RESIZE:
                 await vms.change(tx, vm, **op.payload)
+            case OpKind.SNAPSHOT:
+                await snapshots.add(tx, _kept(op, "snapshot", Reason.TAKEN, outcome))
+            case OpKind.ROLLBACK:
+                reason = Reason(str(op.payload["reason"]))
+                await snapshots.add(tx, _kept(op, "keep", reason, outcome))
+                if reason is Reason.UNDO:
+                    await snapshots.set_reason(tx, str(op.payload["snapshot"]), reason)
+                wanted = Wanted.RUNNING if op.payload["starts"] else Wanted.STOPPED
+                await vms.change(tx, vm, wanted=wanted)
+            case OpKind.DROP_SNAPSHOT:
+                await snapshots.remove(tx, str(op.payload["snapshot"]))
             case OpKind.PURGE:
                 await vms.remove(tx, vm.id)
             case OpKind.IDENTIFY:
@@ -137,6 +164,9 @@ class Effects:
         """Take back on the engine what a failed operation may have left."""
         if op.kind in (OpKind.CREATE, OpKind.CLONE):
             await self._ask(Delete(op=op.step("undo"), vm=op.vm), Empty, SHORT_S)
+        if op.kind is OpKind.SNAPSHOT:
+            drop = DropSnapshot(op=op.step("undo"), vm=op.vm, snapshot=str(op.payload["snapshot"]))
+            await self._ask(drop, Outcome, SHORT_S)
 
     async def revert(self, tx: Tx, op: Operation) -> None:
         """Take back in the store what the intent wrote."""
@@ -153,8 +183,15 @@ class Effects:
     async def _clone(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)
         source = str(op.payload["source"])
+        snapshot = op.payload.get("snapshot")
         request = Clone(
-            op=op.id, source=source, vm=vm.id, owner=vm.owner, identity=identity, spec=_spec(vm)
+            op=op.id,
+            source=source,
+            vm=vm.id,
+            owner=vm.owner,
+            identity=identity,
+            spec=_spec(vm),
+            snapshot=None if snapshot is None else str(snapshot),
         )
         return await self._ask(request, Outcome, CLONE_S)
 
@@ -165,6 +202,17 @@ class Effects:
             raise NotFound(f"VM {op.vm} is not in the store")
         spec = Spec.model_validate({"image": vm.image, **op.payload})
         return await self._ask(Resize(op=op.id, vm=op.vm, spec=spec), Outcome, SHORT_S)
+
+    async def _roll_back(self, op: Operation) -> Outcome:
+        _, identity = await self._identity(op.vm, fresh=False)
+        request = RollBack(
+            op=op.id,
+            vm=op.vm,
+            snapshot=str(op.payload["snapshot"]),
+            keep=str(op.payload["keep"]),
+            identity=identity if op.payload["starts"] else None,
+        )
+        return await self._ask(request, Outcome, BOOT_S)
 
     async def _put_away(self, op: Operation) -> Outcome | None:
         """Off, with its memory saved if that can be: a full disk must not keep a VM alive."""
@@ -240,6 +288,18 @@ async def _entering_keys(tx: Tx, vm: VmRecord) -> list[SshKey]:
         *(key for key in owned if key.scope.covers(vm.id, vm.tags) and key.user is None),
         *(key for key in others if key.scope.is_whole),
     ]
+
+
+def _kept(op: Operation, field: str, reason: Reason, outcome: Outcome | None) -> Snapshot:
+    """What the engine now has under the id in this field of the payload."""
+    return Snapshot(
+        id=str(op.payload[field]),
+        vm=op.vm,
+        name=str(op.payload["name"]),
+        reason=reason,
+        is_clean=outcome is not None and not outcome.crash_consistent,
+        created_at=op.created_at,
+    )
 
 
 def setup_payload(setup: Setup) -> dict[str, Json]:

@@ -122,7 +122,7 @@ class Journal:
             raise
         async with self._store.begin() as tx:
             now = self._now()
-            await self._effects.settle(tx, op, now=now)
+            await self._effects.settle(tx, op, outcome, now=now)
             result = _result(outcome)
             await operations.finish(tx, op, OpState.DONE, result=result, now=now)
         if outcome is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atoll.base import ids, log
-from atoll.base.errors import AtollError, NotFound
+from atoll.base.errors import AtollError
 from atoll.domain.account import Caller
 from atoll.domain.name import random_vm
 from atoll.domain.operation import OpKind
@@ -66,18 +66,13 @@ class Trash:
             await self._journal.carry_out(op)
 
     async def last(self, caller: Caller) -> tuple[VmRecord, ...]:
-        """All VMs that the caller's last `rm` removed.
-
-        Raises NotFound when there is nothing left to take back.
-        """
+        """All VMs that the caller's last `rm` removed; none when nothing is left to take back."""
         async with self._store.read() as tx:
             trash = [
                 vm
                 for vm in await vms.trashed(tx, caller.account.id)
                 if may_touch(caller, vm) and (vm.trash_until or 0.0) > self._now()
             ]
-        if not trash:
-            raise NotFound("there is nothing to undo", hint="Only `rm` can be undone, for a while")
         return tuple(vm for vm in trash if vm.trash_act == trash[0].trash_act)
 
     async def restore(self, vm: VmRecord, *, act: str) -> Restored | None:

@@ -28,7 +28,8 @@ from atoll.services.journal import Journal
 from atoll.services.keys import Keys
 from atoll.services.locks import VmLocks
 from atoll.services.sizes import check_memory, cpu_count, disk_size, memory_size, resized
-from atoll.store import defaults, vms
+from atoll.services.snapshots import named
+from atoll.store import defaults, snapshots, vms
 from atoll.store.engine import Store, Tx
 
 
@@ -49,8 +50,9 @@ class NewVm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """What `cp` was asked for; None: as the VM that is copied."""
+    """What `cp` was asked for; None: as the VM that is copied, and as it is now."""
 
+    snapshot: str | None = None
     name: str | None = None
     cpus: int | None = None
     memory: str | None = None
@@ -119,9 +121,9 @@ class Vms:
         act: str,
         progress: Callable[[str], None],
     ) -> Made:
-        """Copy a VM: running with its memory and processes, else its disk as it is.
+        """Copy a VM: running with its memory and processes, else its disk as it is, or as it was.
 
-        Raises as `create`; a source that is being changed is a Conflict.
+        Raises as `create`; a source that is being changed is a Conflict, no such snapshot NotFound.
         """
         name = request.name
         if name is not None:
@@ -145,9 +147,15 @@ class Vms:
                     tags=_tags(caller, parent.tags if request.copy_tags else ()),
                 )
             )
-            if (child.cpus, child.memory_bytes) != (running.cpus, running.memory_bytes):
-                progress("another size: the copy is of the disk alone, and boots")
             payload: dict[str, Json] = {"source": parent.id}
+            if request.snapshot is not None:
+                async with self._store.read() as tx:
+                    held = await snapshots.of_vms(tx, [parent.id])
+                one = named(parent, held, request.snapshot)
+                payload |= {"snapshot": one.id, "of": one.name}
+                progress("of a snapshot: the copy is of the disk alone, and boots")
+            elif (child.cpus, child.memory_bytes) != (running.cpus, running.memory_bytes):
+                progress("another size: the copy is of the disk alone, and boots")
             return await self._bring_up(child, OpKind.CLONE, payload, wish=name, act=act)
 
     async def _running_size(self, vm: VmRecord) -> VmRecord:

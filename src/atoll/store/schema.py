@@ -389,6 +389,19 @@ identities = Table(  # of people at other providers
     UniqueConstraint("account", "issuer"),
 )
 
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", Text, primary_key=True),  # what the engine keeps it under
+    Column("vm", ForeignKey("vms.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("is_clean", Boolean, nullable=False),  # file systems were held still
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("reason IN ('taken', 'rollback', 'undo')", name="reason"),
+    UniqueConstraint("vm", "name"),
+)
+
 visits = Table(  # a ring per VM: see store.visits
     "visits",
     metadata,

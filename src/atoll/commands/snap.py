@@ -1,0 +1,156 @@
+"""Verbs that keep a VM's disk and go back to it: snap, snap ls, snap rm, rollback."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.commands.context import Context
+from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.render import instant, table
+from atoll.commands.reply import Reply
+from atoll.commands.view import VmView
+from atoll.domain.snapshot import Snapshot
+
+VERBS = Registry()
+CLEAN, CRASH = "clean", "crash-consistent"
+_CONSISTENCY = (
+    f"`{CLEAN}`, or `{CRASH}`: its file systems were not held still, as after a power cut"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snap:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    name: str | None = argument("name", "its name; the time in UTC if not given", default=None)
+
+
+@VERBS.command(
+    "snap",
+    help="Keep a VM's disk as it is now, under a name. The VM goes on: its file systems are held"
+    " still for an instant. Memory is not kept.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("snap web", "snap web before-upgrade"),
+    result={
+        "vm_name": "the VM",
+        "snapshot": "its name",
+        "created_at": "when, UTC",
+        "consistency": _CONSISTENCY,
+    },
+)
+async def snap(ctx: Context, args: Snap) -> Reply:
+    one = await ctx.cloud.snapshots.take(ctx.caller, args.vm, args.name, act=ctx.act)
+    data = {
+        "vm_name": args.vm,
+        "snapshot": one.name,
+        "created_at": instant(one.created_at),
+        "consistency": _consistency(one),
+    }
+    but = "" if one.is_clean else f", {CRASH}: its file systems were not held still"
+    return Reply(data=data, text=f"{args.vm} is kept as {one.name}{but}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ls:
+    vm: str | None = argument("vm", "VM; all if not given", default=None, source=Source.VM)
+
+
+@VERBS.command(
+    "snap ls",
+    help="List the snapshots of a VM, or of all of yours, oldest first.",
+    reach=Reach.VM,
+    examples=("snap ls", "snap ls web"),
+    result={
+        "snapshots": "one entry per snapshot: `vm_name`, `snapshot`, `created_at`, `consistency`,"
+        " `reason` (`taken`, or `rollback`: what a rollback replaced)"
+    },
+)
+async def ls(ctx: Context, args: Ls) -> Reply:
+    found = await ctx.cloud.snapshots.of(ctx.caller, args.vm)
+    entries = [
+        {
+            "vm_name": vm.label,
+            "snapshot": one.name,
+            "created_at": instant(one.created_at),
+            "consistency": _consistency(one),
+            "reason": one.reason.value,
+        }
+        for vm, one in found
+    ]
+    rows = [tuple(entry.values()) for entry in entries]
+    text = table(("VM", "SNAPSHOT", "SINCE", "STATE", "REASON"), rows) if rows else "No snapshots"
+    return Reply(data={"snapshots": entries}, text=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rm:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    name: str = argument("name", "which, as `snap ls` names it")
+
+
+@VERBS.command(
+    "snap rm",
+    help="Let go of a snapshot, for ever. The VM and its other snapshots stay as they are.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("snap rm web before-upgrade",),
+    result={"vm_name": "the VM", "snapshot": "its name", "status": "`removed`"},
+)
+async def rm(ctx: Context, args: Rm) -> Reply:
+    await ctx.cloud.snapshots.remove(ctx.caller, args.vm, args.name, act=ctx.act)
+    data = {"vm_name": args.vm, "snapshot": args.name, "status": "removed"}
+    return Reply(data=data, text=f"removed {args.name} of {args.vm}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    name: str | None = argument(
+        "name", "snapshot; the newest that was taken if not given", default=None
+    )
+
+
+@VERBS.command(
+    "rollback",
+    help="Make a VM's disk what it was at a snapshot; it boots if it ran. What it is now is kept as a"
+    " snapshot first, so that this can be undone. A paused VM's memory is given up.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("rollback web", "rollback web before-upgrade"),
+    result={
+        "vm_name": "the VM",
+        "snapshot": "what it is as again",
+        "kept": "the snapshot of what it was before",
+        "kept_consistency": _CONSISTENCY,
+        "status": "the VM's state now",
+        "elapsed_s": "seconds from command to answer",
+    },
+    sometimes={"problem": "why it does not run although it did"},
+)
+async def rollback(ctx: Context, args: Rollback) -> Reply:
+    started = time.monotonic()
+    done = await ctx.cloud.snapshots.roll_back(ctx.caller, args.vm, args.name, act=ctx.act)
+    elapsed_s = time.monotonic() - started
+    status = VmView.of(ctx.cloud, done.vm).status
+    data: dict[str, Any] = {
+        "vm_name": args.vm,
+        "snapshot": done.to.name,
+        "kept": done.kept.name,
+        "kept_consistency": _consistency(done.kept),
+        "status": status,
+        "elapsed_s": round(elapsed_s, 3),
+    }
+    lines = [
+        f"{args.vm} is as {done.to.name} again, and {status} ({elapsed_s:.2f} s)",
+        f"to undo: rollback {args.vm} {done.kept.name}",
+    ]
+    if done.problem:
+        data["problem"] = done.problem
+        lines.insert(1, f"it does not run: {done.problem}")
+    return Reply(data=data, text="\n".join(lines))
+
+
+def _consistency(one: Snapshot) -> str:
+    return CLEAN if one.is_clean else CRASH

@@ -1,0 +1,49 @@
+"""Snapshots of VMs. What they are of the engine keeps; here is what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from atoll.domain.snapshot import Reason, Snapshot
+from atoll.store.engine import Tx
+from atoll.store.schema import snapshots
+
+_COLUMNS = tuple(column.name for column in snapshots.c)
+
+
+async def add(tx: Tx, snapshot: Snapshot) -> None:
+    """Store a new one; the caller has checked that the name is free."""
+    values = {name: getattr(snapshot, name) for name in _COLUMNS}
+    await tx.execute(insert(snapshots).values(values))
+
+
+async def get(tx: Tx, snapshot: str) -> Snapshot | None:
+    """The one with this id."""
+    row = (await tx.execute(select(snapshots).where(snapshots.c.id == snapshot))).first()
+    return None if row is None else _snapshot(row)
+
+
+async def of_vms(tx: Tx, vms: Collection[str]) -> tuple[Snapshot, ...]:
+    """Those of these VMs, oldest first."""
+    query = select(snapshots).where(snapshots.c.vm.in_(vms))
+    rows = await tx.execute(query.order_by(snapshots.c.created_at, snapshots.c.id))
+    return tuple(map(_snapshot, rows))
+
+
+async def set_reason(tx: Tx, snapshot: str, reason: Reason) -> None:
+    """Why it is kept from now on."""
+    query = update(snapshots).where(snapshots.c.id == snapshot)
+    await tx.execute(query.values(reason=reason))
+
+
+async def remove(tx: Tx, snapshot: str) -> None:
+    """Forget one."""
+    await tx.execute(delete(snapshots).where(snapshots.c.id == snapshot))
+
+
+def _snapshot(row: Sequence[Any]) -> Snapshot:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return Snapshot(**values | {"reason": Reason(values["reason"])})
