@@ -28,6 +28,7 @@ from atoll.rpc.messages import (
     Identify,
     Identity,
     Image,
+    ListSnapshots,
     ListVms,
     Message,
     Node,
@@ -42,6 +43,7 @@ from atoll.rpc.messages import (
     Sample,
     Samples,
     SampleVms,
+    SnapshotList,
     Spec,
     Stat,
     StatVm,
@@ -105,6 +107,11 @@ class UnderTest:
     async def stat(self, vm: str) -> Stat:
         """What one VM uses."""
         return await self.client.call(StatVm(vm=vm), Stat, seconds=ANSWER_S)
+
+    async def kept(self, vm: str) -> set[str]:
+        """Its snapshots."""
+        asked = ListSnapshots(vm=vm)
+        return {*(await self.client.call(asked, SnapshotList, seconds=ANSWER_S)).snapshots}
 
     async def samples(self) -> dict[str, Sample]:
         """The counters of those that run."""
@@ -469,6 +476,7 @@ class EngineContract:
         again = await engine.ask(take.model_copy(update={"op": op()}))
         assert same(again.vm, vm)
         assert same(await engine.get(vm.vm), vm)
+        assert await engine.kept(vm.vm) == {take.snapshot}
 
     async def test_a_rollback_ends_a_vm_and_boots_it(self, engine: UnderTest) -> None:
         vm = await engine.running()
@@ -481,6 +489,7 @@ class EngineContract:
         assert done.vm.pid not in (None, vm.pid)
         assert await engine.ask(request) == done
         assert same(await engine.get(vm.vm), done.vm)
+        assert await engine.kept(vm.vm) == {take.snapshot, request.keep}
         undone = await engine.ask(engine.roll_back(vm.vm, request.keep))
         assert (undone.vm.state, is_off(undone.vm)) == (VmState.STOPPED, True)
         assert (undone.cold_booted, undone.crash_consistent) == (False, False)
@@ -543,6 +552,7 @@ class EngineContract:
         dropped = await engine.ask(drop)
         assert (same(dropped.vm, vm), await engine.ask(drop) == dropped) == (True, True)
         assert same((await engine.ask(drop.model_copy(update={"op": op()}))).vm, vm)
+        assert await engine.kept(vm.vm) == set()
         with pytest.raises(NotFound):
             await engine.ask(engine.roll_back(vm.vm, take.snapshot, SAME))
         assert same(await engine.get(vm.vm), vm)

@@ -29,6 +29,7 @@ from atoll.rpc.messages import (
     Identify,
     Identity,
     Image,
+    ListSnapshots,
     ListVms,
     Message,
     Node,
@@ -43,6 +44,7 @@ from atoll.rpc.messages import (
     Sample,
     Samples,
     SampleVms,
+    SnapshotList,
     Spec,
     Stat,
     StatVm,
@@ -114,6 +116,9 @@ class FakeEngine:
                 return Vms(vms=tuple(self.vms.values()))
             case StatVm(vm=vm):
                 return self._stat(self._get(vm))
+            case ListSnapshots(vm=vm):
+                self._get(vm)
+                return SnapshotList(snapshots=tuple(self.snapshots.get(vm, ())))
             case SampleVms() if self.knows_samples:
                 return Samples(samples=tuple(map(self._sample, self._running())))
             case Console(vm=vm):

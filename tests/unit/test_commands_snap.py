@@ -17,7 +17,7 @@ from atoll.base.errors import (
     Unavailable,
 )
 from atoll.domain.snapshot import Reason, Snapshot, check_name, free_name
-from atoll.rpc.messages import Clone, DropSnapshot, RollBack, TakeSnapshot, Vm, VmState
+from atoll.rpc.messages import Clone, DropSnapshot, Message, RollBack, TakeSnapshot, Vm, VmState
 from atoll.services.snapshots import PER_VM
 from atoll.store import snapshots
 from fakes.engine import FakeEngine
@@ -276,6 +276,34 @@ async def test_a_refusal_leaves_all_as_it_was(
     assert await names(cloud) == ["a"]
     cloud.engine.refuse[DropSnapshot].clear()
     assert (await cloud.run(line)).exit == 0
+
+
+class Full(FakeEngine):
+    """Its pool is full after a rollback has kept what it is to replace."""
+
+    async def handle(self, request: Message) -> Message:
+        """As the other."""
+        if isinstance(request, RollBack):
+            self.snapshots[request.vm][request.keep] = "now"
+            raise Exhausted("the pool is full")
+        return await super().handle(request)
+
+
+async def test_what_a_rollback_kept_before_it_failed_is_not_lost(tmp_path: Path) -> None:
+    engine = Full(tmp_path / "engine.sock")
+    async with engine.serving(), control(tmp_path / "control", engine) as cloud:
+        await cloud.run("new --name web")
+        await cloud.run("snap web first")
+        cloud.clock.time += 1
+        await cloud.fails("rollback web", Exhausted)
+        first, kept = (await cloud.data("snap ls"))["snapshots"]
+        assert (first["snapshot"], kept["reason"], kept["consistency"]) == (
+            "first",
+            "rollback",
+            "crash-consistent",
+        )
+        await cloud.run(f"snap rm web {kept['snapshot']}")
+        assert [len(held) for held in engine.snapshots.values()] == [1]
 
 
 @pytest.mark.parametrize(

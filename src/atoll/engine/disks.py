@@ -221,6 +221,10 @@ class Disks:
         pin = self._pool.graph.pins.get(snapshot)
         return pin is not None and pin.holder == vm
 
+    def snapshots_of(self, vm: str) -> tuple[str, ...]:
+        """What `vm` keeps."""
+        return tuple(pin.name for pin in self._pool.graph.pins.values() if pin.holder == vm)
+
     def layer_of_snapshot(self, vm: str, snapshot: str) -> LayerId:
         """What a copy of a snapshot stands on. Raises NotFound when `vm` has no such snapshot."""
         if not self.has_snapshot(vm, snapshot):

@@ -69,6 +69,7 @@ class Handler:
             m.GetVm: self._get,
             m.ListVms: self._list,
             m.StatVm: self._stat,
+            m.ListSnapshots: service.list_snapshots,
             m.SampleVms: self._sample,
             m.Console: self._console,
             m.NodeInfo: self._node,

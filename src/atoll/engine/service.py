@@ -49,12 +49,14 @@ from atoll.rpc.messages import (
     Event,
     Identify,
     Identity,
+    ListSnapshots,
     Outcome,
     Pause,
     Resize,
     Restart,
     Resume,
     RollBack,
+    SnapshotList,
     Spec,
     Stop,
     TakeSnapshot,
@@ -403,6 +405,11 @@ class Service:
             # In place of NOT_ENDED, which `Snapshots.roll_back` left.
             record = self.record(request.vm).model_copy(update={"problem": problem})
             return self._finish(record, request.op, clock, cold=False, is_whole=is_whole)
+
+    async def list_snapshots(self, request: ListSnapshots) -> SnapshotList:
+        """What is kept of a VM."""
+        self.record(request.vm)
+        return SnapshotList(snapshots=self._disks.snapshots_of(request.vm))
 
     async def drop_snapshot(self, request: DropSnapshot) -> Outcome:
         """Let go of a snapshot."""

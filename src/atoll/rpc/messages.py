@@ -323,6 +323,12 @@ class StatVm(Message):
     vm: VmId
 
 
+class ListSnapshots(Message):
+    """-> SnapshotList, of one VM. NotFound when it is not there."""
+
+    vm: VmId
+
+
 class SampleVms(Message):
     """-> Samples, of all VMs that have a process. Cheap: no guest is asked."""
 
@@ -354,6 +360,12 @@ class Vms(Message):
     """All VMs of the node."""
 
     vms: tuple[Vm, ...]
+
+
+class SnapshotList(Message):
+    """What is kept of a VM, in no order."""
+
+    snapshots: tuple[SnapshotId, ...]
 
 
 class Samples(Message):
@@ -388,6 +400,7 @@ REQUESTS: dict[type[Message], type[Message]] = {
     GetVm: Vm,
     ListVms: Vms,
     StatVm: Stat,
+    ListSnapshots: SnapshotList,
     SampleVms: Samples,
     Console: Text,
     NodeInfo: Node,

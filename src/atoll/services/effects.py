@@ -26,6 +26,7 @@ from atoll.rpc.messages import (
     GetVm,
     Identify,
     Identity,
+    ListSnapshots,
     Message,
     Outcome,
     Pause,
@@ -33,6 +34,7 @@ from atoll.rpc.messages import (
     Restart,
     Resume,
     RollBack,
+    SnapshotList,
     Spec,
     Stop,
     TakeSnapshot,
@@ -160,18 +162,33 @@ class Effects:
             case _:
                 assert_never(op.kind)
 
-    async def compensate(self, op: Operation) -> None:
-        """Take back on the engine what a failed operation may have left."""
+    async def compensate(self, op: Operation) -> Snapshot | None:
+        """Take back on the engine what a failed operation may have left.
+
+        A rollback that failed late has kept what it was to replace, and nothing else may know of that:
+        it is returned, for `revert`.
+        """
         if op.kind in (OpKind.CREATE, OpKind.CLONE):
             await self._ask(Delete(op=op.step("undo"), vm=op.vm), Empty, SHORT_S)
         if op.kind is OpKind.SNAPSHOT:
             drop = DropSnapshot(op=op.step("undo"), vm=op.vm, snapshot=str(op.payload["snapshot"]))
             await self._ask(drop, Outcome, SHORT_S)
+        if op.kind is OpKind.ROLLBACK and op.payload["keep"] in await self._snapshots(op.vm):
+            return _kept(op, "keep", Reason.ROLLBACK, None)
+        return None
 
-    async def revert(self, tx: Tx, op: Operation) -> None:
-        """Take back in the store what the intent wrote."""
+    async def revert(self, tx: Tx, op: Operation, kept: Snapshot | None) -> None:
+        """Take back in the store what the intent wrote, and note what is `kept` all the same."""
         if op.kind in (OpKind.CREATE, OpKind.CLONE):
             await vms.remove(tx, op.vm)
+        if kept is not None:
+            await snapshots.add(tx, kept)
+
+    async def _snapshots(self, vm: str) -> tuple[str, ...]:
+        try:
+            return (await self._ask(ListSnapshots(vm=vm), SnapshotList, SHORT_S)).snapshots
+        except NotFound:
+            return ()
 
     async def _create(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)

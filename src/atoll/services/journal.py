@@ -202,10 +202,10 @@ class Journal:
             self.wake()
 
     async def _undo(self, op: Operation, error: AtollError | None = None) -> None:
-        await self._effects.compensate(op)
+        kept = await self._effects.compensate(op)
         reason = error or _failure(op)
         async with self._store.begin() as tx:
-            await self._effects.revert(tx, op)
+            await self._effects.revert(tx, op, kept)
             result: dict[str, Json] = {"error": reason.to_wire()}
             await operations.finish(tx, op, OpState.FAILED, result=result, now=self._now())
         self._changes.bump()
