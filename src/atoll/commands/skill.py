@@ -79,6 +79,13 @@ Ask the person before you make anything public.
 
 `pause` frees CPU and memory and keeps processes; `restart` loses them, not the disk.
 
+Before something risky in place, keep the disk; `rollback` makes it what it was, and boots.
+
+```sh
+{lobby} 'snap web before'
+{lobby} 'rollback web'
+```
+
 ## Remove
 
 ```sh
@@ -89,7 +96,7 @@ Ask the person before you make anything public.
 ```
 
 `--dry-run` works on everything that changes something, checks all and does nothing. `rm` does not ask;
-`undo` brings back the last `rm` for a day. Remove only VMs you made or were told to.
+`undo` takes back the last `rm` (for a day) or `rollback`. Remove only VMs you made or were told to.
 
 ## Errors
 
