@@ -111,7 +111,8 @@ class UnderTest:
     async def kept(self, vm: str) -> set[str]:
         """Its snapshots."""
         asked = ListSnapshots(vm=vm)
-        return {*(await self.client.call(asked, SnapshotList, seconds=ANSWER_S)).snapshots}
+        answer = await self.client.call(asked, SnapshotList, seconds=ANSWER_S)
+        return {one.snapshot for one in answer.snapshots}
 
     async def samples(self) -> dict[str, Sample]:
         """The counters of those that run."""

@@ -88,6 +88,10 @@ async def test_there_and_back_again(atoll: Atoll, tmp_path: Path) -> None:
     # Every line that was acknowledged before, and none after the answer.
     assert acked < int(await inside(atoll, "there", COUNT)) <= now + 1
     await inside(atoll, "there", "echo three > note; sync")
+    first, before = (await atoll.command("snap ls there"))["snapshots"]
+    assert (first["snapshot"], before["snapshot"]) == ("first", back["kept"])
+    assert first["alone_bytes"] == 0  # the VM stands on it
+    assert before["alone_bytes"] > 0
 
     await atoll.command(f"rollback there {back['kept']}")
     assert (

@@ -29,6 +29,7 @@ from atoll.rpc.messages import (
     Identify,
     Identity,
     Image,
+    Kept,
     ListSnapshots,
     ListVms,
     Message,
@@ -118,7 +119,8 @@ class FakeEngine:
                 return self._stat(self._get(vm))
             case ListSnapshots(vm=vm):
                 self._get(vm)
-                return SnapshotList(snapshots=tuple(self.snapshots.get(vm, ())))
+                kept = (Kept(snapshot=name) for name in self.snapshots.get(vm, ()))
+                return SnapshotList(snapshots=tuple(kept))
             case SampleVms() if self.knows_samples:
                 return Samples(samples=tuple(map(self._sample, self._running())))
             case Console(vm=vm):

@@ -297,6 +297,8 @@ class LayerMachine(RuleBasedStateMachine):
             assert self.truth[graph.head(vm).id] == content
         for pin in graph.pins.values():
             assert self.truth[pin.layer] == self.kept[pin.name], f"{pin.name} keeps nothing"
+            alone = graph.alone(pin.holder)[pin.name]
+            assert alone == {*graph.after(DropPin(pin.name)).garbage()}, f"{pin.name}: {alone}"
         self.pool.verify({layer: self.truth[layer] for layer in reachable})
 
 

@@ -17,7 +17,16 @@ from atoll.base.errors import (
     Unavailable,
 )
 from atoll.domain.snapshot import Reason, Snapshot, check_name, free_name
-from atoll.rpc.messages import Clone, DropSnapshot, Message, RollBack, TakeSnapshot, Vm, VmState
+from atoll.rpc.messages import (
+    Clone,
+    DropSnapshot,
+    ListSnapshots,
+    Message,
+    RollBack,
+    TakeSnapshot,
+    Vm,
+    VmState,
+)
 from atoll.services.snapshots import PER_VM
 from atoll.store import snapshots
 from fakes.engine import FakeEngine
@@ -58,8 +67,17 @@ async def test_a_snapshot_is_taken_while_the_vm_goes_on(cloud: Control) -> None:
     listed = (await cloud.data("snap ls"))["snapshots"]
     assert listed == [{
         "vm_name": "web", "snapshot": "first", "created_at": AT, "consistency": "clean",
-        "reason": "taken",
+        "reason": "taken", "alone_bytes": 0,
     }]  # fmt: skip
+
+
+async def test_what_each_holds_alone_is_said_by_the_engine(cloud: Control) -> None:
+    await cloud.run("snap web first")
+    assert (await cloud.run("snap ls")).text.splitlines()[0].split()[-1] == "ALONE"
+    cloud.engine.refuse[ListSnapshots].append(Unavailable("away"))
+    reply = await cloud.run("snap ls")
+    assert reply.data["snapshots"][0]["alone_bytes"] is None
+    assert reply.text.splitlines()[0].split()[-1] == "REASON"
 
 
 async def test_one_without_a_name_has_the_time(cloud: Control) -> None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from atoll.base.units import show_size
 from atoll.commands.context import Context
 from atoll.commands.registry import Reach, Registry, Source, argument
 from atoll.commands.render import instant, table
@@ -64,23 +65,36 @@ class Ls:
     examples=("snap ls", "snap ls web"),
     result={
         "snapshots": "one entry per snapshot: `vm_name`, `snapshot`, `created_at`, `consistency`,"
-        " `reason` (`taken`, or `rollback`: what a rollback replaced)"
+        " `reason` (`taken`; `rollback`: what a rollback replaced; `undo`: what one was undone with),"
+        " `alone_bytes`: what removing it gives back at once"
     },
 )
 async def ls(ctx: Context, args: Ls) -> Reply:
     found = await ctx.cloud.snapshots.of(ctx.caller, args.vm)
     entries = [
         {
-            "vm_name": vm.label,
-            "snapshot": one.name,
-            "created_at": instant(one.created_at),
-            "consistency": _consistency(one),
-            "reason": one.reason.value,
+            "vm_name": held.vm.label,
+            "snapshot": held.snapshot.name,
+            "created_at": instant(held.snapshot.created_at),
+            "consistency": _consistency(held.snapshot),
+            "reason": held.snapshot.reason.value,
+            "alone_bytes": held.alone_bytes,
         }
-        for vm, one in found
+        for held in found
     ]
-    rows = [tuple(entry.values()) for entry in entries]
-    text = table(("VM", "SNAPSHOT", "SINCE", "STATE", "REASON"), rows) if rows else "No snapshots"
+    rows = [
+        (
+            held.vm.label,
+            held.snapshot.name,
+            instant(held.snapshot.created_at),
+            _consistency(held.snapshot),
+            held.snapshot.reason.value,
+            "" if held.alone_bytes is None else show_size(held.alone_bytes),
+        )
+        for held in found
+    ]
+    head = ("VM", "SNAPSHOT", "SINCE", "STATE", "REASON", "ALONE")
+    text = table(head, rows) if rows else "No snapshots"
     return Reply(data={"snapshots": entries}, text=text)
 
 

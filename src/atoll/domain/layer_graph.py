@@ -14,6 +14,7 @@ anywhere):
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -143,6 +144,19 @@ class LayerGraph:
                 break
             found.add(layer.id)
         return frozenset(found)
+
+    def alone(self, holder: str) -> dict[str, frozenset[LayerId]]:
+        """By each pin of this holder the layers that nothing else keeps: dropping it unlinks them."""
+        readers = self.refcounts()
+        pins = [pin for pin in self.pins.values() if pin.holder == holder]
+        found: dict[str, frozenset[LayerId]] = {}
+        for pin in pins:
+            only = itertools.takewhile(
+                lambda layer: readers[layer.id] == 1 and layer.kind is not Kind.BASE,
+                self.chain(pin.layer),
+            )
+            found[pin.name] = frozenset(layer.id for layer in only)
+        return found
 
     def after(self, *steps: Step) -> LayerGraph:
         """The graph once `steps` are done. Raises Conflict for a step that breaks an invariant."""

@@ -221,9 +221,9 @@ class Disks:
         pin = self._pool.graph.pins.get(snapshot)
         return pin is not None and pin.holder == vm
 
-    def snapshots_of(self, vm: str) -> tuple[str, ...]:
-        """What `vm` keeps."""
-        return tuple(pin.name for pin in self._pool.graph.pins.values() if pin.holder == vm)
+    async def snapshots(self, vm: str) -> dict[str, int]:
+        """What `vm` keeps, and the bytes that each of them holds alone."""
+        return await asyncio.to_thread(self._pool.alone_bytes, vm)
 
     def layer_of_snapshot(self, vm: str, snapshot: str) -> LayerId:
         """What a copy of a snapshot stands on. Raises NotFound when `vm` has no such snapshot."""

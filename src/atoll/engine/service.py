@@ -49,6 +49,7 @@ from atoll.rpc.messages import (
     Event,
     Identify,
     Identity,
+    Kept,
     ListSnapshots,
     Outcome,
     Pause,
@@ -409,7 +410,9 @@ class Service:
     async def list_snapshots(self, request: ListSnapshots) -> SnapshotList:
         """What is kept of a VM."""
         self.record(request.vm)
-        return SnapshotList(snapshots=self._disks.snapshots_of(request.vm))
+        held = await self._disks.snapshots(request.vm)
+        kept = (Kept(snapshot=name, alone_bytes=size) for name, size in held.items())
+        return SnapshotList(snapshots=tuple(kept))
 
     async def drop_snapshot(self, request: DropSnapshot) -> Outcome:
         """Let go of a snapshot."""

@@ -362,10 +362,17 @@ class Vms(Message):
     vms: tuple[Vm, ...]
 
 
+class Kept(Message):
+    """One snapshot. Nothing else needs `alone_bytes` of disk: they are given back when it is dropped."""
+
+    snapshot: SnapshotId
+    alone_bytes: Count = 0
+
+
 class SnapshotList(Message):
     """What is kept of a VM, in no order."""
 
-    snapshots: tuple[SnapshotId, ...]
+    snapshots: tuple[Kept, ...]
 
 
 class Samples(Message):

@@ -132,7 +132,12 @@ class Cloud:
             store=store, facts=self.facts, journal=self.journal, access=self.access
         )
         self.snapshots = Snapshots(
-            store=store, facts=self.facts, journal=self.journal, access=self.access, now=now
+            store=store,
+            engine=engine,
+            facts=self.facts,
+            journal=self.journal,
+            access=self.access,
+            now=now,
         )
         self.settings = Settings(
             store=store,

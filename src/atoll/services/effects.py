@@ -186,9 +186,10 @@ class Effects:
 
     async def _snapshots(self, vm: str) -> tuple[str, ...]:
         try:
-            return (await self._ask(ListSnapshots(vm=vm), SnapshotList, SHORT_S)).snapshots
+            answer = await self._ask(ListSnapshots(vm=vm), SnapshotList, SHORT_S)
         except NotFound:
             return ()
+        return tuple(one.snapshot for one in answer.snapshots)
 
     async def _create(self, op: Operation) -> Outcome:
         vm, identity = await self._identity(op.vm, fresh=True)

@@ -10,19 +10,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atoll.base import ids
-from atoll.base.errors import Conflict, Exhausted, Internal, NotFound
+from atoll.base.aio import together
+from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFound
 from atoll.domain.account import Caller
 from atoll.domain.operation import Json, OpKind
 from atoll.domain.snapshot import Reason, Snapshot, check_name, free_name, named_at
 from atoll.domain.vm import Phase, VmRecord
-from atoll.rpc.messages import Outcome, VmState
+from atoll.rpc.messages import ListSnapshots, Outcome, SnapshotList, VmState
 from atoll.services.access import Access
-from atoll.services.facts import ON, Facts
+from atoll.services.facts import ASK_S, ON, Engine, Facts
 from atoll.services.journal import Journal
 from atoll.store import snapshots
 from atoll.store.engine import Store
 
 PER_VM = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A snapshot of a VM; removing it gives `alone_bytes` back. None: the engine did not say."""
+
+    vm: VmRecord
+    snapshot: Snapshot
+    alone_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +57,14 @@ class Snapshots:
         self,
         *,
         store: Store,
+        engine: Engine,
         facts: Facts,
         journal: Journal,
         access: Access,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._engine = engine
         self._facts = facts
         self._journal = journal
         self._access = access
@@ -79,16 +91,29 @@ class Snapshots:
             await self._do(OpKind.SNAPSHOT, vm, payload, act)
             return await self._stored(str(payload["snapshot"]))
 
-    async def of(
-        self, caller: Caller, vm_name: str | None
-    ) -> tuple[tuple[VmRecord, Snapshot], ...]:
+    async def of(self, caller: Caller, vm_name: str | None) -> tuple[Held, ...]:
         """Those of one VM, or of all that the caller may touch: by VM, then oldest first."""
         if vm_name is None:
             shown = await self._access.visible(caller)
         else:
             shown = (await self._access.find(caller, vm_name),)
         found = await self._all(*shown)
-        return tuple((vm, one) for vm in shown for one in found if one.vm == vm.id)
+        holders = sorted({one.vm for one in found})
+        alone = dict(zip(holders, await together(*map(self._alone, holders)), strict=True))
+        return tuple(
+            Held(vm=vm, snapshot=one, alone_bytes=alone[vm.id].get(one.id))
+            for vm in shown
+            for one in found
+            if one.vm == vm.id
+        )
+
+    async def _alone(self, vm: str) -> dict[str, int]:
+        """What each snapshot of a VM holds alone; nothing while the engine does not say."""
+        try:
+            answer = await self._engine.call(ListSnapshots(vm=vm), SnapshotList, seconds=ASK_S)
+        except AtollError:
+            return {}
+        return {one.snapshot: one.alone_bytes for one in answer.snapshots}
 
     async def remove(self, caller: Caller, vm_name: str, name: str, *, act: str) -> None:
         """Let go of one; the VM and the other snapshots stay as they are."""

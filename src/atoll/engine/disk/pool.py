@@ -233,6 +233,11 @@ class Pool:
             return 0
         return sum(self._blocks(layer) for layer in graph.charged(vm))
 
+    def alone_bytes(self, holder: str) -> dict[str, int]:
+        """By each pin of this holder the bytes on disk that dropping it gives back."""
+        alone = self._graph.alone(holder)
+        return {name: sum(map(self._blocks, layers)) for name, layers in alone.items()}
+
     def free_bytes(self) -> int:
         """Bytes an ordinary write can still take on the pool's file system."""
         facts = os.statvfs(self.root)
