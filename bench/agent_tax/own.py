@@ -27,7 +27,7 @@ LINES: dict[str, Sequence[str]] = {
     "logs": ["vm-logs web"],
     "restart": ["restart web"],
     "resize": ["resize web --cpu 2 --memory 2G", "restart web"],
-    "snapshot": ["snapshot web"],
+    "snapshot": ["snap web"],
     "rollback": ["rollback web"],
     "delete": [f"rm {COPY}"],
 }

@@ -111,7 +111,14 @@ async def test_choices(cloud: Control, line: str, lines: list[str]) -> None:
         ("share ", ["show +Show who may open a VM: .*", "port +Choose .*"]),
         ("sha", ["share +show, port, set-public, set-private, .*"]),
         ("", ["new +Make a VM and wait until it answers", "cp +Clone a VM", "ls +List your VMs"]),
-        ("cp ", ["<source> +VM to copy", "--cpu N +vCPUs, if not as many", "--memory SIZE .*"]),
+        (
+            "cp ",
+            [
+                "<source> +VM to copy, or VM@SNAPSHOT",
+                "--cpu N +vCPUs, if not as many",
+                "--memory SIZE .*",
+            ],
+        ),
         ("cp web ", ["<new> +name of the copy; .*"]),
         ("new --image ", ["IMAGE +image to start from"]),
         ("tag ", ["<vm> +VM.*", "-d, --delete +take these tags away"]),
