@@ -200,6 +200,14 @@ async def test_undo_takes_back_what_came_last(cloud: Control) -> None:
     assert [(await cloud.data("undo"))["undone"] for _ in range(2)] == ["rollback", "rm"]
 
 
+async def test_an_old_rollback_is_undone_by_its_name_alone(cloud: Control) -> None:
+    await cloud.run("snap web first")
+    kept = (await cloud.data("rollback web"))["kept"]
+    cloud.clock.time += 86400
+    await cloud.fails("undo", NotFound)
+    assert (await cloud.data(f"rollback web {kept}"))["snapshot"] == kept
+
+
 async def test_a_rollback_of_a_vm_in_the_trash_waits(cloud: Control) -> None:
     await cloud.run("snap web first")
     await cloud.run("rollback web")

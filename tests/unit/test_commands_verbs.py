@@ -327,7 +327,7 @@ async def test_undo_brings_back_what_one_rm_took(cloud: Control) -> None:
     }
     assert (await cloud.run("undo")).text == "c is back: running"
     said = await cloud.fails("undo", NotFound)
-    assert said == "there is nothing to undo. `rm` can be undone for a while, and `rollback`"
+    assert said == "there is nothing to undo. Only `rm` and `rollback` can be undone, for a while"
     assert all(vm["tags"] == ["t"] for vm in (await cloud.data("ls"))["vms"])
 
 

@@ -96,7 +96,7 @@ async def undo(ctx: Context, args: Undo) -> Reply:
             return await _undo_rollback(ctx, vm, kept)
     if not trashed:
         raise NotFound(
-            "there is nothing to undo", hint="`rm` can be undone for a while, and `rollback`"
+            "there is nothing to undo", hint="Only `rm` and `rollback` can be undone, for a while"
         )
     return await _undo_rm(ctx, trashed)
 

@@ -96,7 +96,7 @@ Before something risky in place, keep the disk; `rollback` makes it what it was,
 ```
 
 `--dry-run` works on everything that changes something, checks all and does nothing. `rm` does not ask;
-`undo` takes back the last `rm` (for a day) or `rollback`. Remove only VMs you made or were told to.
+`undo` takes back the last `rm` or `rollback`, for a day. Remove only VMs you made or were told to.
 
 ## Errors
 

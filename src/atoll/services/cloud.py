@@ -137,6 +137,7 @@ class Cloud:
             facts=self.facts,
             journal=self.journal,
             access=self.access,
+            undo_s=config.vms.trash_hours * 3600,
             now=now,
         )
         self.settings = Settings(

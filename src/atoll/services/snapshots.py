@@ -61,13 +61,16 @@ class Snapshots:
         facts: Facts,
         journal: Journal,
         access: Access,
+        undo_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """For `undo_s` seconds a rollback is what `undo` may take back; by its name one can for ever."""
         self._store = store
         self._engine = engine
         self._facts = facts
         self._journal = journal
         self._access = access
+        self._undo_s = undo_s
         self._now = now
 
     async def take(self, caller: Caller, vm_name: str, name: str | None, *, act: str) -> Snapshot:
@@ -134,9 +137,14 @@ class Snapshots:
             return await self._go_back(vm, held, to, Reason.ROLLBACK, act)
 
     async def last_rollback(self, caller: Caller) -> tuple[VmRecord, Snapshot] | None:
-        """The caller's VM that was rolled back last and not undone, and what that replaced."""
+        """The caller's VM that was rolled back last, lately and not undone, and what that replaced."""
         shown = {vm.id: vm for vm in await self._access.visible(caller)}
-        found = [one for one in await self._all(*shown.values()) if one.reason is Reason.ROLLBACK]
+        since = self._now() - self._undo_s
+        found = [
+            one
+            for one in await self._all(*shown.values())
+            if one.reason is Reason.ROLLBACK and one.created_at > since
+        ]
         return (shown[found[-1].vm], found[-1]) if found else None
 
     async def undo(self, caller: Caller, vm_name: str, kept: Snapshot, *, act: str) -> RolledBack:
