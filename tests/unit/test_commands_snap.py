@@ -28,7 +28,7 @@ from atoll.rpc.messages import (
     VmState,
 )
 from atoll.services.snapshots import PER_VM
-from atoll.store import snapshots
+from atoll.store import operations, snapshots
 from fakes.engine import FakeEngine
 from framework.cloud import Control, control
 
@@ -266,6 +266,17 @@ async def hint(cloud: Control, line: str) -> str:
     with pytest.raises(NotFound) as caught:
         await cloud.run(line)
     return caught.value.hint or ""
+
+
+async def test_of_a_vm_that_the_engine_lost(cloud: Control) -> None:
+    await cloud.run("snap web first")
+    del cloud.engine.vms[on_engine(cloud).vm]
+    for line in ("snap web", "snap rm web first"):
+        await cloud.fails(line, NotFound)
+    await cloud.fails("rollback web", Conflict)
+    async with cloud.store.read() as tx:
+        assert await operations.unfinished(tx) == ()
+    assert await names(cloud) == ["first"]
 
 
 async def test_nobody_elses(cloud: Control) -> None:

@@ -8,6 +8,7 @@ the transaction that also closes the journal entry.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
@@ -172,7 +173,8 @@ class Effects:
             await self._ask(Delete(op=op.step("undo"), vm=op.vm), Empty, SHORT_S)
         if op.kind is OpKind.SNAPSHOT:
             drop = DropSnapshot(op=op.step("undo"), vm=op.vm, snapshot=str(op.payload["snapshot"]))
-            await self._ask(drop, Outcome, SHORT_S)
+            with contextlib.suppress(NotFound):  # the VM itself: then nothing is left
+                await self._ask(drop, Outcome, SHORT_S)
         if op.kind is OpKind.ROLLBACK and op.payload["keep"] in await self._snapshots(op.vm):
             return _kept(op, "keep", Reason.ROLLBACK, None)
         return None
