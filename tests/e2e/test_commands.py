@@ -325,6 +325,20 @@ async def test_resize(atoll: Atoll, vm: str) -> None:
     assert await told(atoll, f"resize {vm} --disk 9G") == f"{vm} has that size already"
 
 
+async def test_snapshots(atoll: Atoll, vm: str) -> None:
+    await asked(atoll, "new --name past")
+    assert (await asked(atoll, "snap past first"))["consistency"] == "clean"
+    back = await asked(atoll, "rollback past")
+    assert (back["snapshot"], back["status"]) == ("first", "running")
+    rows = [row.split()[:2] for row in (await told(atoll, "snap ls")).splitlines()[1:]]
+    assert rows == [["past", "first"], ["past", back["kept"]]]
+    await asked(atoll, f"snap rm past {back['kept']}")
+    assert [one["snapshot"] for one in (await asked(atoll, "snap ls past"))["snapshots"]] == [
+        "first"
+    ]
+    await atoll.ssh("rm", "past")
+
+
 async def test_a_script_for_every_new_vm(atoll: Atoll) -> None:
     which = "atoll new.setup-script"
     assert (await asked(atoll, f"defaults write {which} 'echo a'"))["status"] == "written"
