@@ -127,6 +127,16 @@ class TestKept:
         answer = await edge.curl(edge.url("web"), *ours(await kept(edge, bob)))
         assert answer.status == 403
 
+    async def test_it_is_who_asks_whatever_cookie_comes_along(
+        self, edge: Edge, ann: Account
+    ) -> None:
+        bob = await edge.account(f"bob-{time.monotonic_ns()}@example.com")
+        jar = ("-H", f"Cookie: {await edge.token(ann, 'web')}")
+        assert (await edge.curl(edge.url("web"), *jar)).status == 200
+        token = await kept(edge, bob)
+        for given in (ours(token), ("-H", f"Authorization: Bearer {token}")):
+            assert (await edge.curl(edge.url("web"), *jar, *given)).status == 403
+
     async def test_ends_with_its_time(self, edge: Edge, ann: Account) -> None:
         token = await kept(edge, ann, ends=time.time() + 1.5)
         async with Stream(edge, "web", ours(token)) as ended:
