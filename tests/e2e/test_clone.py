@@ -12,33 +12,21 @@ import pytest
 from atoll.base.proc import run
 from framework.agreement import vm_id
 from framework.atoll import Atoll
+from framework.log_writer import LOG_WRITER
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(1500)]
 
 CLONES = 20
 GENERATIONS = 5
 DATA_MB = 300
-# In memory: random data, and a process that ticks every 5 ms and keeps its longest pause. On disk: a
-# writer whose every line is synced before the next, with its own checksum.
+# In memory: random data, and a process that ticks every 5 ms and keeps its longest pause. On disk: the
+# writer's log.
 SETUP = f"""
 set -e
 sudo mount -o remount,size={DATA_MB + 50}M /dev/shm
 head -c {DATA_MB}M /dev/urandom > /dev/shm/data
 md5sum < /dev/shm/data > /dev/shm/md5
-cat > writer.py <<'END'
-import hashlib, os, time
-fd = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-n = 0
-while True:
-    line = b"%d %s\\n" % (n, hashlib.md5(b"%d" % n).hexdigest().encode())
-    os.write(fd, line)
-    os.fdatasync(fd)
-    with open("/dev/shm/acked.new", "w") as file:
-        file.write(str(n))
-    os.rename("/dev/shm/acked.new", "/dev/shm/acked")
-    n += 1
-    time.sleep(0.02)
-END
+{LOG_WRITER}
 cat > ticker.py <<'END'
 import time
 worst, last = 0.0, time.monotonic()

@@ -10,25 +10,12 @@ from atoll.base.proc import run
 from atoll.engine.disk.records import read_pins
 from framework.agreement import boot_id, vm_id
 from framework.atoll import Atoll
+from framework.log_writer import LOG_WRITER
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 GIB = 1 << 30
-# A writer whose every line is synced before the next, with its own checksum.
-WRITER = """
-cat > writer.py <<'END'
-import hashlib, os, time
-fd = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-n = 0
-while True:
-    line = b"%d %s\\n" % (n, hashlib.md5(b"%d" % n).hexdigest().encode())
-    os.write(fd, line)
-    os.fdatasync(fd)
-    with open("/dev/shm/acked.new", "w") as file:
-        file.write(str(n))
-    os.rename("/dev/shm/acked.new", "/dev/shm/acked")
-    n += 1
-    time.sleep(0.02)
-END
+WRITER = f"""
+{LOG_WRITER}
 systemd-run -q --user --unit writer python3 writer.py
 until [ -s /dev/shm/acked ]; do sleep 0.1; done
 """

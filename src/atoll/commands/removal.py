@@ -103,15 +103,11 @@ async def undo(ctx: Context, args: Undo) -> Reply:
 
 async def _undo_rollback(ctx: Context, vm: VmRecord, kept: Snapshot) -> Reply:
     done = await ctx.cloud.snapshots.undo(ctx.caller, vm.label, kept, act=ctx.act)
-    status = VmView.of(ctx.cloud, done.vm).status
-    entry = {"vm_name": vm.label, "former_name": vm.label, "status": status}
-    but = ""
-    if done.problem:
-        entry["problem"] = done.problem
-        but = f", but: {done.problem}"
+    entry = _entry(ctx, Restored(vm=done.vm, former_name=vm.label, problem=done.problem))
+    but = f", but: {done.problem}" if done.problem else ""
     return Reply(
         data={"undone": "rollback", "restored": [entry]},
-        text=f"{vm.label} is as before its rollback: {status}{but}\n"
+        text=f"{vm.label} is as before its rollback: {entry['status']}{but}\n"
         f"what it was until now: {done.kept.name}",
         changed=(vm.label,),
     )

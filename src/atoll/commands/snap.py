@@ -84,14 +84,10 @@ async def ls(ctx: Context, args: Ls) -> Reply:
     ]
     rows = [
         (
-            held.vm.label,
-            held.snapshot.name,
-            instant(held.snapshot.created_at),
-            _consistency(held.snapshot),
-            held.snapshot.reason.value,
+            *(str(value) for key, value in entry.items() if key != "alone_bytes"),
             "" if held.alone_bytes is None else show_size(held.alone_bytes),
         )
-        for held in found
+        for held, entry in zip(found, entries, strict=True)
     ]
     head = ("VM", "SNAPSHOT", "SINCE", "STATE", "REASON", "ALONE")
     text = table(head, rows) if rows else "No snapshots"

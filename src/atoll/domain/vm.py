@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from atoll.base.errors import Conflict
+
 
 class Phase(StrEnum):
     """Where a VM is in its life."""
@@ -61,6 +63,11 @@ class VmRecord:
     def title(self) -> str:
         """`VM "web"`, for messages."""
         return title(self.label)
+
+    def check_made(self) -> None:
+        """Raises Conflict while it is being made, or in the trash."""
+        if self.phase is not Phase.LIVE:
+            raise Conflict(f"{self.title} is still being made", hint="Try again in a moment")
 
 
 def title(name: str) -> str:

@@ -126,11 +126,9 @@ class Cloud:
             now=now,
         )
         self.power = Power(
-            store=store, engine=engine, facts=self.facts, journal=self.journal, access=self.access
+            engine=engine, facts=self.facts, journal=self.journal, access=self.access
         )
-        self.resizing = Resizing(
-            store=store, facts=self.facts, journal=self.journal, access=self.access
-        )
+        self.resizing = Resizing(facts=self.facts, journal=self.journal, access=self.access)
         self.snapshots = Snapshots(
             store=store,
             engine=engine,

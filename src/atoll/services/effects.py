@@ -105,10 +105,7 @@ class Effects:
             case OpKind.ROLLBACK:
                 return await self._roll_back(op)
             case OpKind.DROP_SNAPSHOT:
-                snapshot = str(op.payload["snapshot"])
-                return await self._ask(
-                    DropSnapshot(op=op.id, vm=op.vm, snapshot=snapshot), Outcome, SHORT_S
-                )
+                return await self._drop_snapshot(op, op.id)
             case OpKind.TRASH:
                 return await self._put_away(op)
             case OpKind.PURGE:
@@ -172,9 +169,8 @@ class Effects:
         if op.kind in (OpKind.CREATE, OpKind.CLONE):
             await self._ask(Delete(op=op.step("undo"), vm=op.vm), Empty, SHORT_S)
         if op.kind is OpKind.SNAPSHOT:
-            drop = DropSnapshot(op=op.step("undo"), vm=op.vm, snapshot=str(op.payload["snapshot"]))
             with contextlib.suppress(NotFound):  # the VM itself: then nothing is left
-                await self._ask(drop, Outcome, SHORT_S)
+                await self._drop_snapshot(op, op.step("undo"))
         if op.kind is OpKind.ROLLBACK and op.payload["keep"] in await self._snapshots(op.vm):
             return _kept(op, "keep", Reason.ROLLBACK, None)
         return None
@@ -185,6 +181,10 @@ class Effects:
             await vms.remove(tx, op.vm)
         if kept is not None:
             await snapshots.add(tx, kept)
+
+    async def _drop_snapshot(self, op: Operation, request: str) -> Outcome:
+        drop = DropSnapshot(op=request, vm=op.vm, snapshot=str(op.payload["snapshot"]))
+        return await self._ask(drop, Outcome, SHORT_S)
 
     async def _snapshots(self, vm: str) -> tuple[str, ...]:
         try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol, TypeVar
 
-from atoll.base.errors import NotFound
+from atoll.base.errors import Conflict, NotFound
+from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Event, GetVm, ListVms, Message, Node, NodeInfo, Vm, Vms, VmState
 from atoll.services.changes import Changes
 
@@ -110,6 +111,15 @@ class Facts:
             self.gone(vm)
             return None
         self.observe(found)
+        return found
+
+    async def held(self, vm: VmRecord) -> Vm:
+        """The same of a VM that the engine must have. Raises Conflict when it has not."""
+        found = await self.fresh(vm.id)
+        if found is None:
+            raise Conflict(
+                f"{vm.title} is lost: the engine does not have it", hint="Try: atoll doctor"
+            )
         return found
 
     async def refresh(self) -> None:

@@ -19,7 +19,7 @@ from atoll.domain.email import check_email
 from atoll.domain.operation import Operation, OpKind
 from atoll.domain.sharing import Level
 from atoll.domain.team import Team, without
-from atoll.domain.vm import Phase, VmRecord
+from atoll.domain.vm import VmRecord
 from atoll.services.access import Access
 from atoll.services.accounts import Accounts
 from atoll.services.changes import Changes
@@ -163,8 +163,7 @@ class Handover:
             )
         left = await self._end_limited(tx, given)
         for vm in given:
-            if vm.phase is not Phase.LIVE:
-                raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
+            vm.check_made()
             await grants.clear(tx, vm.id)
             await domains.clear(tx, vm.id)  # the names are of whoever has their DNS
             await visits.clear(tx, vm.id)  # who came is what its owner then may know

@@ -92,6 +92,14 @@ class Journal:
         await operations.add(tx, op)
         return op
 
+    async def do(
+        self, kind: OpKind, vm: VmRecord, *, act: str, payload: Mapping[str, Json] | None = None
+    ) -> Outcome | None:
+        """Write an intent down and carry it out; see `carry_out`."""
+        async with self._store.begin() as tx:
+            op = await self.intend(tx, kind, vm, act=act, payload=payload)
+        return await self.carry_out(op)
+
     async def inform(self, tx: Tx, vm: VmRecord, *, act: str) -> None:
         """Have a VM that runs told its name and whose keys open it; the others are when they start.
 

@@ -14,16 +14,12 @@ from atoll.services.access import Access
 from atoll.services.facts import ASK_S, ON, Engine, Facts
 from atoll.services.journal import Journal
 from atoll.services.vms import Made
-from atoll.store.engine import Store
 
 
 class Power:
     """Changes of a VM's state."""
 
-    def __init__(
-        self, *, store: Store, engine: Engine, facts: Facts, journal: Journal, access: Access
-    ) -> None:
-        self._store = store
+    def __init__(self, *, engine: Engine, facts: Facts, journal: Journal, access: Access) -> None:
         self._engine = engine
         self._facts = facts
         self._journal = journal
@@ -32,7 +28,7 @@ class Power:
     async def pause(self, caller: Caller, name: str, *, act: str) -> Made:
         """Memory to disk, CPU and memory free. A paused VM stays as it is."""
         async with self._access.exclusively(caller, name, doing="pause") as vm:
-            state = await self._state(vm)
+            state = (await self._facts.held(vm)).state
             if state is VmState.PAUSED:
                 return Made(vm=vm)
             if state not in ON:
@@ -44,14 +40,14 @@ class Power:
     async def resume(self, caller: Caller, name: str, *, act: str) -> Made:
         """Run again where it was paused; a stopped VM boots. A running VM stays as it is."""
         async with self._access.exclusively(caller, name, doing="resume") as vm:
-            if await self._state(vm) in ON:
+            if (await self._facts.held(vm)).state in ON:
                 return Made(vm=vm)
             return await self._change(vm, OpKind.RESUME, act)
 
     async def restart(self, caller: Caller, name: str, *, act: str) -> Made:
         """Orderly shutdown and boot; a VM that does not run is booted."""
         async with self._access.exclusively(caller, name, doing="restart") as vm:
-            state = await self._state(vm)
+            state = (await self._facts.held(vm)).state
             if state is VmState.PAUSED:
                 raise Conflict(
                     f"{vm.title} is paused; a restart would lose its memory",
@@ -71,20 +67,10 @@ class Power:
         Raises Conflict when it does not run: then there is none.
         """
         vm = await self._access.find(caller, name)
-        state = await self._state(vm)
+        state = (await self._facts.held(vm)).state
         if state not in ON:
             raise Conflict(f"{vm.title} is not running (it is {state})", hint=f"Try: resume {name}")
         return (await self._engine.call(Console(vm=vm.id), Text, seconds=ASK_S)).text
 
     async def _change(self, vm: VmRecord, kind: OpKind, act: str) -> Made:
-        async with self._store.begin() as tx:
-            op = await self._journal.intend(tx, kind, vm, act=act)
-        return Made(vm=vm, outcome=await self._journal.carry_out(op))
-
-    async def _state(self, vm: VmRecord) -> VmState:
-        facts = await self._facts.fresh(vm.id)
-        if facts is None:
-            raise Conflict(
-                f"{vm.title} is lost: the engine does not have it", hint="Try: atoll doctor"
-            )
-        return facts.state
+        return Made(vm=vm, outcome=await self._journal.do(kind, vm, act=act))

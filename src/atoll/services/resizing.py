@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atoll.base.errors import Conflict, Invalid
+from atoll.base.errors import Invalid
 from atoll.domain.account import Caller
 from atoll.domain.operation import Json, OpKind
-from atoll.domain.vm import Phase, VmRecord
+from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import Outcome, VmState
 from atoll.services.access import Access
 from atoll.services.facts import Facts
 from atoll.services.journal import Journal
 from atoll.services.sizes import resized
-from atoll.store.engine import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +54,7 @@ class Resized:
 class Resizing:
     """Changes sizes."""
 
-    def __init__(self, *, store: Store, facts: Facts, journal: Journal, access: Access) -> None:
-        self._store = store
+    def __init__(self, *, facts: Facts, journal: Journal, access: Access) -> None:
         self._facts = facts
         self._journal = journal
         self._access = access
@@ -74,8 +72,7 @@ class Resizing:
             )
         node = await self._facts.node()
         async with self._access.exclusively(caller, name, doing="resize") as vm:
-            if vm.phase is not Phase.LIVE:
-                raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
+            vm.check_made()
             after = resized(vm, cpus=size.cpus, memory=size.memory, disk=size.disk, node=node)
             if after == vm:
                 return Resized(before=vm, after=vm)
@@ -84,7 +81,5 @@ class Resizing:
                 "memory_bytes": after.memory_bytes,
                 "disk_bytes": after.disk_bytes,
             }
-            async with self._store.begin() as tx:
-                op = await self._journal.intend(tx, OpKind.RESIZE, vm, act=act, payload=payload)
-            outcome = await self._journal.carry_out(op)
+            outcome = await self._journal.do(OpKind.RESIZE, vm, act=act, payload=payload)
             return Resized(before=vm, after=after, outcome=outcome)

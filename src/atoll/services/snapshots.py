@@ -15,7 +15,7 @@ from atoll.base.errors import AtollError, Conflict, Exhausted, Internal, NotFoun
 from atoll.domain.account import Caller
 from atoll.domain.operation import Json, OpKind
 from atoll.domain.snapshot import Reason, Snapshot, check_name, free_name, named_at
-from atoll.domain.vm import Phase, VmRecord
+from atoll.domain.vm import VmRecord
 from atoll.rpc.messages import ListSnapshots, Outcome, SnapshotList, VmState
 from atoll.services.access import Access
 from atoll.services.facts import ASK_S, ON, Engine, Facts
@@ -159,11 +159,7 @@ class Snapshots:
         self, vm: VmRecord, held: Sequence[Snapshot], to: Snapshot, reason: Reason, act: str
     ) -> RolledBack:
         _check_room(vm, len(held))
-        facts = await self._facts.fresh(vm.id)
-        if facts is None:
-            raise Conflict(
-                f"{vm.title} is lost: the engine does not have it", hint="Try: atoll doctor"
-            )
+        facts = await self._facts.held(vm)
         payload: dict[str, Json] = {
             "snapshot": to.id,
             "to": to.name,
@@ -177,9 +173,7 @@ class Snapshots:
         return RolledBack(vm=vm, to=to, kept=kept, outcome=outcome)
 
     async def _do(self, kind: OpKind, vm: VmRecord, payload: dict[str, Json], act: str) -> Outcome:
-        async with self._store.begin() as tx:
-            op = await self._journal.intend(tx, kind, vm, act=act, payload=payload)
-        outcome = await self._journal.carry_out(op)
+        outcome = await self._journal.do(kind, vm, act=act, payload=payload)
         if outcome is None:
             raise Internal(f"the engine said nothing of {kind.value}")
         return outcome
@@ -197,8 +191,7 @@ class Snapshots:
 
 
 def _check_room(vm: VmRecord, count: int) -> None:
-    if vm.phase is not Phase.LIVE:
-        raise Conflict(f"{vm.title} is still being made", hint="Try again in a moment")
+    vm.check_made()
     if count >= PER_VM:
         raise Exhausted(
             f"{vm.title} has {count} snapshots, which is the limit",

@@ -61,9 +61,7 @@ class Trash:
     async def remove(self, caller: Caller, name: str, *, act: str) -> None:
         """Put one VM in the trash."""
         async with self._access.exclusively(caller, name, doing="rm") as vm:
-            async with self._store.begin() as tx:
-                op = await self._journal.intend(tx, OpKind.TRASH, vm, act=act)
-            await self._journal.carry_out(op)
+            await self._journal.do(OpKind.TRASH, vm, act=act)
 
     async def last(self, caller: Caller) -> tuple[VmRecord, ...]:
         """All VMs that the caller's last `rm` removed; none when nothing is left to take back."""

@@ -130,8 +130,7 @@ class Vms:
             check_vm(name)
         node = await self._facts.node()
         async with self._access.exclusively(caller, source, doing="cp") as parent:
-            if parent.phase is not Phase.LIVE:
-                raise Conflict(f"{parent.title} is still being made", hint="Try again in a moment")
+            parent.check_made()
             running = await self._running_size(parent)
             child = self._named(
                 replace(
