@@ -152,9 +152,9 @@ class UnderTest:
         """A request; not yet asked. Without sizes: to be as `vm` says."""
         return Resize(op=op(), vm=vm.vm, spec=vm.spec.model_copy(update=sizes))
 
-    def take(self, vm: str) -> TakeSnapshot:
+    def take(self, vm: str, *, live: bool = False) -> TakeSnapshot:
         """A request, with an id of its own; not yet asked."""
-        return TakeSnapshot(op=op(), vm=vm, snapshot=ids.new("snap"))
+        return TakeSnapshot(op=op(), vm=vm, snapshot=ids.new("snap"), live=live)
 
     def roll_back(self, vm: str, snapshot: str, identity: Identity | None = None) -> RollBack:
         """A request, with another id to keep under; not yet asked."""
@@ -582,6 +582,83 @@ class EngineContract:
         assert same(await engine.get(vm), made.vm)
         with pytest.raises(NotFound):
             await engine.ask(engine.roll_back(vm, take.snapshot))
+
+    async def test_a_live_snapshot_is_gone_back_to_without_a_boot(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        take = engine.take(vm.vm, live=True)
+        taken = await engine.ask(take)
+        assert (same(taken.vm, vm), taken.memory_kept, taken.crash_consistent) == (
+            True,
+            True,
+            False,
+        )
+        assert await engine.ask(take) == taken
+        request = engine.roll_back(vm.vm, take.snapshot, SAME)
+        done = await engine.ask(request)
+        assert (done.vm.state, done.vm.problem, done.vm.spec) == (VmState.RUNNING, "", vm.spec)
+        assert (done.cold_booted, done.memory_kept, done.crash_consistent) == (False, True, False)
+        assert done.vm.pid not in (None, vm.pid)
+        assert await engine.ask(request) == done
+        # Without an identity it is paused, and goes on from there.
+        back = await engine.ask(engine.roll_back(vm.vm, request.keep))
+        assert (back.vm.state, back.vm.pid, back.cold_booted) == (VmState.PAUSED, None, False)
+        resumed = await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        assert (resumed.vm.state, resumed.cold_booted) == (VmState.RUNNING, False)
+        booted = await engine.ask(
+            engine.roll_back(vm.vm, take.snapshot, SAME).model_copy(update={"cold": True})
+        )
+        assert (booted.vm.state, booted.cold_booted) == (VmState.RUNNING, True)
+        assert not booted.memory_kept
+
+    async def test_a_live_snapshot_of_a_paused_vm_has_its_memory(self, engine: UnderTest) -> None:
+        vm = await engine.paused()
+        take = engine.take(vm.vm, live=True)
+        taken = await engine.ask(take)
+        assert (same(taken.vm, vm), taken.memory_kept) == (True, True)
+        await engine.ask(Resume(op=op(), vm=vm.vm, identity=SAME))
+        await engine.ask(Pause(op=op(), vm=vm.vm))
+        request = engine.roll_back(vm.vm, take.snapshot, SAME)
+        done = await engine.ask(request)
+        assert (done.vm.state, done.cold_booted) == (VmState.RUNNING, False)
+        assert done.memory_kept  # of the pause in between
+        await engine.ask(Stop(op=op(), vm=vm.vm))
+        again = await engine.ask(engine.roll_back(vm.vm, request.keep, SAME))
+        assert (again.vm.state, again.cold_booted) == (VmState.RUNNING, False)
+        assert not again.memory_kept  # it was off
+
+    async def test_memory_of_what_has_none_and_of_another_machine(self, engine: UnderTest) -> None:
+        vm = await engine.running()
+        take = engine.take(vm.vm, live=True)
+        await engine.ask(take)
+        await engine.ask(Stop(op=op(), vm=vm.vm))
+        with pytest.raises(Conflict):
+            await engine.ask(engine.take(vm.vm, live=True))
+        await engine.ask(engine.resize(vm, cpus=2))
+        refused = engine.roll_back(vm.vm, take.snapshot)
+        with pytest.raises(Conflict):
+            await engine.ask(refused)
+        assert await engine.kept(vm.vm) == {take.snapshot}
+        cold = await engine.ask(refused.model_copy(update={"op": op(), "cold": True}))
+        assert (cold.vm.state, cold.vm.spec.cpus) == (VmState.STOPPED, 2)
+
+    async def test_a_copy_of_a_live_snapshot_goes_on_from_its_memory(
+        self, engine: UnderTest
+    ) -> None:
+        source, vm = await engine.running(), engine.vm_id()
+        take = engine.take(source.vm, live=True)
+        await engine.ask(take)
+        clone = engine.clone(source.vm, vm).model_copy(update={"snapshot": take.snapshot})
+        made = await engine.ask(clone)
+        assert (made.vm.state, made.cold_booted) == (VmState.RUNNING, False)
+        await engine.ask(DropSnapshot(op=op(), vm=source.vm, snapshot=take.snapshot))
+        paused = await engine.ask(Pause(op=op(), vm=vm))
+        resumed = await engine.ask(Resume(op=op(), vm=vm, identity=NEW))
+        assert (paused.vm.state, resumed.cold_booted) == (VmState.PAUSED, False)
+        other = engine.clone(source.vm, engine.vm_id()).model_copy(
+            update={"snapshot": take.snapshot}
+        )
+        with pytest.raises(NotFound):
+            await engine.ask(other)
 
     # -- the end
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from atoll.base.proc import run
 from atoll.engine.disk.records import read_pins
+from framework import net_world
 from framework.agreement import boot_id, vm_id
 from framework.atoll import Atoll
 from framework.log_writer import LOG_WRITER
+from framework.net_world import WORLD, Echo
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 GIB = 1 << 30
@@ -123,3 +126,162 @@ async def test_a_guest_that_does_not_answer_has_snapshots_all_the_same(atoll: At
     await atoll.command(f"rollback deaf {back['kept']}")
     assert await inside(atoll, "deaf", "cat note") == "two"
     await atoll.command("rm deaf")
+
+
+# Holds a number in its memory and a connection open, and says how that ends.
+HOLDER = f"""
+cat > holder.py <<'END'
+import os, socket, time
+out = socket.create_connection(("{WORLD}", 80), timeout=5)
+out.recv(100)
+n = 0
+while True:
+    n += 1
+    with open("/dev/shm/count.new", "w") as file:
+        file.write(str(n))
+    os.rename("/dev/shm/count.new", "/dev/shm/count")
+    if os.path.exists("/dev/shm/speak"):
+        try:
+            out.sendall(b"is anybody there")
+            out.recv(100)
+            end = "answered"
+        except OSError as error:
+            end = type(error).__name__
+        open("/dev/shm/end", "w").write(end)
+        break
+    time.sleep(0.05)
+time.sleep(1e6)
+END
+systemd-run -q --user --unit holder python3 holder.py
+until [ -s /dev/shm/count ]; do sleep 0.1; done
+sudo mkdir -p /etc/atoll/after-fork.d
+printf '#!/bin/sh\\nhostname >> /var/lib/forked\\n' | sudo tee /etc/atoll/after-fork.d/told > /dev/null
+sudo chmod +x /etc/atoll/after-fork.d/told
+sudo touch /var/lib/systemd/random-seed
+"""
+WHO = """
+cat /etc/machine-id
+sudo ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key
+systemctl --user show -P MainPID holder
+hostname
+"""
+
+
+async def test_the_very_processes_go_on_in_another_life(atoll: Atoll) -> None:
+    """Each hazard of memory that is used twice: reference/field.md, 4.4."""
+    world = net_world.outside()
+    with world as netns:
+        echo = Echo(netns, 80)
+        try:
+            await _two_lives(atoll)
+        finally:
+            echo.close()
+
+
+async def _two_lives(atoll: Atoll) -> None:
+    await atoll.command("new --name life")
+    await inside(atoll, "life", f"{WRITER}{HOLDER}")
+    before = (await inside(atoll, "life", WHO)).split("\n")
+    boot, acked = (
+        await boot_id(atoll, "life"),
+        int(await inside(atoll, "life", "cat /dev/shm/acked")),
+    )
+    counted = int(await inside(atoll, "life", "cat /dev/shm/count"))
+    taken = await atoll.command("snap life mid --live")
+    assert (taken["live"], taken["consistency"]) == (True, "clean")
+    await inside(atoll, "life", "echo later > note; rm -f log; sync; touch /dev/shm/speak")
+    await inside(atoll, "life", "until [ -s /dev/shm/end ]; do sleep 0.1; done")
+    await atoll.command("rename life lived")
+
+    end = "touch /dev/shm/speak; until [ -s /dev/shm/end ]; do sleep 0.1; done; cat /dev/shm/end"
+    drawn, kept = set(), ""
+    for _ in range(2):
+        back = await atoll.command("rollback lived mid")
+        assert (back["status"], back["booted"], back["kept_live"]) == ("running", False, True)
+        kept = kept or back["kept"]
+        drawn.add(await inside(atoll, "lived", "head -c 16 /dev/urandom | md5sum"))
+        seen = await inside(
+            atoll,
+            "lived",
+            "date +%s; cat /dev/shm/count; echo; test ! -e note -a ! -e /dev/shm/end && echo as it was",
+        )
+        clock, count, note = seen.split("\n")
+        assert abs(int(clock) - time.time()) < 3
+        assert (int(count) > counted, note) == (True, "as it was")
+        # It is who it is now: the name is today's, the rest is still this VM's.
+        assert (await inside(atoll, "lived", WHO)).split("\n") == [*before[:-1], "lived"]
+        assert await boot_id(atoll, "lived") == boot
+        await inside(atoll, "lived", "until [ -s /var/lib/forked ]; do sleep 0.1; done")
+        assert (
+            await inside(
+                atoll,
+                "lived",
+                "cat /var/lib/forked; ls /var/lib/systemd/random-seed 2>&1 | grep -c 'No such'",
+            )
+            == "lived\n1"
+        )
+        # The connection it remembers was another life's.
+        assert await inside(atoll, "lived", end) == "ConnectionResetError"
+        # The log goes on where it was, on the disk that it was on.
+        assert int(await inside(atoll, "lived", COUNT)) > acked
+    assert len(drawn) == 2
+    errors = "sudo dmesg --level err,crit,alert,emerg | grep -i ext4"
+    assert (await atoll.ssh(errors, user="lived", check=False)).out == b""
+
+    # What the first rollback replaced had its memory, too.
+    undone = await atoll.command(f"rollback lived {kept}")
+    assert not undone["booted"]
+    assert (
+        await inside(atoll, "lived", "cat note /dev/shm/end") == "later\nTimeoutError"
+    )  # an Echo speaks once
+
+    await atoll.command("cp lived@mid twin")
+    twin = (await inside(atoll, "twin", WHO)).split("\n")
+    same = [one == other for one, other in zip(twin, before, strict=True)]
+    assert same == [False, False, True, False]  # another VM, the same process
+    assert (
+        await inside(atoll, "twin", f"cat /dev/shm/end 2> /dev/null; {end}")
+        == "ConnectionResetError"
+    )
+    booted = await atoll.command("rollback lived mid --cold")
+    assert (booted["booted"], await boot_id(atoll, "lived") == boot) == (True, False)
+    await atoll.command("rm lived twin")
+
+
+async def test_memory_of_a_guest_that_does_not_say_who_it_is_is_not_let_out(atoll: Atoll) -> None:
+    await atoll.command("new --name mute")
+    await inside(
+        atoll, "mute", "echo one > note; sync; sudo systemctl kill -s STOP atoll-agent.service"
+    )
+    boot = await boot_id(atoll, "mute")
+    taken = await atoll.command("snap mute mid --live")
+    assert (taken["live"], taken["consistency"]) == (True, "crash-consistent")
+    back = await atoll.command("rollback mute mid")
+    # Its memory was tried, and given up: it booted, and then it answered.
+    assert (back["status"], back["booted"]) == ("running", True)
+    assert (await inside(atoll, "mute", "cat note"), await boot_id(atoll, "mute") == boot) == (
+        "one",
+        False,
+    )
+    await atoll.command("rm mute")
+
+
+async def test_a_machine_of_another_size_is_refused_and_nothing_is_lost(atoll: Atoll) -> None:
+    await atoll.command("new --name grown")
+    await atoll.command("snap grown mid --live")
+    await atoll.command("resize grown --disk 12")
+    back = await atoll.command("rollback grown mid")
+    assert not back["booted"]
+    sizes = (
+        await inside(atoll, "grown", "cat /sys/block/vda/size; df --output=size -B1 / | tail -n 1")
+    ).split()
+    assert (int(sizes[0]) * 512, int(sizes[1]) > 11 * GIB) == (12 * GIB, True)
+    await atoll.command("resize grown --memory 2")
+    await atoll.command("restart grown")
+    await inside(atoll, "grown", "echo now > note; sync")
+    refused = await atoll.ssh("rollback grown mid", check=False)
+    said = (refused.out + refused.err).decode()
+    assert (refused.code, "memory 512M, now 2G" in said, "--cold" in said) == (75, True, True), said
+    assert await inside(atoll, "grown", "cat note") == "now"
+    assert (await atoll.command("rollback grown mid --cold"))["booted"]
+    await atoll.command("rm grown")

@@ -22,7 +22,17 @@ from atoll.engine.net.dns import Resolver
 from atoll.engine.net.network import Network
 from atoll.engine.net.services import Services
 from framework import net_world
-from framework.net_world import WORLD, Datagrams, Echo, Guest, ask, delivered, send, sh
+from framework.net_world import (
+    WORLD,
+    Datagrams,
+    Echo,
+    Guest,
+    ask,
+    delivered,
+    send,
+    sh,
+    within,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 REFUSED_SECONDS = 0.4  # a dropped packet shows as silence; on these links an answer takes 1 ms
@@ -293,6 +303,38 @@ async def test_a_closed_slot_passes_nothing_and_forgets_nothing(
                 await delivered(client, b"still there")
     with pytest.raises(Unavailable):
         network.open(0)
+
+
+@pytest.mark.parametrize("forked", [True, False])
+async def test_connections_that_a_forked_memory_brings_along_are_reset(
+    network: Network, world: str, forked: bool
+) -> None:
+    """On the slot that they were made on, so nothing else is in their way."""
+    slot = await network.acquire()
+    guest = Guest("tguest-a", await network.open_tap(slot))
+    try:
+        with echo(world, 80), echo(guest.netns, 22):
+            out = within(guest.netns, lambda: socket.create_connection((WORLD, 80), timeout=5))
+            into = socket.create_connection((str(slot.address), 22), timeout=5)
+            with out, into:
+                assert out.recv(100)
+                assert into.recv(100)
+                guest.halt()
+                await network.release(slot.number)
+                assert (await network.acquire()).number == slot.number
+                guest.carry(await network.open_tap(slot, forked=forked))
+                for connection in (out, into):
+                    if forked:
+                        connection.sendall(b"as if nothing had been")
+                        with pytest.raises(ConnectionResetError):
+                            connection.recv(100)
+                    else:
+                        await delivered(connection, b"of a VM that was paused")
+            assert ask(guest.netns, WORLD, 80) is not None
+            assert ask(None, str(slot.address), 22) is not None
+    finally:
+        guest.close()
+        await network.release(slot.number)
 
 
 async def test_slots_are_given_once_and_found_again(network: Network) -> None:

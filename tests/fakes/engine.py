@@ -85,6 +85,7 @@ class FakeEngine:
         self.next_specs: dict[str, Spec] = {}  # VM -> what it is from its next boot on
         self.contents: dict[str, str] = {}  # VM -> what its disk holds: what a test wrote there
         self.snapshots: dict[str, dict[str, str]] = {}  # VM -> snapshot -> what the disk held
+        self.live: dict[str, Spec] = {}  # snapshot with memory -> the machine that it is of
         self.holds_still = True  # file systems, for a snapshot; False: the guest does not answer
         self.boots = True  # what was rolled back; False: it does not come up
         self._slots = 0
@@ -176,11 +177,12 @@ class FakeEngine:
             case Resize(vm=vm):
                 return self._resize(vm, request.spec)
             case TakeSnapshot(vm=vm):
-                return self._take_snapshot(vm, request.snapshot)
+                return self._take_snapshot(request)
             case RollBack():
                 return self._roll_back(request)
             case DropSnapshot(vm=vm):
                 self._kept(vm, request.snapshot).pop(request.snapshot, None)
+                self.live.pop(request.snapshot, None)
                 return self._put(vm)
 
     def _resize(self, vm: str, spec: Spec) -> Outcome:
@@ -214,33 +216,52 @@ class FakeEngine:
         self._make(source.model_copy(update=made))
         self.contents[request.vm] = content
         if request.snapshot is not None:
-            return self._start(request.vm, request.identity, cold=True)
+            cold = not _same_machine(self.live.get(request.snapshot), spec)
+            return self._start(request.vm, request.identity, cold=cold)
         fits = spec.cpus == source.spec.cpus and spec.memory_bytes == source.spec.memory_bytes
         if source.state in ON:
             return self._start(request.vm, request.identity, cold=not fits)
         self.identities[request.vm] = request.identity
         return self._put(request.vm, state=source.state if fits else VmState.STOPPED)
 
-    def _take_snapshot(self, vm: str, snapshot: str) -> Outcome:
+    def _take_snapshot(self, request: TakeSnapshot) -> Outcome:
+        vm, snapshot = request.vm, request.snapshot
         kept, is_clean = self._kept(vm, snapshot), self._is_clean(vm)
         is_new = snapshot not in kept
+        if is_new and request.live:
+            self._keep_memory(vm, snapshot)
         kept.setdefault(snapshot, self.contents.get(vm, ""))
-        return self._put(vm).model_copy(update={"crash_consistent": not (is_new and is_clean)})
+        lesser = {"crash_consistent": not (is_new and is_clean)}
+        return self._put(vm).model_copy(update=lesser | {"memory_kept": snapshot in self.live})
+
+    def _keep_memory(self, vm: str, snapshot: str) -> None:
+        now = self._get(vm)
+        if now.state is VmState.STOPPED:
+            raise Conflict(f"{vm} is stopped, so it has no memory to keep")
+        self.live[snapshot] = now.spec
 
     def _roll_back(self, request: RollBack) -> Outcome:
         vm, content = request.vm, self._kept_as(request.vm, request.snapshot)
-        is_clean = self._is_clean(vm)
+        now, is_clean = self._get(vm), self._is_clean(vm)
+        machine = None if request.cold else self.live.get(request.snapshot)
+        if machine is not None and not _same_machine(machine, now.spec):
+            raise Conflict("the memory of this snapshot is of another machine")
+        if now.state is VmState.PAUSED or (machine is not None and now.state in ON):
+            self._keep_memory(vm, request.keep)
         self._kept(vm, request.keep)[request.keep] = self.contents.get(vm, "")
         self.contents[vm] = content
-        spec = self.next_specs.pop(vm, self._get(vm).spec)
+        spec = now.spec if machine is not None else self.next_specs.pop(vm, now.spec)
         off = {"spec": spec, "state": VmState.STOPPED, "address": None, "pid": None}
+        if machine is not None:
+            off["state"] = VmState.PAUSED
         if request.identity is None or not self.boots:
             problem = "rolled back, but it does not start" if request.identity is not None else ""
             outcome = self._put(vm, **off, problem=problem)
         else:
             self.vms[vm] = self.vms[vm].model_copy(update=off)
-            outcome = self._start(vm, request.identity, cold=True)
-        return outcome.model_copy(update={"crash_consistent": not is_clean})
+            outcome = self._start(vm, request.identity, cold=machine is None)
+        kept = {"crash_consistent": not is_clean, "memory_kept": request.keep in self.live}
+        return outcome.model_copy(update=kept)
 
     def _is_clean(self, vm: str) -> bool:
         now = self._get(vm)
@@ -356,6 +377,11 @@ class FakeEngine:
             images=tuple(self._image(name) for name in self.images),
             vms=len(self.vms),
         )
+
+
+def _same_machine(one: Spec | None, other: Spec) -> bool:
+    """Whether the memory of one fits the other."""
+    return one is not None and (one.cpus, one.memory_bytes) == (other.cpus, other.memory_bytes)
 
 
 def _is_shut_down(vm: Vm) -> bool:

@@ -109,6 +109,10 @@ def _off(kind: str) -> Reached:
     return lambda record: _intent(kind)(record) and record.pid is None
 
 
+def _from_memory(kind: str) -> Reached:
+    return lambda record: _process(kind)(record) and record.state is VmState.PAUSED
+
+
 def _booting(kind: str) -> Reached:
     return lambda record: _process(kind)(record) and record.state is VmState.STOPPED
 
@@ -124,8 +128,19 @@ COMMANDS: dict[str, tuple[str, tuple[Reached, ...]]] = {
         "rollback target base",
         (_intent("rollback"), _off("rollback"), _booting("rollback")),
     ),
+    "snap --live": ("snap target kept --live", (_intent("snapshot"),)),
+    "rollback --live": (
+        "rollback target live",
+        (
+            _intent("rollback"),
+            _off("rollback"),
+            _no_process("rollback"),
+            _from_memory("rollback"),
+        ),
+    ),
 }
-BOOTS = ("new", "rollback")  # the machine may be another one afterwards
+SNAPS, ROLLBACKS = ("snap", "snap --live"), ("rollback", "rollback --live")
+BOOTS = ("new", *ROLLBACKS)  # the machine may be another one afterwards
 
 
 def _cases() -> Iterator[tuple[str, str, int, float]]:
@@ -158,11 +173,12 @@ async def _snapshots(atoll: Atoll) -> set[str]:
 async def _marked(atoll: Atoll, command: str) -> None:
     """A `snap` is of a name that is free; a `rollback` goes back to before there was a file."""
     there = await _snapshots(atoll)
-    if command == "snap" and "kept" in there:
+    if command in SNAPS and "kept" in there:
         await atoll.command("snap rm target kept")
-    if command == "rollback":
-        if "base" not in there:
-            await atoll.command("snap target base")
+    if command in ROLLBACKS:
+        for name, live in (("base", ""), ("live", " --live")):
+            if name not in there:
+                await atoll.command(f"snap target {name}{live}")
         await atoll.ssh("touch mark; sync", user="target")
 
 
@@ -190,7 +206,7 @@ async def test_in_the_middle_of_a_command(
         await _target(atoll, "paused" if command == "resume" else "running")
     elif "made" in await statuses(atoll):
         await atoll.command("rm made")
-    if command in ("snap", "rollback"):
+    if command in (*SNAPS, *ROLLBACKS):
         await _marked(atoll, command)
     was = await statuses(atoll)
     boot = await boot_id(atoll, "target") if was.get("target") == "running" else None
@@ -225,8 +241,7 @@ async def _is_one_or_the_other(
         "pause": {**was, "target": "paused"},
         "resume": {**was, "target": "running"},
         "rm": {name: status for name, status in was.items() if name != "target"},
-        "snap": was,
-        "rollback": was,
+        **dict.fromkeys((*SNAPS, *ROLLBACKS), was),
     }[command]
     assert now in ([was, after] if failed else [after])
     for name in ("made", "target"):
@@ -234,11 +249,13 @@ async def _is_one_or_the_other(
             seen = await boot_id(atoll, name)  # it answers
             if boot is not None and command not in BOOTS:
                 assert seen == boot, f"{name} was booted anew"
-    if command == "snap":
+    if command in SNAPS:
         assert failed or "kept" in await _snapshots(atoll)
-    if command == "rollback":
+    if command in ROLLBACKS:
         marked = await atoll.ssh("test -e mark", user="target", check=False)
         assert failed or marked.code == 1
+        errors = "sudo dmesg --level err,crit,alert,emerg | grep -i ext4"
+        assert (await atoll.ssh(errors, user="target", check=False)).out == b""
 
 
 # -- inside the VM

@@ -220,6 +220,10 @@ def _pool(atoll: Atoll, vms: set[str]) -> list[str]:
             kept = {(pin.name, pin.holder) for pin in pins if pin.name.startswith("snap-")}
             if (rows := set(_rows(atoll, "SELECT id, vm FROM snapshots"))) != kept:
                 found.append(f"pool: snapshots {sorted(kept)}, the store has {sorted(rows)}")
+            live = set(_rows(atoll, "SELECT id, vm FROM snapshots WHERE has_memory"))
+            kept = {(path.name, path.parts[-3]) for path in pool.glob("vms/*/snapshots/*")}
+            if kept != live:
+                found.append(f"pool: memory of {sorted(kept)}, the store has {sorted(live)}")
             if (disks := {vm for vm in opened.graph.vms() if vm.startswith("vm-")}) != vms:
                 found.append(f"pool: disks of {sorted(disks)}, records of {sorted(vms)}")
     finally:

@@ -72,17 +72,25 @@ class Guest:
         """)
         self._inner = within(name, lambda: _attach("eth0"))
         sh(f"ip -n {name} route add default via 10.0.2.2")
+        self.carry(tap)
+
+    def carry(self, tap: int) -> None:
+        """Go on at this tap, with every connection, as memory that another QEMU loads."""
         self._tap = tap
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._carry, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def halt(self) -> None:
         """Stop carrying; the slot's tap is closed as by a QEMU that ended."""
         self._stop.set()
         self._thread.join(timeout=5)
-        os.close(self._inner)
         os.close(self._tap)
+
+    def close(self) -> None:
+        """Halt, and be gone."""
+        self.halt()
+        os.close(self._inner)
         sh(f"ip netns del {self.netns}")
 
     def _carry(self) -> None:

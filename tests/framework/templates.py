@@ -37,6 +37,7 @@ from atoll.engine.qemu.memory import Pages
 from atoll.engine.qemu.probe import Accel
 from atoll.engine.records import Record, Records
 from atoll.engine.recovery import Recovery
+from atoll.engine.service import Service
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Meta, Templates
 from atoll.engine.warm import Warm
@@ -63,6 +64,7 @@ class World:
     cache: TemplateCache
     pruning: Pruning
     ahead: Ahead
+    service: Service
     recovery: Recovery
     alone: asyncio.Lock
     told: list[Event]
@@ -240,6 +242,7 @@ async def world(
             cache=cache,
             pruning=pruning,
             ahead=ahead,
+            service=service,
             recovery=recovery,
             alone=alone,
             told=told,

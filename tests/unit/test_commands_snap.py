@@ -60,6 +60,7 @@ async def test_a_snapshot_is_taken_while_the_vm_goes_on(cloud: Control) -> None:
     assert reply.text == "web is kept as first"
     assert reply.data == {
         "vm_name": "web", "snapshot": "first", "created_at": AT, "consistency": "clean",
+        "live": False,
     }  # fmt: skip
     assert on_engine(cloud).pid == before.pid
     (asked,) = (one for one in cloud.engine.asked if isinstance(one, TakeSnapshot))
@@ -67,7 +68,7 @@ async def test_a_snapshot_is_taken_while_the_vm_goes_on(cloud: Control) -> None:
     listed = (await cloud.data("snap ls"))["snapshots"]
     assert listed == [{
         "vm_name": "web", "snapshot": "first", "created_at": AT, "consistency": "clean",
-        "reason": "taken", "alone_bytes": 0,
+        "live": False, "reason": "taken", "alone_bytes": 0,
     }]  # fmt: skip
 
 
@@ -127,7 +128,7 @@ async def test_rollback_boots_and_keeps_what_was(cloud: Control) -> None:
     assert reply.data.pop("elapsed_s") >= 0
     assert reply.data == {
         "vm_name": "web", "snapshot": "first", "kept": "before-20270115-080100",
-        "kept_consistency": "clean", "status": "running",
+        "kept_consistency": "clean", "kept_live": False, "booted": True, "status": "running",
     }  # fmt: skip
     assert reply.text.splitlines()[1] == "to undo: rollback web before-20270115-080100"
     after = on_engine(cloud)
@@ -139,6 +140,45 @@ async def test_rollback_boots_and_keeps_what_was(cloud: Control) -> None:
     assert [(one["snapshot"], one["reason"]) for one in listed] == [
         ("first", "taken"), ("before-20270115-080100", "rollback"),
     ]  # fmt: skip
+
+
+async def test_a_live_snapshot_is_gone_back_to_without_a_boot(cloud: Control) -> None:
+    reply = await cloud.run("snap web mid --live")
+    assert reply.text == "web is kept with its memory as mid"
+    assert reply.data["live"]
+    cloud.clock.time += 60
+    reply = await cloud.run("rollback web mid")
+    assert (reply.data["booted"], reply.data["kept_live"], reply.data["status"]) == (
+        False, True, "running",
+    )  # fmt: skip
+    (asked,) = (one for one in cloud.engine.asked if isinstance(one, RollBack))
+    assert (asked.identity is not None, asked.cold) == (True, False)
+    rows = (await cloud.run("snap ls web")).text.splitlines()[1:]
+    assert ["disk, memory" in row for row in rows] == [True, True]
+    # Of a VM that is off, too: the processes are what it was kept for.
+    await cloud.run("pause web")
+    cloud.engine.die(on_engine(cloud).vm)
+    undone = await cloud.run("undo")
+    assert undone.data["restored"][0]["status"] == "running"
+    assert on_engine(cloud).warm
+
+
+async def test_a_live_snapshot_can_be_booted_from(cloud: Control) -> None:
+    await cloud.run("snap web mid --live")
+    booted = await cloud.data("rollback web mid --cold")
+    assert (booted["booted"], booted["kept_live"]) == (True, False)
+    await cloud.run("resize web --cpu 2")
+    await cloud.run("restart web")
+    before = on_engine(cloud)
+    assert "another machine" in await cloud.fails("rollback web mid", Conflict)
+    assert on_engine(cloud) == before
+    assert (await cloud.data("rollback web mid --cold"))["status"] == "running"
+
+
+async def test_a_vm_that_is_off_has_no_memory_to_keep(cloud: Control) -> None:
+    cloud.engine.die(on_engine(cloud).vm, problem="")
+    assert "no memory" in await cloud.fails("snap web mid --live", Conflict)
+    assert await names(cloud) == []
 
 
 async def test_a_rollback_is_undone_by_another(cloud: Control) -> None:
@@ -293,7 +333,7 @@ async def test_there_is_a_limit(cloud: Control) -> None:
         for number in range(PER_VM):
             one = Snapshot(
                 id=f"snap-{number:012d}", vm=vm, name=f"n{number}", reason=Reason.TAKEN,
-                is_clean=True, created_at=float(number),
+                is_clean=True, has_memory=False, created_at=float(number),
             )  # fmt: skip
             await snapshots.add(tx, one)
     for line in ("snap web", "rollback web"):

@@ -15,7 +15,7 @@ KEEP, GO_ON, HALTED, END = Verdict.KEEP, Verdict.GO_ON, Verdict.HALTED, Verdict.
 RUNNING, PAUSED, STOPPED = VmState.RUNNING, VmState.PAUSED, VmState.STOPPED
 
 
-def record(state: VmState, doing: str = "", *, newborn: bool = False) -> Record:
+def record(state: VmState, doing: str = "") -> Record:
     return Record(
         vm="vm-000000000000",
         owner="acct-a",
@@ -24,7 +24,6 @@ def record(state: VmState, doing: str = "", *, newborn: bool = False) -> Record:
         hostname="web",
         created_at=1.0,
         login_user="atoll",
-        newborn=newborn,
         intent=Intent(op="op-000000000000", kind=doing) if doing else None,
     )
 
@@ -74,8 +73,9 @@ def test_a_process_that_was_left(
 @pytest.mark.parametrize("status", ["running", "paused", "io-error"])
 @pytest.mark.parametrize("state", [PAUSED, STOPPED])
 def test_a_copy_that_is_not_itself_yet_is_not_let_out(state: VmState, status: str) -> None:
-    left = record(state, "resume", newborn=True)
-    assert judge(left, status, is_saved=False) is END
+    for unknown in ({"newborn": True}, {"forked": True}):
+        left = record(state, "resume").model_copy(update=unknown)
+        assert judge(left, status, is_saved=False) is END
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,18 @@ def test_a_hostname_that_is_none_is_refused(root: Path, name: str) -> None:
         Identity(str(root)).hostname(name)
 
 
-def test_a_fresh_machine_id_forgets_the_seed_and_keeps_the_journal(root: Path) -> None:
-    (root / "var/log/journal" / OLD_ID).mkdir()
+def test_a_seed_that_others_have_is_forgotten(root: Path) -> None:
     (root / "var/lib/systemd/random-seed").write_bytes(b"seed")
+    identity = Identity(str(root))
+    identity.forget_seed()
+    identity.commit()
+    assert not (root / "var/lib/systemd/random-seed").exists()
+    identity.forget_seed()
+    identity.commit()
+
+
+def test_a_fresh_machine_id_keeps_the_journal(root: Path) -> None:
+    (root / "var/log/journal" / OLD_ID).mkdir()
     (root / "var/lib/dbus/machine-id").write_text(OLD_ID + "\n")
     identity = Identity(str(root))
     new = identity.machine_id()
@@ -53,7 +62,6 @@ def test_a_fresh_machine_id_forgets_the_seed_and_keeps_the_journal(root: Path) -
     assert new != OLD_ID
     assert (root / "etc/machine-id").read_text() == new + "\n"
     assert (root / "var/lib/dbus/machine-id").read_text() == new + "\n"
-    assert not (root / "var/lib/systemd/random-seed").exists()
     assert os.readlink(root / "var/log/journal" / new) == OLD_ID
 
 

@@ -76,6 +76,27 @@ def test_the_same_epoch_again_keeps_the_machine_id(verbs: Verbs) -> None:
     assert kept == verbs.run("hello", {})["machine_id"]
 
 
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_another_life_of_the_same_vm_keeps_its_id_and_runs_the_hooks(
+    verbs: Verbs, kernel: FakeKernel
+) -> None:
+    root = Path(kernel.root)
+    (root / "etc/atoll/after-fork.d").mkdir(parents=True)
+    hook = root / "etc/atoll/after-fork.d/told"
+    hook.write_text(f"#!/bin/sh\necho $ATOLL_HOSTNAME >> {root}/told\n")
+    hook.chmod(0o755)
+    for life, forked, lines in ((1, False, 0), (2, True, 1), (2, True, 1), (3, True, 2)):
+        answer = verbs.run("identify", identify(fresh=False, forked=forked, epoch=f"life-{life}"))
+        assert answer["machine_id"] == "0" * 32
+        deadline = time.monotonic() + 10
+        while (told := _lines(root / "told")) < lines:
+            assert time.monotonic() < deadline, "the hook did not run"
+        assert told == lines
+
+
 def test_a_value_that_is_refused_changes_nothing(verbs: Verbs, kernel: FakeKernel) -> None:
     for change in (
         {"hostname": "NOT A NAME"},

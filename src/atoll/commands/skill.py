@@ -79,7 +79,8 @@ Ask the person before you make anything public.
 
 `pause` frees CPU and memory and keeps processes; `restart` loses them, not the disk.
 
-Before something risky in place, keep the disk; `rollback` makes it what it was, and boots.
+Before something risky in place, keep the disk; `rollback` makes it what it was, and boots
+(after `snap --live` it runs on instead).
 
 ```sh
 {lobby} 'snap web before'

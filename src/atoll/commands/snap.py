@@ -1,4 +1,4 @@
-"""Verbs that keep a VM's disk and go back to it: snap, snap ls, snap rm, rollback."""
+"""Verbs that keep a VM as it is and go back to it: snap, snap ls, snap rm, rollback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from atoll.base.units import show_size
 from atoll.commands.context import Context
-from atoll.commands.registry import Reach, Registry, Source, argument
+from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.view import VmView
@@ -25,32 +25,40 @@ _CONSISTENCY = (
 class Snap:
     vm: str = argument("vm", "VM", source=Source.VM)
     name: str | None = argument("name", "its name; the time in UTC if not given", default=None)
+    live: bool = flag(
+        "--live", "with its memory: going back to it resumes the very processes", default=False
+    )
 
 
 @VERBS.command(
     "snap",
-    help="Keep a VM's disk as it is now, under a name. The VM goes on: its file systems are held"
-    " still for an instant. Memory is not kept.",
+    help="Keep a VM's disk as it is now, under a name; with --live also its memory. The VM goes on: its"
+    " file systems are held still for an instant.",
     reach=Reach.VM,
     mutates=True,
-    examples=("snap web", "snap web before-upgrade"),
+    examples=("snap web", "snap web before-upgrade", "snap web mid-run --live"),
     result={
         "vm_name": "the VM",
         "snapshot": "its name",
         "created_at": "when, UTC",
         "consistency": _CONSISTENCY,
+        "live": "whether its memory is kept",
     },
 )
 async def snap(ctx: Context, args: Snap) -> Reply:
-    one = await ctx.cloud.snapshots.take(ctx.caller, args.vm, args.name, act=ctx.act)
+    one = await ctx.cloud.snapshots.take(
+        ctx.caller, args.vm, args.name, live=args.live, act=ctx.act
+    )
     data = {
         "vm_name": args.vm,
         "snapshot": one.name,
         "created_at": instant(one.created_at),
         "consistency": _consistency(one),
+        "live": one.has_memory,
     }
+    what = " with its memory" if one.has_memory else ""
     but = "" if one.is_clean else f", {CRASH}: its file systems were not held still"
-    return Reply(data=data, text=f"{args.vm} is kept as {one.name}{but}")
+    return Reply(data=data, text=f"{args.vm} is kept{what} as {one.name}{but}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +73,8 @@ class Ls:
     examples=("snap ls", "snap ls web"),
     result={
         "snapshots": "one entry per snapshot: `vm_name`, `snapshot`, `created_at`, `consistency`,"
-        " `reason` (`taken`; `rollback`: what a rollback replaced; `undo`: what one was undone with),"
+        " `live`: whether it has memory, `reason` (`taken`; `rollback`: what a rollback replaced; `undo`:"
+        " what one was undone with),"
         " `alone_bytes`: what removing it gives back at once"
     },
 )
@@ -77,6 +86,7 @@ async def ls(ctx: Context, args: Ls) -> Reply:
             "snapshot": held.snapshot.name,
             "created_at": instant(held.snapshot.created_at),
             "consistency": _consistency(held.snapshot),
+            "live": held.snapshot.has_memory,
             "reason": held.snapshot.reason.value,
             "alone_bytes": held.alone_bytes,
         }
@@ -84,12 +94,14 @@ async def ls(ctx: Context, args: Ls) -> Reply:
     ]
     rows = [
         (
-            *(str(value) for key, value in entry.items() if key != "alone_bytes"),
+            *(str(entry[key]) for key in ("vm_name", "snapshot", "created_at", "consistency")),
+            "disk, memory" if held.snapshot.has_memory else "disk",
+            str(entry["reason"]),
             "" if held.alone_bytes is None else show_size(held.alone_bytes),
         )
         for held, entry in zip(found, entries, strict=True)
     ]
-    head = ("VM", "SNAPSHOT", "SINCE", "STATE", "REASON", "ALONE")
+    head = ("VM", "SNAPSHOT", "SINCE", "STATE", "KEEPS", "REASON", "ALONE")
     text = table(head, rows) if rows else "No snapshots"
     return Reply(data={"snapshots": entries}, text=text)
 
@@ -120,20 +132,24 @@ class Rollback:
     name: str | None = argument(
         "name", "snapshot; the newest that was taken if not given", default=None
     )
+    cold: bool = flag("--cold", "boot from its disk, though it has memory", default=False)
 
 
 @VERBS.command(
     "rollback",
-    help="Make a VM's disk what it was at a snapshot; it boots if it ran. What it is now is kept as a"
-    " snapshot first, so that this can be undone. A paused VM's memory is given up.",
+    help="Make a VM what it was at a snapshot: one with memory runs on from there, else the disk is what"
+    " it was, and it boots if it ran. What it is now is kept as a snapshot first, so that this can be"
+    " undone.",
     reach=Reach.VM,
     mutates=True,
-    examples=("rollback web", "rollback web before-upgrade"),
+    examples=("rollback web", "rollback web before-upgrade", "rollback web mid-run --cold"),
     result={
         "vm_name": "the VM",
         "snapshot": "what it is as again",
         "kept": "the snapshot of what it was before",
         "kept_consistency": _CONSISTENCY,
+        "kept_live": "whether its memory is kept, too",
+        "booted": "whether it booted; else it goes on from memory, or does not run",
         "status": "the VM's state now",
         "elapsed_s": "seconds from command to answer",
     },
@@ -141,7 +157,9 @@ class Rollback:
 )
 async def rollback(ctx: Context, args: Rollback) -> Reply:
     started = time.monotonic()
-    done = await ctx.cloud.snapshots.roll_back(ctx.caller, args.vm, args.name, act=ctx.act)
+    done = await ctx.cloud.snapshots.roll_back(
+        ctx.caller, args.vm, args.name, cold=args.cold, act=ctx.act
+    )
     elapsed_s = time.monotonic() - started
     status = VmView.of(ctx.cloud, done.vm).status
     data: dict[str, Any] = {
@@ -149,6 +167,8 @@ async def rollback(ctx: Context, args: Rollback) -> Reply:
         "snapshot": done.to.name,
         "kept": done.kept.name,
         "kept_consistency": _consistency(done.kept),
+        "kept_live": done.kept.has_memory,
+        "booted": done.outcome.cold_booted,
         "status": status,
         "elapsed_s": round(elapsed_s, 3),
     }
@@ -156,6 +176,8 @@ async def rollback(ctx: Context, args: Rollback) -> Reply:
         f"{args.vm} is as {done.to.name} again, and {status} ({elapsed_s:.2f} s)",
         f"to undo: rollback {args.vm} {done.kept.name}",
     ]
+    if done.is_cold and not args.cold:
+        lines.insert(1, "it booted: its memory could not be used")
     if done.problem:
         data["problem"] = done.problem
         lines.insert(1, f"it does not run: {done.problem}")

@@ -1,4 +1,4 @@
-"""Snapshots: a VM's disk as it was at one moment, kept under a name until it is removed."""
+"""Snapshots: a VM as it was at one moment, its disk or also its memory, kept under a name."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Reason(StrEnum):
 class Snapshot:
     """One. `id` is what the engine calls it.
 
-    Without `is_clean` its file systems were not held still, as after a power cut: they recover, and
-    what programs had not written is missing.
+    Without `is_clean` its file systems were not held still: booted from, they are as after a power
+    cut. They recover, and what programs had not written is missing.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Snapshot:
     name: str  # its VM has no other of this name
     reason: Reason
     is_clean: bool
+    has_memory: bool  # a VM goes on from it, it does not boot
     created_at: float
 
 

@@ -174,8 +174,11 @@ class GuestAgent:
         epoch: str,
         seconds: float,
         machine_id: str | None = None,
+        forked: bool = False,
     ) -> Identified:
         """Make the VM be `identity`; `epoch` names this life of it, so a repeat acts once.
+
+        `forked`: it has lived from the same memory before. Agents of before 2026-11-26 do not mind it.
 
         Entropy is drawn here, each time anew. The time is for agents in VMs made by an Atoll of
         before 2026-11-25, which refuse to go without; a VM keeps the agent it was made with.
@@ -183,6 +186,7 @@ class GuestAgent:
         args: dict[str, object] = {
             "hostname": identity.hostname,
             "fresh": identity.fresh,
+            "forked": forked,
             "machine_id": machine_id,
             "host_key": identity.host_key,
             "host_certificate": identity.host_certificate,

@@ -140,6 +140,10 @@ class Boot:
             _log.error("template unusable, booting cold", reason=str(error))
             return None, image
 
+    async def load_template(self, template: str) -> None:
+        """Have its memory at hand. Raises Internal when it is missing or damaged."""
+        await self._templates.load(template)
+
     def template_for(self, wanted: Spec | Size) -> Meta | None:
         """The template that new VMs like this start from. Raises as `choose` does."""
         return self._find(self._images.current(wanted.image), wanted)
@@ -162,22 +166,24 @@ class Boot:
 
     # -- processes
 
-    async def start(self, record: Record, saved: Saved | None, hold: HoldSlot) -> Machine:
+    async def start(
+        self, record: Record, saved: Saved | None, hold: HoldSlot, *, forked: bool
+    ) -> Machine:
         """A process for `record`, vCPUs halted. `hold` writes its slot down first.
 
-        Raises AtollError; nothing is left running then.
+        `forked`: `saved` has run elsewhere, or before. Raises AtollError; nothing is left running then.
         """
         slot = await self._take_slot(record, hold)
         image, shape = self._images.by_digest(record.image), self.shape(record)
         with contextlib.ExitStack() as ours:
-            ram, resized = None, False
+            ram, remembered = None, saved.disk_bytes if saved is not None else 0
             if saved is not None and record.base is not None:
                 template = await self._templates.load(record.base)
                 # Our own: a template that is set aside meanwhile closes its descriptor.
                 ram = os.dup(template.ram)
                 ours.callback(os.close, ram)
-                resized = template.meta.disk_bytes != record.spec.disk_bytes
-            tap = await self._network.open_tap(slot)
+                remembered = remembered or template.meta.disk_bytes
+            tap = await self._network.open_tap(slot, forked=forked)
             ours.callback(os.close, tap)
             plan = qemu.Start(
                 vm=record.vm,
@@ -192,7 +198,7 @@ class Boot:
                 uid=self._config.engine.vm_uid_base + slot.number,
                 tb_size_mib=self._config.engine.tb_size_mib,
                 saved=saved,
-                resized=resized,
+                resized=remembered not in (0, record.spec.disk_bytes),
             )
             return await qemu.start(self._launcher, plan)
 
@@ -266,16 +272,21 @@ class Boot:
         except AtollError:
             return "(no console)"
 
-    async def identify(self, machine: Machine, record: Record, identity: Identity) -> None:
+    async def identify(
+        self, machine: Machine, record: Record, identity: Identity, *, forked: bool = False
+    ) -> None:
         """Clock, entropy, name, keys: sent by us, acknowledged by the guest.
+
+        `forked`: its memory has run elsewhere, or before, and was saved while its file systems were
+        held still. What is secret or unique in it is so no more, which its hooks are told.
 
         The clock is stepped once: each step wakes every timer in the guest. So a first message, whose
         way into a guest that just woke is long, goes before it. Raises Unavailable when the guest
         does not acknowledge.
         """
         agent = machine.agent
-        if identity.fresh:
-            await agent.thaw(seconds=ACK_S)  # a clone is born with its file systems frozen
+        if identity.fresh or forked:
+            await agent.thaw(seconds=ACK_S)
         else:
             await agent.ping(seconds=ACK_S)
         if machine.resized:
@@ -285,6 +296,7 @@ class Boot:
             identity,
             login_user=record.login_user,
             epoch=secrets.token_hex(16),
+            forked=forked,
             seconds=ACK_S,
         )
 

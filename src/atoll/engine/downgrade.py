@@ -19,11 +19,13 @@ from atoll.engine.disk import records as pool_records
 from atoll.engine.images import manifest
 from atoll.engine.records import Record
 from atoll.engine.saved import Meta as SavedMeta
+from atoll.engine.saved import SnapshotMeta
 from atoll.engine.templates import Meta as TemplateMeta
 
 _KINDS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("vms/*/vm.json", Record),
     ("vms/*/saved/meta.json", SavedMeta),
+    ("vms/*/snapshots/*/meta.json", SnapshotMeta),
     ("templates/*/meta.json", TemplateMeta),
     (f"images/*/{manifest.NAME}", manifest.Manifest),
 )

@@ -16,6 +16,7 @@ from atoll.domain.template_plans import Held, plan_images, plan_templates
 from atoll.engine.disks import Disks
 from atoll.engine.images.installed import Installed
 from atoll.engine.records import Record, Records
+from atoll.engine.saved import SnapshotMemory, live_snapshots
 from atoll.engine.template_cache import TemplateCache
 from atoll.engine.templates import Meta, Templates
 
@@ -89,10 +90,18 @@ class Pruning:
             (self._held(meta) for meta in held.values()),
             default=default.id if default else None,
             images=self._images.digests() - self._images.obsolete(),
-            needed={record.base for record in self._records.all() if record.base},
+            needed=self._bases(),
             keep=self._keep,
         )
         return held[plan[0]] if plan else None
+
+    def _bases(self) -> set[str]:
+        """Templates that memory stands on: of VMs, and of live snapshots."""
+        found = {record.base for record in self._records.all()}
+        for record in self._records.all():
+            folder = self._records.folder(record.vm)
+            found |= {SnapshotMemory(folder, name).base for name in live_snapshots(folder)}
+        return {base for base in found if base}
 
     def _held(self, meta: Meta) -> Held:
         return Held(

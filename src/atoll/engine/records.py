@@ -53,6 +53,8 @@ class Record(BaseModel):
     newborn: bool = (
         False  # a copy made at rest: its first start makes it another VM than its parent
     )
+    # Its saved memory has run elsewhere, or before: its start from it begins another life.
+    forked: bool = False
     problem: str = ""
     intent: Intent | None = None
     done: dict[str, Outcome] = Field(default_factory=dict)

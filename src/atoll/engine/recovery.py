@@ -45,9 +45,10 @@ class Verdict(Enum):
 def judge(record: Record, status: str, *, is_saved: bool) -> Verdict:
     """From QEMU's run state, and whether the VM's memory is saved whole. Pure.
 
-    A copy that nobody has told yet who it is would be its parent's double on the network.
+    A copy that nobody has told yet who it is would be its parent's double on the network; one from
+    another time would let in whose key was taken away since.
     """
-    if record.newborn:
+    if record.newborn or record.forked:
         return Verdict.END
     match status:
         case "running":
@@ -102,6 +103,7 @@ class Recovery:
                 self._ended(known, problem=f"not recovered: {error}")
 
     async def _one(self, record: Record) -> None:
+        self._service.forget_loose_memory(record)
         process = self._process(record)
         if record.intent is not None and record.intent.fresh:
             await self._remove(record, process)

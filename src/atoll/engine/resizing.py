@@ -59,7 +59,13 @@ def for_boot(record: Record) -> Record:
         }
     )
     return record.model_copy(
-        update={"spec": spec, "base": None, "next_cpus": None, "next_memory_bytes": None}
+        update={
+            "spec": spec,
+            "base": None,
+            "forked": False,
+            "next_cpus": None,
+            "next_memory_bytes": None,
+        }
     )
 
 

@@ -38,7 +38,7 @@ from atoll.engine.qemu.memory import Pages
 from atoll.engine.records import Intent, Record, Records
 from atoll.engine.resizing import Resizing, for_boot
 from atoll.engine.saved import SavedMemory
-from atoll.engine.snapshots import Snapshots
+from atoll.engine.snapshots import Remembered, Snapshots
 from atoll.engine.space import Space
 from atoll.rpc.messages import (
     Clone,
@@ -49,7 +49,6 @@ from atoll.rpc.messages import (
     Event,
     Identify,
     Identity,
-    Kept,
     ListSnapshots,
     Outcome,
     Pause,
@@ -94,7 +93,7 @@ class Service:
         self._boot = boot
         self._capture = capture
         self._resizing = Resizing(records=records, disks=disks)
-        self._snapshots = Snapshots(records=records, disks=disks, capture=capture)
+        self._snapshots = Snapshots(records=records, disks=disks, boot=boot, capture=capture)
         self._operations = operations
         self.space = space
         self._publish = publish
@@ -177,9 +176,9 @@ class Service:
                         )
                     )
                     saved = template.saved() if template else None
-                    return await self._bring_up(
-                        record, request.op, request.identity, saved, clock, cold=template is None
-                    )
+                    cold = template is None
+                    record = await self._bring_up(record, request.identity, saved, clock, cold=cold)
+                    return self._finish(record, request.op, clock, cold=cold)
             except BaseException:
                 await shielded(self.discard(request.vm), seconds=UNDO_S)
                 raise
@@ -188,7 +187,7 @@ class Service:
         """A copy of `source`: of the running machine, or of what is on disk.
 
         With another number of vCPUs or amount of memory only the disk is copied, and boots; so it is
-        with a snapshot's.
+        with a snapshot without memory.
         """
         return await self._once(request.op, request.vm, lambda: self._clone(request))
 
@@ -206,7 +205,6 @@ class Service:
                     child = self._records.put(_child(source, request))
                     match source.state:
                         case _ if kept is not None:
-                            saved = None
                             await self._disks.create(
                                 child.vm,
                                 child.owner,
@@ -214,6 +212,7 @@ class Service:
                                 size_bytes=child.spec.disk_bytes,
                             )
                             clock.mark("disk")
+                            child, saved = await self._from_memory(child, request)
                         case VmState.RUNNING:
                             machine = self._machine(source)
                             if _same_machine(source, child):
@@ -227,9 +226,9 @@ class Service:
                             raise Conflict(
                                 f"{source.vm} is {source.state}, it cannot be cloned now"
                             )
-                return await self._bring_up(
-                    child, request.op, request.identity, saved, clock, cold=saved is None
-                )
+                cold = saved is None
+                child = await self._bring_up(child, request.identity, saved, clock, cold=cold)
+                return self._finish(child, request.op, clock, cold=cold)
             except BaseException:
                 await shielded(self.discard(request.vm), seconds=UNDO_S)
                 raise
@@ -283,22 +282,26 @@ class Service:
                 clock.mark("queue")
                 # Read only now: a crowd that waits must not hold all its memories at once.
                 saved = await self._saved(record) if before is VmState.PAUSED else None
-                record = self.record(record.vm)
-                try:
-                    return await self._bring_up(
-                        record, request.op, request.identity, saved, clock, cold=saved is None
-                    )
-                except AtollError as error:
-                    is_kept = self._memory(record.vm).complete
-                    if saved is None or (is_kept and not isinstance(error, Internal)):
-                        raise  # a host that is short of something: it can be resumed later
-                    _log.warning(
-                        "saved memory unusable, booting cold", vm=record.vm, reason=str(error)
-                    )
-                    record = self._drop_saved(self.record(record.vm))
-                    return await self._bring_up(
-                        record, request.op, request.identity, None, clock, cold=True
-                    )
+                cold = await self._start_again(
+                    self.record(record.vm), request.identity, saved, clock
+                )
+                return self._finish(self.record(record.vm), request.op, clock, cold=cold)
+
+    async def _start_again(
+        self, record: Record, identity: Identity, saved: Saved | None, clock: Clock
+    ) -> bool:
+        """From `saved`, or from disk when that cannot be used. -> whether it booted."""
+        try:
+            await self._bring_up(record, identity, saved, clock, cold=saved is None)
+        except AtollError as error:
+            is_kept = self._memory(record.vm).complete
+            if saved is None or (is_kept and not isinstance(error, Internal)):
+                raise  # a host that is short of something: it can be resumed later
+            _log.warning("saved memory unusable, booting cold", vm=record.vm, reason=str(error))
+            record = self._drop_saved(self.record(record.vm))
+            await self._bring_up(record, identity, None, clock, cold=True)
+            return True
+        return saved is None
 
     async def restart(self, request: Restart) -> Outcome:
         """Orderly shutdown, then a boot from disk."""
@@ -311,9 +314,8 @@ class Service:
             record = await self._shut_down(record)
             clock.mark("shutdown")
             async with self._starts:
-                return await self._bring_up(
-                    record, request.op, request.identity, None, clock, cold=True
-                )
+                record = await self._bring_up(record, request.identity, None, clock, cold=True)
+                return self._finish(record, request.op, clock, cold=True)
 
     async def stop(self, request: Stop) -> Outcome:
         """Orderly shutdown; disk only remains."""
@@ -364,55 +366,67 @@ class Service:
             clock = Clock()
             record = self.record(request.vm)
             self.space.check()
-            self._snapshots.check(record)
+            self._snapshots.check(record, request)
             machine = self._machine(record) if record.state is VmState.RUNNING else None
             record = self._begin(record, request.op, "snapshot")
-            is_whole = await self._snapshots.take(record, request.snapshot, machine, clock)
-            return self._finish(record, request.op, clock, cold=False, is_whole=is_whole)
+            is_whole = await self._snapshots.take(record, request, machine, clock)
+            has_memory = self._snapshots.has_memory(request.vm, request.snapshot)
+            return self._finish(
+                record, request.op, clock, cold=False, is_whole=is_whole, has_memory=has_memory
+            )
 
     async def roll_back(self, request: RollBack) -> Outcome:
-        """The disk as it was; what it is now is kept. With an identity it boots."""
+        """The disk as it was, and the memory if that was kept; what they are now is kept.
+
+        With an identity it runs.
+        """
         return await self._once(request.op, request.vm, lambda: self._roll_back(request))
 
     async def _roll_back(self, request: RollBack) -> Outcome:
-        async with self._operations.holding("rollback", request.vm):
+        async with self._operations.holding("rollback", request.vm), self._starts:
             clock = Clock()
             record = self.record(request.vm)
-            self._snapshots.check_rollback(request)
+            to = await self._snapshots.remembered(record, request)
             await self.space.make_room()
             record = self._begin(record, request.op, "rollback")
             machine = self.machines.get(record.vm)
             is_whole = await self._snapshots.roll_back(
-                record, request, machine, lambda: self._release(record, machine), clock
+                record, request, to, machine, lambda: self._release(record, machine), clock
             )
-            problem = ""
-            if request.identity is not None:
-                try:
-                    async with self._starts:
-                        clock.mark("queue")
-                        return await self._bring_up(
-                            self.record(request.vm),
-                            request.op,
-                            request.identity,
-                            None,
-                            clock,
-                            cold=True,
-                            is_whole=is_whole,
-                        )
-                except AtollError as error:
-                    _log.warning("vm rolled back, not started", vm=request.vm, reason=str(error))
-                    why = " ".join(str(error).split())  # the end of a console has lines
-                    problem = f"rolled back, but it does not start: {why}"
-            # In place of NOT_ENDED, which `Snapshots.roll_back` left.
-            record = self.record(request.vm).model_copy(update={"problem": problem})
-            return self._finish(record, request.op, clock, cold=False, is_whole=is_whole)
+            cold = await self._go_on_after(request, to, clock)
+            return self._finish(
+                self.record(request.vm),
+                request.op,
+                clock,
+                cold=cold,
+                is_whole=is_whole,
+                has_memory=self._snapshots.has_memory(request.vm, request.keep),
+            )
+
+    async def _go_on_after(self, request: RollBack, to: Remembered | None, clock: Clock) -> bool:
+        """Let a VM that was rolled back run, if it is to. -> whether it booted.
+
+        Why it does not run although it should is its problem from here on.
+        """
+        record = self.record(request.vm)
+        if record.state is VmState.RUNNING:
+            return False  # it has gone on already, and an engine ended before it could say so
+        problem = record.problem if record.state is VmState.PAUSED else ""  # else it is NOT_ENDED
+        if request.identity is not None:
+            saved = to.saved if to is not None and record.state is VmState.PAUSED else None
+            try:
+                return await self._start_again(record, request.identity, saved, clock)
+            except AtollError as error:
+                _log.warning("vm rolled back, not started", vm=request.vm, reason=str(error))
+                why = " ".join(str(error).split())  # the end of a console has lines
+                problem = f"rolled back, but it does not start: {why}"
+        self._records.put(self.record(request.vm).model_copy(update={"problem": problem}))
+        return False
 
     async def list_snapshots(self, request: ListSnapshots) -> SnapshotList:
         """What is kept of a VM."""
         self.record(request.vm)
-        held = await self._disks.snapshots(request.vm)
-        kept = (Kept(snapshot=name, alone_bytes=size) for name, size in held.items())
-        return SnapshotList(snapshots=tuple(kept))
+        return SnapshotList(snapshots=await self._snapshots.list(request.vm))
 
     async def drop_snapshot(self, request: DropSnapshot) -> Outcome:
         """Let go of a snapshot."""
@@ -423,7 +437,7 @@ class Service:
             record = self.record(request.vm)
             await self.space.make_room()
             record = self._begin(record, request.op, "drop-snapshot")
-            await self._disks.drop_snapshot(request.vm, request.snapshot)
+            await self._snapshots.drop(request.vm, request.snapshot)
             return self._finish(record, request.op, Clock(), cold=False)
 
     async def delete(self, request: Delete) -> Empty:
@@ -491,19 +505,18 @@ class Service:
     async def _bring_up(
         self,
         record: Record,
-        op: str,
         identity: Identity,
         saved: Saved | None,
         clock: Clock,
         *,
         cold: bool,
-        is_whole: bool = True,
-    ) -> Outcome:
-        """Start the process, give it its identity, open its port, say so."""
+    ) -> Record:
+        """Start the process, give it its identity, open its port."""
         if cold and (booted := for_boot(record)) != record:
             record = self._records.put(booted)
         try:
-            machine = await self._boot.start(record, saved, self.hold_slot)
+            forked = saved is not None and record.forked
+            machine = await self._boot.start(record, saved, self.hold_slot, forked=forked)
             self.machines[record.vm] = machine
             if saved is not None:
                 saved.pages.close()
@@ -516,7 +529,7 @@ class Service:
                 clock.mark("boot")
             if record.newborn:
                 identity = identity.model_copy(update={"fresh": True})
-            await self._boot.identify(machine, record, identity)
+            await self._boot.identify(machine, record, identity, forked=forked)
             clock.mark("identity")
             await self._boot.open_port(record)
         except BaseException:
@@ -528,19 +541,33 @@ class Service:
                     "state": VmState.RUNNING,
                     "hostname": identity.hostname,
                     "newborn": False,
+                    "forked": False,
                     "warm": not cold,
                     "problem": "",
                 }
             )
         )
         self._boot.watch(machine, died=self.died, heard=self.heard)
-        return self._finish(record, op, clock, cold=cold, is_whole=is_whole)
+        return record
 
     def _layer_to_copy(self, request: Clone) -> LayerId | None:
         """What the copy of a snapshot stands on; None copies what the source is now."""
         if request.snapshot is None:
             return None
         return self._disks.layer_of_snapshot(request.source, request.snapshot)
+
+    async def _from_memory(self, child: Record, request: Clone) -> tuple[Record, Saved | None]:
+        """A copy of a snapshot goes on from its memory, if that fits."""
+        assert request.snapshot is not None
+        found = await self._snapshots.memory_for(child, request.source, request.snapshot)
+        if found is None:
+            return child, None
+        child = self._records.put(child.model_copy(update={"base": found.base}))
+        return child, found.saved
+
+    def forget_loose_memory(self, record: Record) -> None:
+        """At the engine's start: memory that a snapshot which was never made would have had."""
+        self._snapshots.forget_loose(record.vm)
 
     async def _copy_at_rest(self, source: Record, child: Record, op: str, clock: Clock) -> Outcome:
         """Copy a VM without a process: its disk layers, and its saved memory if that still fits."""
@@ -652,7 +679,14 @@ class Service:
         return self._records.put(record.model_copy(update={"intent": intent}))
 
     def _finish(
-        self, record: Record, op: str, clock: Clock, *, cold: bool, is_whole: bool = True
+        self,
+        record: Record,
+        op: str,
+        clock: Clock,
+        *,
+        cold: bool,
+        is_whole: bool = True,
+        has_memory: bool = False,
     ) -> Outcome:
         what = record.intent.kind if record.intent else "no change"
         outcome = Outcome(
@@ -660,6 +694,7 @@ class Service:
             cold_booted=cold,
             warming=cold and what == "create" and self._missed(record.spec),
             crash_consistent=not is_whole,
+            memory_kept=has_memory,
             timings_ms=clock.marks,
         )
         self._records.put(record.with_outcome(op, outcome))
@@ -734,6 +769,7 @@ def _child(source: Record, request: Clone) -> Record:
             "problem": "",
             "next_cpus": None,
             "next_memory_bytes": None,
+            "forked": True,
             "done": {},
             "intent": Intent(op=request.op, kind="clone", fresh=True),
         }

@@ -223,7 +223,7 @@ class Warm:
         await poll(other, seconds=BOOT_S, every=0.5, what="a reboot of the template's clone")
 
     async def _start(self, record: Record, saved: Saved | None) -> Machine:
-        machine = await self._boot.start(record, saved, self._service.hold_slot)
+        machine = await self._boot.start(record, saved, self._service.hold_slot, forked=False)
         self._service.machines[record.vm] = machine  # so that discarding the record ends it
         return machine
 

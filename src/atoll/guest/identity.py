@@ -70,8 +70,7 @@ class Identity:
     def machine_id(self, new: str = "") -> str:
         """Give the machine a new id (drawn here when `new` is empty) and return it.
 
-        Draw only after the kernel's generator was reseeded. Also forgets the saved random seed,
-        which every clone of this disk has.
+        Draw only after the kernel's generator was reseeded.
         """
         if new and not _MACHINE_ID.fullmatch(new):
             raise Refused(f"machine id {new[:80]!r}")
@@ -83,8 +82,11 @@ class Identity:
             self._write("var/lib/dbus/machine-id", f"{new}\n", 0o444)
         for journal in ("run/log/journal", "var/log/journal"):
             self._carry_journal(journal, old, new)
-        self._forget.append("var/lib/systemd/random-seed")
         return new
+
+    def forget_seed(self) -> None:
+        """No random seed for the next boot: every clone of this disk has the same."""
+        self._forget.append("var/lib/systemd/random-seed")
 
     def host_key(self, pem: str) -> None:
         """The ssh host key; its public half and certificate are other files."""

@@ -74,7 +74,10 @@ class Verbs:
         }
 
     def _identify(self, args: Args) -> Args:
-        """Become another VM. Thaw comes first: a clone is born frozen, and writing would wait."""
+        """Become another VM, or the same in another life (`forked`).
+
+        Thaw comes first: a clone is born frozen, and writing would wait.
+        """
         self._freezing.thaw()
         hostname, epoch = _text(args, "hostname"), _text(args, "epoch", "")
         entropy = b64decode(_text(args, "entropy"), validate=True)
@@ -82,16 +85,19 @@ class Verbs:
             raise Refused(f"entropy of {len(entropy)} bytes is not within 16 to {_ENTROPY_LIMIT}")
         again = bool(epoch) and epoch == self._epoch
         fresh = _flag(args, "fresh") and not again
+        forked = fresh or (bool(args.get("forked")) and not again)
         identity, setup = self._stage(args, hostname), self._stage_setup(args)
         self._kernel.add_entropy(entropy)
         if fresh:
             self._machine_id = identity.machine_id(_text(args, "machine_id", ""))
+        if forked:
+            identity.forget_seed()
         identity.commit()
         self._kernel.set_hostname(hostname)  # last: half the system wakes up to read it
         if fresh:
             setup.commit()  # a script starts at once, and finds everything as it will be
         self._epoch = epoch
-        if fresh:
+        if forked:
             self._run_hooks(identity.hooks(), hostname)
         machine_id = self._machine_id or self._read("etc/machine-id")
         return {"machine_id": machine_id, "setup": True}

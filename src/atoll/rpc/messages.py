@@ -106,6 +106,7 @@ class Outcome(Message):
     warming: bool = False  # a cold `create`: a template for the next VM of this size is being made
     # What was kept is as after a power cut: file systems were not held, or memory held more of them.
     crash_consistent: bool = False
+    memory_kept: bool = False  # what was kept has its memory
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
@@ -204,7 +205,8 @@ class Clone(Message):
     A running source keeps running; else its disk and memory are copied, and its state with them.
     `spec` (None: the source's) may have another size: a larger disk the child grows into; with other
     vCPUs or memory it gets the disk alone, and boots cold (of a source at rest: is stopped).
-    With `snapshot`, one of the source, it gets that disk, and boots cold. NotFound: there is none.
+    With `snapshot`, one of the source, it gets that disk, and its memory if it has one that fits, else it
+    boots cold. NotFound: there is none.
     """
 
     op: OpId
@@ -269,20 +271,23 @@ class Resize(Message):
 class TakeSnapshot(Message):
     """-> Outcome. Keep the disk as it is now under `snapshot`; the VM goes on as it was.
 
-    Asked again with another op it keeps what it kept.
+    With `live` also its memory, of the same instant: Conflict when it has none, Exhausted when the pool
+    has no room. Asked again with another op it keeps what it kept.
     """
 
     op: OpId
     vm: VmId
     snapshot: SnapshotId
+    live: bool = False
 
 
 class RollBack(Message):
     """-> Outcome. The disk as `snapshot` has it; what it was until now is kept under `keep`.
 
-    A VM that runs is ended, its file systems held still; saved memory is gone. With `identity` it then
-    boots: one that does not come up is stopped, and its `problem` says why. NotFound when this VM has
-    no such snapshot.
+    A VM that runs is ended, its file systems held still; `keep` has its memory if `snapshot` has one,
+    or if it was paused. With `identity` it then goes on from the memory of `snapshot`, without one or
+    with `cold` it boots: one that does not come up is stopped, and its `problem` says why. NotFound when
+    this VM has no such snapshot; Conflict when its memory does not fit the VM as it is now.
     """
 
     op: OpId
@@ -290,6 +295,7 @@ class RollBack(Message):
     snapshot: SnapshotId
     keep: SnapshotId
     identity: Identity | None = None
+    cold: bool = False
 
 
 class DropSnapshot(Message):

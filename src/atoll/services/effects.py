@@ -98,10 +98,9 @@ class Effects:
             case OpKind.RESIZE:
                 return await self._resize(op)
             case OpKind.SNAPSHOT:
-                snapshot = str(op.payload["snapshot"])
-                return await self._ask(
-                    TakeSnapshot(op=op.id, vm=op.vm, snapshot=snapshot), Outcome, SHORT_S
-                )
+                snapshot, live = str(op.payload["snapshot"]), bool(op.payload.get("live"))
+                take = TakeSnapshot(op=op.id, vm=op.vm, snapshot=snapshot, live=live)
+                return await self._ask(take, Outcome, SAVE_S if live else SHORT_S)
             case OpKind.ROLLBACK:
                 return await self._roll_back(op)
             case OpKind.DROP_SNAPSHOT:
@@ -231,6 +230,7 @@ class Effects:
             snapshot=str(op.payload["snapshot"]),
             keep=str(op.payload["keep"]),
             identity=identity if op.payload["starts"] else None,
+            cold=bool(op.payload.get("cold")),
         )
         return await self._ask(request, Outcome, BOOT_S)
 
@@ -318,6 +318,7 @@ def _kept(op: Operation, field: str, reason: Reason, outcome: Outcome | None) ->
         name=str(op.payload["name"]),
         reason=reason,
         is_clean=outcome is not None and not outcome.crash_consistent,
+        has_memory=outcome is not None and outcome.memory_kept,
         created_at=op.created_at,
     )
 

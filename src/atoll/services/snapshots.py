@@ -1,4 +1,4 @@
-"""Snapshots of VMs' disks: taken, listed, gone back to, removed.
+"""Snapshots of VMs: taken, listed, gone back to, removed.
 
 A rollback first keeps what it replaces, as a snapshot like any other: going back to that undoes it.
 """
@@ -16,7 +16,7 @@ from atoll.domain.account import Caller
 from atoll.domain.operation import Json, OpKind
 from atoll.domain.snapshot import Reason, Snapshot, check_name, free_name, named_at
 from atoll.domain.vm import VmRecord
-from atoll.rpc.messages import ListSnapshots, Outcome, SnapshotList, VmState
+from atoll.rpc.messages import ListSnapshots, Outcome, SnapshotList
 from atoll.services.access import Access
 from atoll.services.facts import ASK_S, ON, Engine, Facts
 from atoll.services.journal import Journal
@@ -47,7 +47,12 @@ class RolledBack:
     @property
     def problem(self) -> str:
         """Why it does not run although it did."""
-        return self.outcome.vm.problem if self.outcome.vm.state is VmState.STOPPED else ""
+        return "" if self.outcome.vm.state in ON else self.outcome.vm.problem
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether it booted although `to` has memory, which could not be used after all."""
+        return self.to.has_memory and self.outcome.cold_booted
 
 
 class Snapshots:
@@ -73,11 +78,13 @@ class Snapshots:
         self._undo_s = undo_s
         self._now = now
 
-    async def take(self, caller: Caller, vm_name: str, name: str | None, *, act: str) -> Snapshot:
-        """Keep a VM's disk as it is; the VM goes on. Without a name it gets the time as one.
+    async def take(
+        self, caller: Caller, vm_name: str, name: str | None, *, live: bool = False, act: str
+    ) -> Snapshot:
+        """Keep a VM's disk as it is, `live` also its memory; the VM goes on. No name: the time is one.
 
-        Raises Invalid (a name that cannot be one), Conflict (taken, or the VM is being made),
-        Exhausted (too many, or a full pool).
+        Raises Invalid (a name that cannot be one), Conflict (taken, the VM is being made, or has no
+        memory), Exhausted (too many, or a full pool).
         """
         if name is not None:
             check_name(name)
@@ -90,7 +97,7 @@ class Snapshots:
                     hint=f"Try another name, or first: snap rm {vm.label} {name}",
                 )
             name = name or free_name(named_at(self._now()), names)
-            payload: dict[str, Json] = {"snapshot": ids.new("snap"), "name": name}
+            payload: dict[str, Json] = {"snapshot": ids.new("snap"), "name": name, "live": live}
             await self._do(OpKind.SNAPSHOT, vm, payload, act)
             return await self._stored(str(payload["snapshot"]))
 
@@ -125,16 +132,17 @@ class Snapshots:
             await self._do(OpKind.DROP_SNAPSHOT, vm, {"snapshot": one.id, "name": one.name}, act)
 
     async def roll_back(
-        self, caller: Caller, vm_name: str, name: str | None, *, act: str
+        self, caller: Caller, vm_name: str, name: str | None, *, cold: bool = False, act: str
     ) -> RolledBack:
-        """Make a VM's disk what it was, and boot it if it ran; without a name, as it was last kept.
+        """Make a VM what it was; without a name, as it was last kept.
 
-        Its processes end, and the memory of a paused VM is given up.
+        From memory, unless `cold`, it runs on; without one it boots if it ran. Raises Conflict for a
+        memory that does not fit it any more.
         """
         async with self._access.exclusively(caller, vm_name, doing="rollback") as vm:
             held = await self._all(vm)
             to = _newest(vm, held) if name is None else named(vm, held, name)
-            return await self._go_back(vm, held, to, Reason.ROLLBACK, act)
+            return await self._go_back(vm, held, to, Reason.ROLLBACK, act, cold=cold)
 
     async def last_rollback(self, caller: Caller) -> tuple[VmRecord, Snapshot] | None:
         """The caller's VM that was rolled back last, lately and not undone, and what that replaced."""
@@ -156,7 +164,14 @@ class Snapshots:
             return await self._go_back(vm, held, kept, Reason.UNDO, act)
 
     async def _go_back(
-        self, vm: VmRecord, held: Sequence[Snapshot], to: Snapshot, reason: Reason, act: str
+        self,
+        vm: VmRecord,
+        held: Sequence[Snapshot],
+        to: Snapshot,
+        reason: Reason,
+        act: str,
+        *,
+        cold: bool = False,
     ) -> RolledBack:
         _check_room(vm, len(held))
         facts = await self._facts.held(vm)
@@ -166,7 +181,8 @@ class Snapshots:
             "keep": ids.new("snap"),
             "name": free_name(f"before-{named_at(self._now())}", {one.name for one in held}),
             "reason": reason.value,
-            "starts": facts.state in ON,
+            "starts": facts.state in ON or (to.has_memory and not cold),
+            "cold": cold,
         }
         outcome = await self._do(OpKind.ROLLBACK, vm, payload, act)
         kept = await self._stored(str(payload["keep"]))

@@ -397,6 +397,7 @@ snapshots = Table(
     Column("name", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("is_clean", Boolean, nullable=False),  # file systems were held still
+    Column("has_memory", Boolean, nullable=False, server_default=false()),  # beside the disk
     Column("created_at", Double, nullable=False),
     CheckConstraint("reason IN ('taken', 'rollback', 'undo')", name="reason"),
     UniqueConstraint("vm", "name"),

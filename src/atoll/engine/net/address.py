@@ -27,6 +27,7 @@ GUEST_DNS = IPv4Interface("10.0.2.3/24")
 TAP_MAC = "02:00:00:a7:00:01"  # fixed: it is in the ARP cache of every template
 TAP = "t0"
 UPLINK = "u0"
+FORKED_GROUP = 7  # of the tap of a VM whose memory has run elsewhere, or before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,9 +144,9 @@ class Network:
         """Slots that `acquire` hands out at once."""
         return tuple(self._ready)
 
-    async def open_tap(self, slot: Slot) -> int:
+    async def open_tap(self, slot: Slot, *, forked: bool = False) -> int:
         """See `kernel.open_tap`."""
-        return await kernel.open_tap(slot)
+        return await kernel.open_tap(slot, forked=forked)
 
     def open(self, number: int) -> None:
         """Let packets pass. A slot is handed out open; `close` it before its VM is ready for them."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atoll.engine.net.address import (
+    FORKED_GROUP,
     GUEST,
     GUEST_DNS,
     GUEST_GATEWAY,
@@ -149,6 +150,8 @@ def remove_root(layout: Layout) -> str:
 def render_inner(layout: Layout, limits: Limits, features: Features, services: Services) -> str:
     """The table inside a VM's namespace: the same text for every slot."""
     new = f'iifname "{TAP}" ct state new'
+    # The middle of a connection that began elsewhere: see `kernel.open_tap`.
+    astray = "ct state new tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset"
     burst = 2 * limits.new_per_second
     out = [
         *_replace(f"inet {INNER_TABLE}"),
@@ -183,6 +186,8 @@ def render_inner(layout: Layout, limits: Limits, features: Features, services: S
         "\tchain forward {",
         "\t\ttype filter hook forward priority filter; policy drop;",
         "\t\tct state invalid drop",
+        f'\t\tiifname "{TAP}" iifgroup {FORKED_GROUP} {astray}',
+        f'\t\toifname "{TAP}" oifgroup {FORKED_GROUP} {astray}',
         f"\t\t{new} limit rate over {limits.new_per_second}/second burst {burst} packets drop"
         if features.rate
         else "",

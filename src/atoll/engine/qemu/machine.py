@@ -45,6 +45,7 @@ class Saved:
 
     pages: Pages
     state: bytes  # loadable device state
+    disk_bytes: int = 0  # size of the disk that it remembers; 0: that of its template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,11 +257,11 @@ async def adopt(
     return machine
 
 
-async def save(machine: Machine, prologue: bytes, pages: Pages) -> Saved:
+async def save(machine: Machine, prologue: bytes, pages: Pages, *, disk_bytes: int = 0) -> Saved:
     """State of a stopped machine, exact at this instant. `pages` may hold a precopy."""
     devices = await machine.device_state()
     await asyncio.to_thread(_settle, machine, pages)
-    return Saved(pages=pages, state=splice(prologue, devices))
+    return Saved(pages=pages, state=splice(prologue, devices), disk_bytes=disk_bytes)
 
 
 async def precopy(machine: Machine) -> Pages:
