@@ -85,6 +85,7 @@ class FakeEngine:
         self.next_specs: dict[str, Spec] = {}  # VM -> what it is from its next boot on
         self.contents: dict[str, str] = {}  # VM -> what its disk holds: what a test wrote there
         self.snapshots: dict[str, dict[str, str]] = {}  # VM -> snapshot -> what the disk held
+        self._kept_as_is: dict[str, set[str]] = defaultdict(set)  # VM -> taken since it last ran
         self.holds_still = True  # file systems, for a snapshot; False: the guest does not answer
         self.boots = True  # what was rolled back; False: it does not come up
         self._slots = 0
@@ -176,7 +177,7 @@ class FakeEngine:
             case Resize(vm=vm):
                 return self._resize(vm, request.spec)
             case TakeSnapshot(vm=vm):
-                return self._take_snapshot(vm, request.snapshot)
+                return self._take_snapshot(request)
             case RollBack():
                 return self._roll_back(request)
             case DropSnapshot(vm=vm):
@@ -221,10 +222,15 @@ class FakeEngine:
         self.identities[request.vm] = request.identity
         return self._put(request.vm, state=source.state if fits else VmState.STOPPED)
 
-    def _take_snapshot(self, vm: str, snapshot: str) -> Outcome:
+    def _take_snapshot(self, request: TakeSnapshot) -> Outcome:
+        vm, snapshot = request.vm, request.snapshot
         kept, is_clean = self._kept(vm, snapshot), self._is_clean(vm)
         is_new = snapshot not in kept
+        if request.unless_unchanged and is_new and self._kept_as_is[vm] & kept.keys():
+            return self._put(vm).model_copy(update={"unchanged": True})
         kept.setdefault(snapshot, self.contents.get(vm, ""))
+        if is_new and self._get(vm).state not in ON:  # one that runs writes all the time
+            self._kept_as_is[vm].add(snapshot)
         return self._put(vm).model_copy(update={"crash_consistent": not (is_new and is_clean)})
 
     def _roll_back(self, request: RollBack) -> Outcome:
@@ -232,6 +238,7 @@ class FakeEngine:
         is_clean = self._is_clean(vm)
         self._kept(vm, request.keep)[request.keep] = self.contents.get(vm, "")
         self.contents[vm] = content
+        self._kept_as_is[vm] = {request.snapshot}
         spec = self.next_specs.pop(vm, self._get(vm).spec)
         off = {"spec": spec, "state": VmState.STOPPED, "address": None, "pid": None}
         if request.identity is None or not self.boots:
@@ -263,6 +270,7 @@ class FakeEngine:
         self._done.pop(vm, None)
         self.contents.pop(vm, None)
         self.snapshots.pop(vm, None)
+        self._kept_as_is.pop(vm, None)
         self.identities.pop(vm, None)
         self.next_specs.pop(vm, None)
         if self.vms.pop(vm, None) is not None:
@@ -279,6 +287,7 @@ class FakeEngine:
         if cold:
             spec = self.next_specs.pop(vm, spec)
         self.identities[vm] = identity
+        self._kept_as_is.pop(vm, None)
         self._slots += 1
         address = f"10.213.{1 + self._slots // 64}.{4 * (self._slots % 64) + 2}"
         outcome = self._put(

@@ -365,6 +365,8 @@ class Service:
             record = self.record(request.vm)
             self.space.check()
             self._snapshots.check(record)
+            if await self._snapshots.is_unchanged(request):
+                return self._finish(record, request.op, clock, cold=False, unchanged=True)
             machine = self._machine(record) if record.state is VmState.RUNNING else None
             record = self._begin(record, request.op, "snapshot")
             is_whole = await self._snapshots.take(record, request.snapshot, machine, clock)
@@ -652,7 +654,14 @@ class Service:
         return self._records.put(record.model_copy(update={"intent": intent}))
 
     def _finish(
-        self, record: Record, op: str, clock: Clock, *, cold: bool, is_whole: bool = True
+        self,
+        record: Record,
+        op: str,
+        clock: Clock,
+        *,
+        cold: bool,
+        is_whole: bool = True,
+        unchanged: bool = False,
     ) -> Outcome:
         what = record.intent.kind if record.intent else "no change"
         outcome = Outcome(
@@ -660,6 +669,7 @@ class Service:
             cold_booted=cold,
             warming=cold and what == "create" and self._missed(record.spec),
             crash_consistent=not is_whole,
+            unchanged=unchanged,
             timings_ms=clock.marks,
         )
         self._records.put(record.with_outcome(op, outcome))

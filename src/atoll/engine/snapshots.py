@@ -26,7 +26,7 @@ from atoll.engine.disks import Disks
 from atoll.engine.qemu.machine import Machine
 from atoll.engine.records import Record, Records
 from atoll.engine.saved import SavedMemory
-from atoll.rpc.messages import RollBack, VmState
+from atoll.rpc.messages import RollBack, TakeSnapshot, VmState
 
 NOT_ENDED = "its rollback has not ended"
 _SETTLED = (VmState.RUNNING, VmState.PAUSED, VmState.STOPPED)
@@ -50,6 +50,12 @@ class Snapshots:
                 f"{record.vm} has not run since it was copied, so it is not itself yet",
                 hint="Start it first",
             )
+
+    async def is_unchanged(self, request: TakeSnapshot) -> bool:
+        """Whether it asks for nothing: the disk is as another snapshot has it, and that may do."""
+        if not request.unless_unchanged or self._disks.has_snapshot(request.vm, request.snapshot):
+            return False
+        return await self._disks.is_kept(request.vm)
 
     async def take(
         self, record: Record, snapshot: str, machine: Machine | None, clock: Clock

@@ -106,6 +106,7 @@ class Outcome(Message):
     warming: bool = False  # a cold `create`: a template for the next VM of this size is being made
     # What was kept is as after a power cut: file systems were not held, or memory held more of them.
     crash_consistent: bool = False
+    unchanged: bool = False  # a snapshot that was to be taken only of what changed was not
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
@@ -269,12 +270,14 @@ class Resize(Message):
 class TakeSnapshot(Message):
     """-> Outcome. Keep the disk as it is now under `snapshot`; the VM goes on as it was.
 
-    Asked again with another op it keeps what it kept.
+    Asked again with another op it keeps what it kept. With `unless_unchanged` nothing is kept, and the
+    VM is not asked for anything, when a snapshot of it has the disk as it is: `Outcome.unchanged`.
     """
 
     op: OpId
     vm: VmId
     snapshot: SnapshotId
+    unless_unchanged: bool = False
 
 
 class RollBack(Message):
