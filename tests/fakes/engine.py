@@ -86,6 +86,8 @@ class FakeEngine:
         self.contents: dict[str, str] = {}  # VM -> what its disk holds: what a test wrote there
         self.snapshots: dict[str, dict[str, str]] = {}  # VM -> snapshot -> what the disk held
         self._kept_as_is: dict[str, set[str]] = defaultdict(set)  # VM -> taken since it last ran
+        self.pool_free_bytes = 50 * GIB
+        self.drop_frees = 0  # bytes of the pool that a snapshot gives back
         self.holds_still = True  # file systems, for a snapshot; False: the guest does not answer
         self.boots = True  # what was rolled back; False: it does not come up
         self._slots = 0
@@ -181,7 +183,8 @@ class FakeEngine:
             case RollBack():
                 return self._roll_back(request)
             case DropSnapshot(vm=vm):
-                self._kept(vm, request.snapshot).pop(request.snapshot, None)
+                if self._kept(vm, request.snapshot).pop(request.snapshot, None) is not None:
+                    self.pool_free_bytes += self.drop_frees
                 return self._put(vm)
 
     def _resize(self, vm: str, spec: Spec) -> Outcome:
@@ -361,7 +364,7 @@ class FakeEngine:
             memory_bytes=8 * GIB,
             memory_available_bytes=4 * GIB,
             pool_bytes=100 * GIB,
-            pool_free_bytes=50 * GIB,
+            pool_free_bytes=self.pool_free_bytes,
             images=tuple(self._image(name) for name in self.images),
             vms=len(self.vms),
         )

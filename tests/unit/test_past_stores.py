@@ -99,7 +99,7 @@ async def test_snapshots_are_there_and_a_history_may_be(
     point = replace(past.SNAPSHOTS[0], id="snap-9", name="point", reason=Reason.HISTORY)
     async with store.begin() as tx:
         await snapshots.add(tx, point)
-        assert await snapshots.oldest(tx, Reason.HISTORY, limit=9) == (point,)
+        assert await snapshots.oldest(tx, Reason.HISTORY, but_of=()) == point
 
 
 @pytest.mark.parametrize("release", STORES)

@@ -98,10 +98,13 @@ class Effects:
             case OpKind.RESIZE:
                 return await self._resize(op)
             case OpKind.SNAPSHOT:
-                snapshot = str(op.payload["snapshot"])
-                return await self._ask(
-                    TakeSnapshot(op=op.id, vm=op.vm, snapshot=snapshot), Outcome, SHORT_S
+                take = TakeSnapshot(
+                    op=op.id,
+                    vm=op.vm,
+                    snapshot=str(op.payload["snapshot"]),
+                    unless_unchanged=bool(op.payload.get("unless_unchanged")),
                 )
+                return await self._ask(take, Outcome, SHORT_S)
             case OpKind.ROLLBACK:
                 return await self._roll_back(op)
             case OpKind.DROP_SNAPSHOT:
@@ -143,7 +146,9 @@ class Effects:
             case OpKind.RESIZE:
                 await vms.change(tx, vm, **op.payload)
             case OpKind.SNAPSHOT:
-                await snapshots.add(tx, _kept(op, "snapshot", Reason.TAKEN, outcome))
+                if outcome is None or not outcome.unchanged:
+                    reason = Reason(str(op.payload.get("reason", Reason.TAKEN)))
+                    await snapshots.add(tx, _kept(op, "snapshot", reason, outcome))
             case OpKind.ROLLBACK:
                 reason = Reason(str(op.payload["reason"]))
                 await snapshots.add(tx, _kept(op, "keep", reason, outcome))

@@ -209,7 +209,7 @@ def named(vm: VmRecord, held: Sequence[Snapshot], name: str) -> Snapshot:
 
 def _newest(vm: VmRecord, held: Sequence[Snapshot]) -> Snapshot:
     """Not one that a rollback left: that would take the last rollback back, which is said by its name."""
-    taken = [one for one in held if one.reason is Reason.TAKEN]
+    taken = [one for one in held if one.reason in (Reason.TAKEN, Reason.HISTORY)]
     if not taken:
         raise NotFound(f"{vm.title} has no snapshot", hint=f"Try: snap {vm.label}")
     return taken[-1]

@@ -36,18 +36,19 @@ async def of_vms(tx: Tx, ids: Collection[str]) -> tuple[Snapshot, ...]:
 
 async def newest(tx: Tx, reason: Reason, *, until: float) -> dict[str, float]:
     """When the newest for this reason was taken, by VM; later ones than `until` do not count."""
-    query = select(snapshots.c.vm, func.max(snapshots.c.created_at))
+    query = select(snapshots.c.vm, func.max(snapshots.c.created_at).label("at"))
     query = query.where(snapshots.c.reason == reason, snapshots.c.created_at <= until)
-    rows = (await tx.execute(query.group_by(snapshots.c.vm))).tuples()
-    return dict(rows.all())
+    rows = await tx.execute(query.group_by(snapshots.c.vm))
+    return {row.vm: row.at for row in rows}
 
 
-async def oldest(tx: Tx, reason: Reason, *, limit: int) -> tuple[Snapshot, ...]:
-    """The oldest for this reason of all VMs that are not in the trash, oldest first."""
+async def oldest(tx: Tx, reason: Reason, *, but_of: Collection[str]) -> Snapshot | None:
+    """The oldest for this reason of all VMs but these and those in the trash."""
     query = select(snapshots).join(vms).where(snapshots.c.reason == reason)
-    query = query.where(vms.c.phase == Phase.LIVE)
-    rows = await tx.execute(query.order_by(snapshots.c.created_at, snapshots.c.id).limit(limit))
-    return tuple(map(_snapshot, rows))
+    query = query.where(vms.c.phase == Phase.LIVE, vms.c.id.not_in(but_of))
+    query = query.order_by(snapshots.c.created_at, snapshots.c.id).limit(1)
+    row = (await tx.execute(query)).first()
+    return None if row is None else _snapshot(row)
 
 
 async def set_reason(tx: Tx, snapshot: str, reason: Reason) -> None:
