@@ -15,7 +15,8 @@ from atoll.base.errors import Exhausted, Internal, Invalid, NotFound, Unavailabl
 from atoll.domain.operation import OpKind
 from atoll.domain.retention import DEFAULT
 from atoll.domain.snapshot import Reason, Snapshot
-from atoll.rpc.messages import GIB, DropSnapshot, TakeSnapshot, VmState
+from atoll.rpc.messages import GIB, DropSnapshot, Message, TakeSnapshot, VmState
+from atoll.services.facts import Facts
 from atoll.services.retention import RELIEVED_AT_ONCE, THINNED_AT_ONCE
 from atoll.services.snapshots import PER_VM
 from atoll.store import operations, schema, snapshots, vms
@@ -344,6 +345,30 @@ async def test_the_journal_does_not_grow_by_it(cloud: Control) -> None:
         rows = (await tx.execute(select(schema.operations.c.kind))).scalars().all()
     assert rows.count("snapshot") in (24, 25)
     assert rows.count("create") == 1
+
+
+class Leaving(FakeEngine):
+    """Away from the first snapshot on, as control then learns."""
+
+    facts: Facts
+
+    async def handle(self, request: Message) -> Message:
+        if isinstance(request, TakeSnapshot):
+            self.facts.set_connected(False)
+            raise Unavailable("away")
+        return await super().handle(request)
+
+
+async def test_an_engine_that_leaves_is_asked_for_no_more(tmp_path: Path) -> None:
+    engine = Leaving(tmp_path / "engine.sock")
+    async with engine.serving(), control(tmp_path / "control", engine) as cloud:
+        engine.facts = cloud.cloud.facts
+        for name in ("web", "db", "dev"):
+            await cloud.run(f"new --name {name}")
+        await cloud.cloud.reconciler.reconcile()
+        await after(cloud, HOUR)
+        async with cloud.store.read() as tx:
+            assert len(await operations.unfinished(tx)) == 1
 
 
 # -- the verb

@@ -137,6 +137,8 @@ class Retention:
             newest = await snapshots.newest(tx, Reason.HISTORY, until=now)
         self._waits = {vm.id: self._waits[vm.id] for vm in live if vm.id in self._waits}
         for vm in live:
+            if not self._facts.connected:
+                return  # or every VM would have an intent that its next command waits for
             await self._attempt(vm, newest.get(vm.id, vm.created_at))
         async with self._store.begin() as tx:
             kinds = (OpKind.SNAPSHOT, OpKind.DROP_SNAPSHOT)
