@@ -128,6 +128,13 @@ class Vms(Section):
         1000, ge=1, description="VMs per account; one more costs nothing but is not free"
     )
     trash_hours: float = Field(24.0, gt=0, description="hours `rm` can be undone")
+    history_free_percent: int = Field(
+        10,
+        ge=0,
+        le=90,
+        description="with less of the pool free, the VMs' history takes no more snapshots, and its oldest"
+        " go; those that somebody took stay",
+    )
 
     def cpus_on(self, accel: str) -> int:
         """vCPUs when nothing is said, on a node with this acceleration."""

@@ -479,6 +479,35 @@ class EngineContract:
         assert same(await engine.get(vm.vm), vm)
         assert await engine.kept(vm.vm) == {take.snapshot}
 
+    async def test_a_snapshot_of_what_changed_alone(self, engine: UnderTest) -> None:
+        vm = (await engine.running()).vm
+        await engine.ask(Stop(op=op(), vm=vm))
+
+        async def take(*, unless_unchanged: bool = True) -> tuple[str, bool]:
+            request = engine.take(vm)
+            request = request.model_copy(update={"unless_unchanged": unless_unchanged})
+            taken = await engine.ask(request)
+            assert await engine.ask(request) == taken
+            assert (request.snapshot in await engine.kept(vm)) is not taken.unchanged
+            again = await engine.ask(request.model_copy(update={"op": op()}))
+            assert again.unchanged is taken.unchanged
+            return request.snapshot, taken.unchanged
+
+        first, is_first_unchanged = await take()
+        assert (is_first_unchanged, (await take())[1]) == (False, True)
+        second, is_second_unchanged = await take(unless_unchanged=False)
+        assert not is_second_unchanged
+        await engine.ask(DropSnapshot(op=op(), vm=vm, snapshot=first))
+        assert (await take())[1], "the second has it, too"
+        await engine.ask(engine.roll_back(vm, second))
+        assert (await take())[1]
+        await engine.ask(Resume(op=op(), vm=vm, identity=SAME))
+        await engine.ask(Stop(op=op(), vm=vm))
+        assert not (await take())[1], "it has run"
+        for snapshot in await engine.kept(vm):
+            await engine.ask(DropSnapshot(op=op(), vm=vm, snapshot=snapshot))
+        assert not (await take())[1], "nothing is kept"
+
     async def test_a_rollback_ends_a_vm_and_boots_it(self, engine: UnderTest) -> None:
         vm = await engine.running()
         take = engine.take(vm.vm)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, delete, inspect, text
+from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from atoll.base.aio import together
@@ -17,6 +17,7 @@ from atoll.domain.account import Account, Scope
 from atoll.domain.audit import Act, Entry, Head, Record, linked
 from atoll.domain.operation import Operation, OpKind, OpState
 from atoll.domain.sharing import Grant, Level, Link, Who
+from atoll.domain.snapshot import Reason, Snapshot
 from atoll.domain.team import Invitation as TeamInvitation
 from atoll.domain.team import Role, Team
 from atoll.domain.usage import Growth, Range, Sizes, Use
@@ -37,6 +38,7 @@ from atoll.store import (
     samples,
     schema,
     sessions,
+    snapshots,
     teams,
     vms,
 )
@@ -821,6 +823,52 @@ class StoreContract:
             assert await grants.receivers(tx, {BOB.email, "x@y.z"}) == {BOB.email: BOB.id}
             assert await grants.receivers(tx, ()) == {}
             assert await accounts.some(tx, {BOB.id}) == {BOB.id: BOB}
+
+    async def test_the_history_of_vms(self, store: Store) -> None:
+        trashed = vm(3, name=None, phase=Phase.TRASHED)
+        made = [
+            Snapshot(
+                id=f"snap-{number}", vm=of.id, name=f"{number}", reason=reason, is_clean=True,
+                has_memory=False, created_at=float(at),
+            )
+            for number, (of, reason, at) in enumerate((
+                (vm(1), Reason.HISTORY, 5), (vm(1), Reason.HISTORY, 7), (vm(1), Reason.HISTORY, 99),
+                (vm(2), Reason.HISTORY, 4), (vm(2), Reason.TAKEN, 3), (trashed, Reason.HISTORY, 1),
+            ))
+        ]  # fmt: skip
+        async with filled(store) as tx:
+            for one in (vm(1, history="off"), vm(2), trashed):
+                await vms.add(tx, one)
+            for snapshot in made:
+                await snapshots.add(tx, snapshot)
+        async with store.read() as tx:
+            found = await vms.some(tx, [vm(1).id, vm(2).id])
+            assert [one.history for one in found] == ["off", None]
+            newest = await snapshots.newest(tx, Reason.HISTORY, until=7)
+            assert newest == {vm(1).id: 7.0, vm(2).id: 4.0, trashed.id: 1.0}
+            assert await snapshots.oldest(tx, Reason.HISTORY, but_of=()) == made[3]
+            assert await snapshots.oldest(tx, Reason.HISTORY, but_of={vm(2).id}) == made[0]
+            but_of = {vm(1).id, vm(2).id}
+            assert await snapshots.oldest(tx, Reason.HISTORY, but_of=but_of) is None
+
+    async def test_old_operations_of_a_kind_are_forgotten(self, store: Store) -> None:
+        kinds = (OpKind.SNAPSHOT, OpKind.SNAPSHOT, OpKind.SNAPSHOT, OpKind.PAUSE)
+        ops = [
+            Operation(
+                id=f"op-{number}", act="act", kind=kind, vm=vm(1).id, account=ANN.id, created_at=1.0
+            )
+            for number, kind in enumerate(kinds)
+        ]
+        async with filled(store) as tx:
+            await vms.add(tx, vm(1))
+            for op in ops:
+                await operations.add(tx, op)
+            for op, at in ((ops[0], 2.0), (ops[1], 9.0), (ops[3], 2.0)):
+                await operations.finish(tx, op, OpState.DONE, result={}, now=at)
+            await operations.forget_kinds(tx, (OpKind.SNAPSHOT,), before=5.0)
+        async with store.read() as tx:
+            rows = (await tx.execute(select(schema.operations.c.id))).scalars()
+            assert set(rows) == {"op-1", "op-2", "op-3"}
 
     async def test_the_audit_is_a_chain(self, store: Store) -> None:
         async with store.begin() as tx:

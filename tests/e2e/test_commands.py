@@ -331,8 +331,10 @@ async def test_snapshots(atoll: Atoll, vm: str) -> None:
     back = await asked(atoll, "rollback past")
     assert (back["snapshot"], back["status"]) == ("first", "running")
     rows = [row.split()[:2] for row in (await told(atoll, "snap ls")).splitlines()[1:]]
-    assert rows == [["past", "first"], ["past", back["kept"]]]
+    assert [["past", "first"], ["past", back["kept"]]] == [row for row in rows if row[0] == "past"]
     await asked(atoll, f"snap rm past {back['kept']}")
+    assert (await asked(atoll, "snap history past 1h:1d"))["policy"] == "1h:1d"
+    assert (await told(atoll, "snap history past")).startswith("past: 1h:1d\n0 snapshots; next at ")
     assert [one["snapshot"] for one in (await asked(atoll, "snap ls past"))["snapshots"]] == [
         "first"
     ]

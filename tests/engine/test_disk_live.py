@@ -10,7 +10,7 @@ import pytest
 
 from atoll.base.errors import Conflict
 from atoll.domain import layer_plans as plans
-from atoll.domain.layers import Abandon, CreateLayer, LayerId, Merge, Switch
+from atoll.domain.layers import Abandon, AddPin, CreateLayer, LayerId, Merge, Pin, Switch
 from atoll.engine.disk.merge import merge_layers
 from atoll.engine.disk.pool import Pool
 from atoll.engine.disks import Disks
@@ -101,6 +101,22 @@ async def test_a_disk_grows_while_it_is_written(pool: Pool) -> None:
         (11, 2 * MIB, MIB), (13, SIZE, MIB), (0, SIZE + MIB, 6 * MIB), (12, SIZE + 7 * MIB, MIB),
     )  # fmt: skip
     await _sound(pool)
+
+
+@pytest.mark.parametrize(
+    "change", ["write 1M 4k", "write -z 1M 4k", "write -z -u 1M 4k", "discard 1M 128k"]
+)
+async def test_what_a_running_disk_is_told_is_seen_at_once(pool: Pool, change: str) -> None:
+    async with hosting(pool, VM) as host:
+        await host.write(11, 0, 2 * MIB)
+        await freeze(host)
+        disks = Disks(pool, OPTIONS)
+        assert not await disks.is_kept(VM)
+        pool.apply(AddPin(Pin(name="snap", layer=layer(1), holder=VM)))
+        await host.io("read 0 4M")
+        assert await disks.is_kept(VM)
+        await host.io(change)
+        assert not await disks.is_kept(VM)
 
 
 async def test_a_sealed_layer_is_open_for_reading_only(pool: Pool) -> None:

@@ -60,6 +60,14 @@ def empty(path: Path) -> bool:
         os.close(fd)
 
 
+def as_made(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return qcow2.is_as_made(fd)
+    finally:
+        os.close(fd)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     base = tmp_path / "base.qcow2"
@@ -141,3 +149,29 @@ def test_a_grown_disk_reads_as_zeroes_behind_its_parents_end(folder: Path) -> No
     ours(path, 3 * GIB)
     said = tool("qemu-io", "-c", "read -P 7 1M 1M", "-c", "read -P 0 2G 1M", str(path))
     assert "failed" not in said
+
+
+@pytest.mark.parametrize("size", [64 * MIB, 25 * GIB, 64 * TIB])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "write 1M 4k", "write 60M 512", "write -z 1M 4k", "write -z -u 1M 4k", "write -z 1M 1M",
+        "discard 1M 128k", "discard 1M 1M", "write -P 7 1M 4k",  # the last as it was before
+    ],
+)  # fmt: skip
+def test_whatever_is_done_to_an_overlay_is_seen(folder: Path, size: int, change: str) -> None:
+    path = folder / "ours.qcow2"
+    ours(path, size)
+    assert as_made(path)
+    for look in ("read 0 4M", "flush", "map", "read -P 7 1M 1M"):
+        tool("qemu-io", "-d", "unmap", "-f", "qcow2", "-c", look, str(path))
+    assert as_made(path), "reading changes nothing"
+    tool("qemu-io", "-d", "unmap", "-f", "qcow2", "-c", change, str(path))
+    assert not as_made(path)
+
+
+def test_what_others_made_is_not_as_we_make_it(folder: Path) -> None:
+    path = folder / "theirs.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", "-o", OPTIONS, str(path), str(64 * MIB))
+    assert not as_made(path)
+    assert not as_made(folder / "base.qcow2")

@@ -86,6 +86,9 @@ class FakeEngine:
         self.contents: dict[str, str] = {}  # VM -> what its disk holds: what a test wrote there
         self.snapshots: dict[str, dict[str, str]] = {}  # VM -> snapshot -> what the disk held
         self.live: dict[str, Spec] = {}  # snapshot with memory -> the machine that it is of
+        self._kept_as_is: dict[str, set[str]] = defaultdict(set)  # VM -> taken since it last ran
+        self.pool_free_bytes = 50 * GIB
+        self.drop_frees = 0  # bytes of the pool that a snapshot gives back
         self.holds_still = True  # file systems, for a snapshot; False: the guest does not answer
         self.boots = True  # what was rolled back; False: it does not come up
         self._slots = 0
@@ -181,8 +184,9 @@ class FakeEngine:
             case RollBack():
                 return self._roll_back(request)
             case DropSnapshot(vm=vm):
-                self._kept(vm, request.snapshot).pop(request.snapshot, None)
                 self.live.pop(request.snapshot, None)
+                if self._kept(vm, request.snapshot).pop(request.snapshot, None) is not None:
+                    self.pool_free_bytes += self.drop_frees
                 return self._put(vm)
 
     def _resize(self, vm: str, spec: Spec) -> Outcome:
@@ -228,9 +232,13 @@ class FakeEngine:
         vm, snapshot = request.vm, request.snapshot
         kept, is_clean = self._kept(vm, snapshot), self._is_clean(vm)
         is_new = snapshot not in kept
+        if request.unless_unchanged and is_new and self._kept_as_is[vm] & kept.keys():
+            return self._put(vm).model_copy(update={"unchanged": True})
         if is_new and request.live:
             self._keep_memory(vm, snapshot)
         kept.setdefault(snapshot, self.contents.get(vm, ""))
+        if is_new and self._get(vm).state not in ON:  # one that runs writes all the time
+            self._kept_as_is[vm].add(snapshot)
         lesser = {"crash_consistent": not (is_new and is_clean)}
         return self._put(vm).model_copy(update=lesser | {"memory_kept": snapshot in self.live})
 
@@ -250,6 +258,7 @@ class FakeEngine:
             self._keep_memory(vm, request.keep)
         self._kept(vm, request.keep)[request.keep] = self.contents.get(vm, "")
         self.contents[vm] = content
+        self._kept_as_is[vm] = {request.snapshot}
         spec = now.spec if machine is not None else self.next_specs.pop(vm, now.spec)
         off = {"spec": spec, "state": VmState.STOPPED, "address": None, "pid": None}
         if machine is not None:
@@ -284,6 +293,7 @@ class FakeEngine:
         self._done.pop(vm, None)
         self.contents.pop(vm, None)
         self.snapshots.pop(vm, None)
+        self._kept_as_is.pop(vm, None)
         self.identities.pop(vm, None)
         self.next_specs.pop(vm, None)
         if self.vms.pop(vm, None) is not None:
@@ -300,6 +310,7 @@ class FakeEngine:
         if cold:
             spec = self.next_specs.pop(vm, spec)
         self.identities[vm] = identity
+        self._kept_as_is.pop(vm, None)
         self._slots += 1
         address = f"10.213.{1 + self._slots // 64}.{4 * (self._slots % 64) + 2}"
         outcome = self._put(
@@ -373,7 +384,7 @@ class FakeEngine:
             memory_bytes=8 * GIB,
             memory_available_bytes=4 * GIB,
             pool_bytes=100 * GIB,
-            pool_free_bytes=50 * GIB,
+            pool_free_bytes=self.pool_free_bytes,
             images=tuple(self._image(name) for name in self.images),
             vms=len(self.vms),
         )

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ import pytest_asyncio
 from atoll.base.aio import poll
 from atoll.base.proc import run
 from atoll.host_setup.layout import log_dir
+from atoll.services.retention import SWEEP_S
 from atoll.supervise import status as supervision
 from framework.agreement import agreed, boot_id, new, record_of, replaced, statuses, vm_id
 from framework.atoll import Atoll, running_atoll
@@ -143,6 +145,39 @@ async def test_two_days_ahead_and_back(timed: Atoll) -> None:
     assert _restarts(timed) == {name: count + 2 for name, count in restarts.items()}
     for path in sorted(log_dir(timed.config).glob("*.log")):
         assert "Traceback" not in path.read_text(errors="replace"), path.name
+
+
+async def test_the_history_of_a_disk_follows_the_clock(timed: Atoll) -> None:
+    quarter, ahead = 15 * 60 + 1, 0
+    await new(timed, "kept")
+
+    async def points_later(count: int) -> list[str]:
+        """A quarter of an hour later, once it was looked what is due: names of the history's."""
+        nonlocal ahead
+        ahead += quarter
+        set_ahead(timed.folder, ahead)
+
+        async def looked() -> bool | None:
+            told = await timed.command("snap history kept")
+            due = datetime.fromisoformat(told["next_at"]).timestamp()
+            return (due > time.time() + ahead + 60 and told["points"] == count) or None
+
+        await poll(looked, seconds=2 * SWEEP_S, what=f"{count} in the history", every=1)
+        listed = (await timed.command("snap ls kept"))["snapshots"]
+        return [one["snapshot"] for one in listed if one["reason"] == "history"]
+
+    try:
+        await timed.ssh("echo one > note", user="kept")
+        (first,) = await points_later(1)
+        await timed.ssh("echo two > note", user="kept")
+        assert (await timed.command("rollback kept"))["snapshot"] == first
+        assert (await timed.ssh("cat note", user="kept")).out == b"one\n"
+        await timed.command("pause kept")
+        both = await points_later(2)
+        assert await points_later(2) == both, "nothing was written"
+    finally:
+        set_ahead(timed.folder, 0)
+    await agreed(timed)
 
 
 async def _talk(session: asyncio.subprocess.Process, word: bytes) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from atoll.domain.account import Account
 from atoll.domain.operation import Json, Operation, OpKind, OpState
 from atoll.domain.sharing import Grant, Level, Who
+from atoll.domain.snapshot import Reason, Snapshot
 from atoll.domain.vm import Phase, VmRecord, Wanted
-from atoll.store import accounts, events, grants, operations, sessions, vms
+from atoll.store import accounts, events, grants, operations, sessions, snapshots, vms
 from atoll.store.accounts import SshKey
 from atoll.store.engine import Store
 from atoll.store.events import Happened
@@ -64,6 +65,13 @@ GRANTS = (
         id="grant-000000000002", vm=WEB.id, kind=Who.PERSON, who="bob@example.com", level=Level.ROOT,
         created_at=NOW, created_by=ANN.id, expires_at=NOW + 1e9,
     ),
+)  # fmt: skip
+SNAPSHOTS = tuple(
+    Snapshot(
+        id=f"snap-{number:012d}", vm=WEB.id, name=f"{reason.value}-{number}", reason=reason,
+        is_clean=not number, has_memory=False, created_at=NOW + number,
+    )
+    for number, reason in enumerate((Reason.TAKEN, Reason.ROLLBACK, Reason.UNDO))
 )  # fmt: skip
 KEYS = (
     SshKey(
@@ -142,6 +150,8 @@ async def fill(store: Store) -> None:
             await vms.add(tx, vm)
         for grant in GRANTS:
             await grants.put(tx, grant)
+        for snapshot in SNAPSHOTS:
+            await snapshots.add(tx, snapshot)
         for key in KEYS:
             await accounts.add_key(tx, key)
         for token in TOKENS:

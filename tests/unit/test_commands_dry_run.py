@@ -84,6 +84,12 @@ WORKS: dict[str, dict[str, str]] = {
         "snap db": "would keep the disk of db as 20270115-080000",
     },
     "snap rm": {"snap rm web old": "would remove snapshot old of web"},
+    "snap history": {
+        "snap history web off": "would change web: history off",
+        "snap history web 1h:1d,30m:2h": "would change web: history 30m:2h,1h:1d",
+        "snap history web default": "nothing would change",
+        "snap history web": "nothing would change",
+    },
     "rollback": {
         "rollback web": "would roll web back to old, and keep what it is now as"
         " before-20270115-080000",
@@ -228,6 +234,7 @@ FAILS = {
     ),
     "snap": ("snap nope", "snap web UP", "snap web old", "snap hers"),
     "snap rm": ("snap rm web nope", "snap rm nope old"),
+    "snap history": ("snap history web on", "snap history nope", "snap history nope off"),
     "rollback": ("rollback web nope", "rollback db", "rollback nope"),
     "share port": ("share port nope 1", "share port web 0"),
     "share set-public": ("share set-public nope", "share set-public web --port 22"),

@@ -20,7 +20,7 @@ def test_the_verbs_of_the_language() -> None:
     assert [command.name for command in COMMANDS] == [
         "new", "cp", "ls", "rm", "undo", "rename", "tag", "comment",
         "pause", "resume", "restart", "stat", "vm-logs", "ssh", "resize",
-        "snap", "snap ls", "snap rm", "rollback",
+        "snap", "snap ls", "snap rm", "snap history", "rollback",
         "events", "audit", "audit verify", "audit export",
         "share show", "share port", "share set-public", "share set-private",
         "share add", "share remove", "share add-link", "share remove-link", "share ls", "share accept",

@@ -185,6 +185,54 @@ async def test_what_is_kept_is_not_taken_again_and_the_lesser_is_said_of_it(node
     assert node.guest.said == ["freeze", "thaw"]
 
 
+async def test_what_is_kept_as_it_is_is_not_taken_and_no_guest_is_asked(node: Node) -> None:
+    async def take() -> bool:
+        request = TakeSnapshot(
+            op=ids.new("op"), vm=VM, snapshot=ids.new("snap"), unless_unchanged=True
+        )
+        taken = await node.world.service.take_snapshot(request)
+        assert await node.world.service.take_snapshot(request) == taken
+        assert node.disks.has_snapshot(VM, request.snapshot) is not taken.unchanged
+        return not taken.unchanged
+
+    assert await take(), "nothing of it is kept"
+    said, commands = list(node.guest.said), list(node.commands)
+    assert not await take()
+    assert (node.guest.said, node.commands, node.chain) == (said, commands, [2, 1])
+    assert node.world.service.record(VM).intent is None
+    _written(node, 2)
+    assert await take()
+    other = await node.take()
+    for snapshot in await node.disks.snapshots(VM):
+        if snapshot != other:
+            await node.disks.drop_snapshot(VM, snapshot)
+    assert not await take(), "an older one would not do"
+    await node.disks.drop_snapshot(VM, other)
+    assert await take()
+    assert node.chain == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("what", ["larger", "gone", "another's"])
+async def test_in_doubt_it_is_changed(node: Node, what: str) -> None:
+    node.become(STOPPED)
+    await node.take()
+    if what == "larger":
+        await node.disks.drive(VM, size_bytes=2 * GIB)
+    elif what == "gone":
+        await node.disks.drive(VM)
+        node.disks._pool.path(layer_id(VM, 2)).unlink()
+    else:
+        await node.disks.drop_snapshot(VM, *await node.disks.snapshots(VM))
+        await node.disks.keep_layer(VM, "tmpl-000000000001")
+    assert await node.disks.is_kept(VM) is False
+
+
+def _written(node: Node, seq: int) -> None:
+    """As by QEMU: a cluster for a table, at the end of the file."""
+    with node.disks._pool.path(layer_id(VM, seq)).open("ab") as file:
+        file.write(bytes(1 << 17))
+
+
 @pytest.mark.parametrize(
     ("state", "problem", "is_crash"),
     [(STOPPED, "", False), (STOPPED, "qemu ended: killed", True), (PAUSED, "", True)],

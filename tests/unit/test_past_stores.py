@@ -15,16 +15,18 @@ from alembic.migration import MigrationContext
 from atoll.base.aio import poll
 from atoll.base.errors import Conflict
 from atoll.domain.operation import OpState
+from atoll.domain.snapshot import Reason
 from atoll.domain.vm import Phase
 from atoll.rpc.messages import Clone, Create, Spec, Vm, VmState
-from atoll.store import accounts, events, operations, schema, sessions, vms
+from atoll.store import accounts, events, operations, schema, sessions, snapshots, vms
 from atoll.store.engine import Store
 from fakes.engine import FakeEngine
 from framework.cloud import control
 from framework.past import STORES, restore
 from past import write_store as past
 
-KNOW_WHO_CHOSE = {"ad377ad"}  # a web port
+KNOW_WHO_CHOSE = {"ad377ad", "9c0089b"}  # a web port
+HAVE_SNAPSHOTS = {"9c0089b"}
 
 
 def store_in(database: Path) -> Store:
@@ -85,6 +87,19 @@ async def test_vms_trash_journal_and_events_are_there(
     async with store.begin() as tx:
         ended = await operations.tried(tx, past.FAILED)
         assert (ended.state, ended.kind) == (OpState.FAILED, past.FAILED.kind)
+
+
+async def test_snapshots_are_there_and_a_history_may_be(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    has_some = request.node.callspec.params["store"] in HAVE_SNAPSHOTS
+    async with store.read() as tx:
+        held = await snapshots.of_vms(tx, [past.WEB.id])
+        assert held == (past.SNAPSHOTS if has_some else ())
+    point = replace(past.SNAPSHOTS[0], id="snap-9", name="point", reason=Reason.HISTORY)
+    async with store.begin() as tx:
+        await snapshots.add(tx, point)
+        assert await snapshots.oldest(tx, Reason.HISTORY, but_of=()) == point
 
 
 @pytest.mark.parametrize("release", STORES)

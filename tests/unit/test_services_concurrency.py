@@ -119,6 +119,23 @@ async def test_locks_are_forgotten_when_free() -> None:
     assert locks._held == {}
 
 
+async def test_behind_what_nobody_asked_for_one_waits() -> None:
+    locks = VmLocks(patience_s=0.01)
+
+    async def command() -> None:
+        async with locks.hold("vm-1", label="web", doing="pause"):
+            pass
+
+    async with locks.hold("vm-1", label="web", doing="snap history", unasked=True):
+        waiting = asyncio.create_task(command())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    await waiting
+    async with locks.hold("vm-1", label="web", doing="resize"):
+        with pytest.raises(Conflict, match="`resize` is running"):
+            await command()
+
+
 async def test_changes_wake_those_who_wait() -> None:
     changes = Changes()
     assert await changes.wait_beyond(-1) == 0

@@ -47,9 +47,9 @@ class Events:
     examples=("events", "events web", "events 'web*' -n 100", "events --follow"),
     result={
         "events": "one entry per event: `at`, `event` (the command; without one `powered-off`, `crashed`,"
-        " `lost`, `started`, `purged`, `received`, `port-moved`), `vm_name` as it was then, null for the"
-        " account; `door`, `by` (a key's or token's fingerprint), `by_name`, `source` (an address),"
-        " `problem`; what is not known is not there",
+        " `lost`, `started`, `purged`, `received`, `thinned`, `port-moved`), `vm_name` as it was then,"
+        " null for the account; `door`, `by` (a key's or token's fingerprint), `by_name`, `source` (an"
+        " address), `problem`; what is not known is not there",
     },
 )
 async def events(ctx: Context, args: Events) -> Reply:

@@ -1,4 +1,4 @@
-"""Verbs that keep a VM as it is and go back to it: snap, snap ls, snap rm, rollback."""
+"""Verbs that keep a VM as it is and go back to it: snap, snap ls, snap rm, snap history, rollback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from atoll.commands.registry import Reach, Registry, Source, argument, flag
 from atoll.commands.render import instant, table
 from atoll.commands.reply import Reply
 from atoll.commands.view import VmView
+from atoll.domain.retention import DEFAULT, show
 from atoll.domain.snapshot import Snapshot
 
 VERBS = Registry()
@@ -73,8 +74,8 @@ class Ls:
     examples=("snap ls", "snap ls web"),
     result={
         "snapshots": "one entry per snapshot: `vm_name`, `snapshot`, `created_at`, `consistency`,"
-        " `live`: whether it has memory, `reason` (`taken`; `rollback`: what a rollback replaced; `undo`:"
-        " what one was undone with),"
+        " `live`: whether it has memory, `reason` (`taken`; `history`: by the VM's policy, which lets it"
+        " go, too; `rollback`: what a rollback replaced; `undo`: what one was undone with),"
         " `alone_bytes`: what removing it gives back at once"
     },
 )
@@ -127,10 +128,58 @@ async def rm(ctx: Context, args: Rm) -> Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    vm: str = argument("vm", "VM", source=Source.VM)
+    policy: str | None = argument(
+        "policy",
+        "every:for rules, as 15m:2h,1h:1d; off: none is taken, and what there is stays; default",
+        default=None,
+    )
+
+
+@VERBS.command(
+    "snap history",
+    help="Show how often a VM's disk is kept by itself, and for how long; or change that. None"
+    f" is taken while nothing changes, or the pool is nearly full. The default: {show(DEFAULT)}.",
+    reach=Reach.VM,
+    mutates=True,
+    examples=("snap history web", "snap history web 1h:1d,1d:30d", "snap history web off"),
+    result={
+        "vm_name": "the VM",
+        "policy": "rules as `every:for`, or `off`",
+        "points": "how many snapshots of it there are",
+        "oldest_at": "when the oldest was taken, UTC; null: there is none",
+        "next_at": "when it is looked whether one is due, UTC; null: never",
+    },
+    sometimes={"problem": "why none is taken now"},
+)
+async def history(ctx: Context, args: History) -> Reply:
+    if args.policy is not None:
+        await ctx.cloud.settings.set_history(ctx.caller, args.vm, args.policy)
+    it = await ctx.cloud.retention.of(ctx.caller, args.vm)
+    data: dict[str, Any] = {
+        "vm_name": args.vm,
+        "policy": show(it.policy),
+        "points": it.points,
+        "oldest_at": None if it.oldest_at is None else instant(it.oldest_at),
+        "next_at": None if it.next_at is None else instant(it.next_at),
+    }
+    count = f"{it.points} snapshot{'' if it.points == 1 else 's'}"
+    since = "" if it.oldest_at is None else f", the oldest of {instant(it.oldest_at)}"
+    then = "none is taken" if it.next_at is None else f"next at {instant(it.next_at)}"
+    lines = [f"{args.vm}: {show(it.policy)}", f"{count}{since}; {then}"]
+    if it.problem:
+        data["problem"] = it.problem
+        lines.append(f"none is taken now: {it.problem}")
+    changed = () if args.policy is None else None
+    return Reply(data=data, text="\n".join(lines), changed=changed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback:
     vm: str = argument("vm", "VM", source=Source.VM)
     name: str | None = argument(
-        "name", "snapshot; the newest that was taken if not given", default=None
+        "name", "snapshot; the newest taken if not given, else of the history", default=None
     )
     cold: bool = flag("--cold", "boot from its disk, though it has memory", default=False)
 

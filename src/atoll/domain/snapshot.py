@@ -17,6 +17,7 @@ class Reason(StrEnum):
     """Why it was taken."""
 
     TAKEN = "taken"  # somebody asked
+    HISTORY = "history"  # by the VM's policy: thinned as it ages, the others never
     ROLLBACK = "rollback"  # what a rollback replaced: going back to it undoes that
     UNDO = (
         "undo"  # such a one that `undo` went back to, or what it replaced: not to be undone again

@@ -47,6 +47,7 @@ class VmRecord:
     is_port_chosen: bool = False  # by `share port`; else it follows what listens inside
     is_public: bool = False
     host_key: str  # public key line of its sshd
+    history: str | None = None  # its policy as `domain.retention` shows it; None: the default
     created_at: float
     trashed_at: float | None = None
     trash_until: float | None = None

@@ -221,6 +221,25 @@ class Disks:
         pin = self._pool.graph.pins.get(snapshot)
         return pin is not None and pin.holder == vm
 
+    async def is_kept(self, vm: str) -> bool:
+        """Whether a snapshot that `vm` keeps has its disk as it is; in doubt it has not.
+
+        What a guest has not handed to its disk yet is not seen.
+        """
+        return await asyncio.to_thread(self._is_kept, vm)
+
+    def _is_kept(self, vm: str) -> bool:
+        graph = self._pool.graph
+        kept = {pin.layer for pin in graph.pins.values() if pin.holder == vm}
+        layer = graph.head(vm)
+        while layer.id not in kept:
+            below = graph.layer(layer.parent) if layer.parent is not None else None
+            is_same = below is not None and below.size_bytes == layer.size_bytes
+            if below is None or not is_same or not self._pool.is_as_made(layer.id):
+                return False
+            layer = below
+        return True
+
     async def snapshots(self, vm: str) -> dict[str, int]:
         """What `vm` keeps, and the bytes that each of them holds alone."""
         return await asyncio.to_thread(self._pool.alone_bytes, vm)

@@ -367,6 +367,8 @@ class Service:
             record = self.record(request.vm)
             self.space.check()
             self._snapshots.check(record, request)
+            if await self._snapshots.is_unchanged(request):
+                return self._finish(record, request.op, clock, cold=False, unchanged=True)
             machine = self._machine(record) if record.state is VmState.RUNNING else None
             record = self._begin(record, request.op, "snapshot")
             is_whole = await self._snapshots.take(record, request, machine, clock)
@@ -687,6 +689,7 @@ class Service:
         cold: bool,
         is_whole: bool = True,
         has_memory: bool = False,
+        unchanged: bool = False,
     ) -> Outcome:
         what = record.intent.kind if record.intent else "no change"
         outcome = Outcome(
@@ -695,6 +698,7 @@ class Service:
             warming=cold and what == "create" and self._missed(record.spec),
             crash_consistent=not is_whole,
             memory_kept=has_memory,
+            unchanged=unchanged,
             timings_ms=clock.marks,
         )
         self._records.put(record.with_outcome(op, outcome))

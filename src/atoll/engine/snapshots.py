@@ -74,6 +74,12 @@ class Snapshots:
                 hint="Without --live it works",
             )
 
+    async def is_unchanged(self, request: TakeSnapshot) -> bool:
+        """Whether it asks for nothing: the disk is as another snapshot has it, and that may do."""
+        if not request.unless_unchanged or self._disks.has_snapshot(request.vm, request.snapshot):
+            return False
+        return await self._disks.is_kept(request.vm)
+
     async def take(
         self, record: Record, request: TakeSnapshot, machine: Machine | None, clock: Clock
     ) -> bool:

@@ -107,6 +107,7 @@ class Outcome(Message):
     # What was kept is as after a power cut: file systems were not held, or memory held more of them.
     crash_consistent: bool = False
     memory_kept: bool = False  # what was kept has its memory
+    unchanged: bool = False  # a snapshot that was to be taken only of what changed was not
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
@@ -272,13 +273,16 @@ class TakeSnapshot(Message):
     """-> Outcome. Keep the disk as it is now under `snapshot`; the VM goes on as it was.
 
     With `live` also its memory, of the same instant: Conflict when it has none, Exhausted when the pool
-    has no room. Asked again with another op it keeps what it kept.
+    has no room. Asked again with another op it keeps what it kept. With `unless_unchanged` nothing is
+    kept, and the VM is not asked for anything, when a snapshot of it has the disk as it is:
+    `Outcome.unchanged`.
     """
 
     op: OpId
     vm: VmId
     snapshot: SnapshotId
     live: bool = False
+    unless_unchanged: bool = False
 
 
 class RollBack(Message):

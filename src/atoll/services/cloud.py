@@ -52,6 +52,7 @@ from atoll.services.rehearsal import (
     RehearsalStore,
 )
 from atoll.services.resizing import Resizing
+from atoll.services.retention import Retention
 from atoll.services.sampling import Sampler
 from atoll.services.settings import Settings
 from atoll.services.sharing import Sharing
@@ -161,6 +162,16 @@ class Cloud:
             events=self.events,
             now=now,
         )
+        self.retention = Retention(
+            store=store,
+            facts=self.facts,
+            locks=locks,
+            journal=self.journal,
+            access=self.access,
+            events=self.events,
+            free_percent=config.vms.history_free_percent,
+            now=now,
+        )
         self.defaults = Defaults(store=store)
         team_grants = TeamGrants(journal=self.journal)
         self.teams = Teams(
@@ -253,6 +264,7 @@ class Cloud:
             group.create_task(self.reconciler.run())
             group.create_task(self.journal.run())
             group.create_task(self.trash.run())
+            group.create_task(self.retention.run())
             group.create_task(self.sampler.run())
             group.create_task(self.domains.run())
             group.create_task(self.visits.run())

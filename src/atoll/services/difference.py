@@ -180,6 +180,7 @@ def _settings(vm: VmRecord) -> dict[str, Json]:
         "tags": list(vm.tags),
         "comment": vm.comment,
         "port": vm.port,
+        "history": vm.history or "default",
     }
 
 

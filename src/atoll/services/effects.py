@@ -98,8 +98,14 @@ class Effects:
             case OpKind.RESIZE:
                 return await self._resize(op)
             case OpKind.SNAPSHOT:
-                snapshot, live = str(op.payload["snapshot"]), bool(op.payload.get("live"))
-                take = TakeSnapshot(op=op.id, vm=op.vm, snapshot=snapshot, live=live)
+                live = bool(op.payload.get("live"))
+                take = TakeSnapshot(
+                    op=op.id,
+                    vm=op.vm,
+                    snapshot=str(op.payload["snapshot"]),
+                    live=live,
+                    unless_unchanged=bool(op.payload.get("unless_unchanged")),
+                )
                 return await self._ask(take, Outcome, SAVE_S if live else SHORT_S)
             case OpKind.ROLLBACK:
                 return await self._roll_back(op)
@@ -142,7 +148,9 @@ class Effects:
             case OpKind.RESIZE:
                 await vms.change(tx, vm, **op.payload)
             case OpKind.SNAPSHOT:
-                await snapshots.add(tx, _kept(op, "snapshot", Reason.TAKEN, outcome))
+                if outcome is None or not outcome.unchanged:
+                    reason = Reason(str(op.payload.get("reason", Reason.TAKEN)))
+                    await snapshots.add(tx, _kept(op, "snapshot", reason, outcome))
             case OpKind.ROLLBACK:
                 reason = Reason(str(op.payload["reason"]))
                 await snapshots.add(tx, _kept(op, "keep", reason, outcome))

@@ -31,6 +31,7 @@ class Unasked(StrEnum):
     STARTED = "started"  # it should run, and did not when the engine appeared
     PURGED = "purged"  # its time in the trash is over
     RECEIVED = "received"  # somebody handed it over
+    THINNED = "thinned"  # the pool is short of room, and its oldest history goes
     PORT_MOVED = "port-moved"  # its web address follows what listens inside
 
 

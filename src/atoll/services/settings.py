@@ -1,4 +1,4 @@
-"""What a VM is called and how it is described: name, tags, comment, web port.
+"""What a VM is called and how it is described: name, tags, comment, web port, history of its disk.
 
 Only a rename concerns the VM itself. The store has the new name first, so route and URL follow at
 once; the VM is told through the journal, and one that does not run is told when it starts.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from atoll.base import ids
 from atoll.base.errors import AtollError, Conflict, Denied, Invalid
+from atoll.domain import retention
 from atoll.domain.account import Caller
 from atoll.domain.label import check_comment, check_tags
 from atoll.domain.name import check_vm
@@ -97,7 +98,14 @@ class Settings:
             raise Invalid(f"port {port} is not within 1 to 65535", hint="Try: 8000")
         return await self._set(caller, name, "share port", port=port, is_port_chosen=True)
 
-    async def _set(self, caller: Caller, name: str, doing: str, **values: str | int) -> VmRecord:
+    async def set_history(self, caller: Caller, name: str, policy: str) -> VmRecord:
+        """How often its disk is kept by itself, as `retention.parse` takes it."""
+        text = None if policy == "default" else retention.show(retention.parse(policy))
+        return await self._set(caller, name, "snap history", history=text)
+
+    async def _set(
+        self, caller: Caller, name: str, doing: str, **values: str | int | None
+    ) -> VmRecord:
         async with self._access.exclusively(caller, name, doing=doing) as vm:
             async with self._store.begin() as tx:
                 await vms.change(tx, vm, **values)

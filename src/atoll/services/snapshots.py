@@ -225,7 +225,7 @@ def named(vm: VmRecord, held: Sequence[Snapshot], name: str) -> Snapshot:
 
 def _newest(vm: VmRecord, held: Sequence[Snapshot]) -> Snapshot:
     """Not one that a rollback left: that would take the last rollback back, which is said by its name."""
-    taken = [one for one in held if one.reason is Reason.TAKEN]
-    if not taken:
-        raise NotFound(f"{vm.title} has no snapshot", hint=f"Try: snap {vm.label}")
-    return taken[-1]
+    for reason in (Reason.TAKEN, Reason.HISTORY):
+        if of_it := [one for one in held if one.reason is reason]:
+            return of_it[-1]
+    raise NotFound(f"{vm.title} has no snapshot", hint=f"Try: snap {vm.label}")

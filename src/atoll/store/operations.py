@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -65,6 +65,17 @@ async def forget(tx: Tx, *, before: float) -> None:
             operations.c.state.in_((OpState.DONE, OpState.FAILED)),
             operations.c.finished_at < before,
             operations.c.vm.not_in(select(vms.c.id)),
+        )
+    )
+
+
+async def forget_kinds(tx: Tx, kinds: Collection[OpKind], *, before: float) -> None:
+    """Drop finished operations of these kinds, older than `before`, of whatever VM."""
+    await tx.execute(
+        delete(operations).where(
+            operations.c.kind.in_(kinds),
+            operations.c.state.in_((OpState.DONE, OpState.FAILED)),
+            operations.c.finished_at < before,
         )
     )
 

@@ -65,6 +65,7 @@ vms = Table(
     Column("trashed_at", Double),
     Column("trash_until", Double),
     Column("trash_act", Text),  # VMs removed by one command come back together
+    Column("history", Text),  # policy of its snapshots; NULL: the default
     Column("generation", Integer, nullable=False),
     CheckConstraint("phase IN ('creating', 'live', 'trashed')", name="phase"),
     CheckConstraint("wanted IN ('running', 'paused', 'stopped')", name="wanted"),
@@ -399,7 +400,7 @@ snapshots = Table(
     Column("is_clean", Boolean, nullable=False),  # file systems were held still
     Column("has_memory", Boolean, nullable=False, server_default=false()),  # beside the disk
     Column("created_at", Double, nullable=False),
-    CheckConstraint("reason IN ('taken', 'rollback', 'undo')", name="reason"),
+    CheckConstraint("reason IN ('taken', 'history', 'rollback', 'undo')", name="reason"),
     UniqueConstraint("vm", "name"),
 )
 

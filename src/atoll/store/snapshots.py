@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from atoll.domain.snapshot import Reason, Snapshot
+from atoll.domain.vm import Phase
 from atoll.store.engine import Tx
-from atoll.store.schema import snapshots
+from atoll.store.schema import snapshots, vms
 
 _COLUMNS = tuple(column.name for column in snapshots.c)
 
@@ -26,11 +27,28 @@ async def get(tx: Tx, snapshot: str) -> Snapshot | None:
     return None if row is None else _snapshot(row)
 
 
-async def of_vms(tx: Tx, vms: Collection[str]) -> tuple[Snapshot, ...]:
+async def of_vms(tx: Tx, ids: Collection[str]) -> tuple[Snapshot, ...]:
     """Those of these VMs, oldest first."""
-    query = select(snapshots).where(snapshots.c.vm.in_(vms))
+    query = select(snapshots).where(snapshots.c.vm.in_(ids))
     rows = await tx.execute(query.order_by(snapshots.c.created_at, snapshots.c.id))
     return tuple(map(_snapshot, rows))
+
+
+async def newest(tx: Tx, reason: Reason, *, until: float) -> dict[str, float]:
+    """When the newest for this reason was taken, by VM; later ones than `until` do not count."""
+    query = select(snapshots.c.vm, func.max(snapshots.c.created_at).label("at"))
+    query = query.where(snapshots.c.reason == reason, snapshots.c.created_at <= until)
+    rows = await tx.execute(query.group_by(snapshots.c.vm))
+    return {row.vm: row.at for row in rows}
+
+
+async def oldest(tx: Tx, reason: Reason, *, but_of: Collection[str]) -> Snapshot | None:
+    """The oldest for this reason of all VMs but these and those in the trash."""
+    query = select(snapshots).join(vms).where(snapshots.c.reason == reason)
+    query = query.where(vms.c.phase == Phase.LIVE, vms.c.id.not_in(but_of))
+    query = query.order_by(snapshots.c.created_at, snapshots.c.id).limit(1)
+    row = (await tx.execute(query)).first()
+    return None if row is None else _snapshot(row)
 
 
 async def set_reason(tx: Tx, snapshot: str, reason: Reason) -> None:

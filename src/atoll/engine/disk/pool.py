@@ -233,6 +233,14 @@ class Pool:
             return 0
         return sum(self._blocks(layer) for layer in graph.charged(vm))
 
+    def is_as_made(self, layer: LayerId) -> bool:
+        """Whether nothing was ever written to it; not known is no."""
+        try:
+            with _opened(self.path(layer)) as fd:
+                return qcow2.is_as_made(fd)
+        except (Invalid, OSError):
+            return False
+
     def alone_bytes(self, holder: str) -> dict[str, int]:
         """By each pin of this holder the bytes on disk that dropping it gives back."""
         alone = self._graph.alone(holder)

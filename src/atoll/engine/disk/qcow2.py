@@ -63,8 +63,7 @@ def overlay(*, size_bytes: int, backing: str, label: bytes = b"") -> tuple[dict[
     if len(label) > 1024:
         raise Invalid(f"layer label of {len(label)} bytes; 1024 fit")
     l1_entries = -(-size_bytes // L2_COVERS)
-    l1_clusters = -(-l1_entries * 8 // CLUSTER)
-    clusters = 3 + l1_clusters
+    length = _length(l1_entries)
     extensions = (
         _extension(_BACKING_FORMAT, b"qcow2")
         + (_extension(_LABEL, label) if label else b"")
@@ -94,9 +93,9 @@ def overlay(*, size_bytes: int, backing: str, label: bytes = b"") -> tuple[dict[
     parts = {
         0: header + extensions + name,
         1 * CLUSTER: struct.pack(">Q", 2 * CLUSTER),
-        2 * CLUSTER: struct.pack(">H", 1) * clusters,
+        2 * CLUSTER: struct.pack(">H", 1) * (length // CLUSTER),
     }
-    return parts, clusters * CLUSTER
+    return parts, length
 
 
 def write_overlay(fd: int, *, size_bytes: int, backing: str, label: bytes = b"") -> None:
@@ -149,6 +148,22 @@ def is_empty(fd: int) -> bool:
     length = header.l1_entries * 8
     table = os.pread(fd, length, header.l1_offset)
     return len(table) == length and not any(table)
+
+
+def is_as_made(fd: int) -> bool:
+    """Whether the file is as `write_overlay` left it: nothing was written, zeroed or discarded.
+
+    Any of these takes a cluster for an L2 table, at the end of the file, and an entry for it. Both
+    are looked at: an answer of False by mistake costs little, one of True would lose data.
+    """
+    header = read_header(fd)
+    is_ours = header.cluster_bytes == CLUSTER and header.extended_l2 and header.backing is not None
+    return is_ours and os.fstat(fd).st_size == _length(header.l1_entries) and is_empty(fd)
+
+
+def _length(l1_entries: int) -> int:
+    """Of the file of an empty overlay."""
+    return CLUSTER * (3 - (-l1_entries * 8 // CLUSTER))
 
 
 def _extension(kind: int, data: bytes) -> bytes:
