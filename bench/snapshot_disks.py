@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -133,7 +134,8 @@ class Subject:
         self._pool.close()
 
     async def measure(self) -> None:
-        """One round, after which it is what it was."""
+        """One round, after which it is what it was. What others left unwritten is written out first."""
+        await asyncio.to_thread(os.sync)
         held = len(self._names)
         self.times.depth.append(self._disks.depth(VM))
         began = time.perf_counter()

@@ -203,8 +203,8 @@ async def by_count(atoll: Atoll, *, counts: Sequence[int]) -> list[Row]:
             f"`snap` of {said}, the whole command",
             {name: _walls(each) for name, each in snaps.items()},
             runs=f"{TURNS} of each",
-            remarks="it does not run, so its snapshots share one layer (see above for layers). "
-            f"The engine's part of it: {', '.join(f'{ms:.1f}' for ms in engine)} ms",
+            remarks="it does not run, so nothing is held still; a layer each, merged in the background. "
+            f"The engine's laps: {', '.join(f'{ms:.1f}' for ms in engine)} ms",
             raw={"laps_ms": {name: [one.laps for one in each] for name, each in snaps.items()}},
         ),
         _ratios(
