@@ -32,7 +32,7 @@ from atoll.engine.disk.blockdev import BlockOptions
 from atoll.engine.disk.pool import Pool
 from framework.disk import Host, hosting
 
-ROUNDS, DEPTHS, SIZE = 5, (1, 8, 16), 1 << 30
+ROUNDS, DEPTHS, SIZE = 5, (1, 12, 24), 1 << 30
 OPTIONS = BlockOptions(aio="io_uring")
 VM, DIGEST = "vm-bench", "0123456789abcdef"
 STRIDE = 4096 * 40961  # odd, so that it visits every block once before any twice
@@ -152,7 +152,7 @@ async def _live(folder: Path) -> dict[str, object]:
     """Write latencies as a client sees them: alone, while cloning, while merging."""
     with _pool(folder / "live") as pool:
         async with hosting(pool, VM) as host:
-            uri = await _export(host, folder / "nbd.sock")
+            uri = await export(host, folder / "nbd.sock")
             await _fio(uri, 1)  # first writes allocate; that is measured elsewhere
             quiet = await _fio(uri, 3)
             switch_ms: list[float] = []
@@ -179,7 +179,8 @@ async def _live(folder: Path) -> dict[str, object]:
     }
 
 
-async def _export(host: Host, path: Path) -> str:
+async def export(host: Host, path: Path) -> str:
+    """Serve the head to NBD clients; returns its address, for as long as `host` lives."""
     where = {"type": "unix", "data": {"path": str(path)}}
     await host.qmp.execute("nbd-server-start", {"addr": where})
     export = {"type": "nbd", "id": "disk", "name": "disk", "writable": True}
@@ -200,8 +201,7 @@ async def _freeze(host: Host) -> float:
     began = time.perf_counter()
     await host.disk.switch(switch.frozen, switch.top)
     took = (time.perf_counter() - began) * 1000
-    await host.disk.seal(switch.frozen)
-    await host.disk.seal(switch.top)
+    await host.disk.seal(switch.frozen, switch.top)
     return took
 
 

@@ -29,6 +29,7 @@ ORDER = (
     "api",
     "terminal",
     "disk_chain",
+    "snapshots",
     "agent_tax",
 )  # of the page
 

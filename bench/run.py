@@ -1,6 +1,7 @@
-"""Every measurement in one run: `make bench` (root, about ten minutes).
+"""Every measurement in one run: `make bench` (root, about half an hour).
 
-    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [api] [terminal] [disk_chain] [agent_tax]
+    python bench/run.py [vms] [clone] [listing] [edge] [gateway] [api] [terminal] [disk_chain]
+                        [snapshots] [sharing] [agent_tax]
 
 Writes bench/results/<date>.json and docs/benchmarks.md. With names, only these subjects are measured
 and the others of today are kept. A subject that fails is named on the page, with the reason, and the
@@ -24,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
-from bench import clone, listing, sharing, terminal, vms  # noqa: E402
+from bench import clone, listing, sharing, snapshots, terminal, vms  # noqa: E402
 from bench.agent_tax import measure as agent_tax  # noqa: E402
 from bench.peer import WITHOUT_BASHRC  # noqa: E402
 from bench.report import ORDER, Row, Section, host_facts, write  # noqa: E402
@@ -41,6 +42,7 @@ IN_A_CLOUD: dict[str, Callable[[Atoll], Awaitable[list[Row]]]] = {
     "listing": listing.measure,
     "clone": clone.measure,
     "sharing": sharing.measure,
+    "snapshots": snapshots.measure,
 }
 ALONE: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "terminal": terminal.measure,

@@ -18,7 +18,7 @@ from bench.cloud import (
     available_mib,
     cpu_s,
     drop_all,
-    operation,
+    prepare,
     pss_mib,
     rounded,
     running,
@@ -29,10 +29,8 @@ from bench.report import Row
 from atoll.base.aio import poll
 from atoll.base.errors import AtollError
 from atoll.base.proc import run
-from atoll.rpc.messages import Image, Prepare
 from framework.atoll import Atoll
 
-MEMORY_BYTES = 1 << 30
 NEWS, CROWD, IDLE, NAPS, COLD = 20, 30, 50, 4, 2
 SETTLE_S = 20
 # A server that starts at once: what is measured is the way to it.
@@ -41,9 +39,7 @@ SERVE = "mkdir s; echo hi >s/index.html; busybox httpd -p 8000 -h s"
 
 async def measure(atoll: Atoll) -> list[Row]:
     """All rows of this subject; no VM runs at the end."""
-    vms = atoll.config.vms
-    request = Prepare(op=operation(), image=vms.image, cpus=vms.cpus, memory_bytes=MEMORY_BYTES)
-    await atoll.engine.call(request, Image, seconds=600)
+    await prepare(atoll)
     cold_ms, cold_memory = await _cold(atoll)
     news, rows = await _news(atoll, cold_ms)
     one_ms = statistics.median(t.wall_ms for t in news)

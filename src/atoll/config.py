@@ -166,7 +166,11 @@ class Engine(Section):
         " least recently used go first. Six take some 1.5 GB of disk, and of memory once all were used",
     )
     merge_depth: int = Field(
-        12, ge=4, le=16, description="merge a VM's disk layers in the background beyond this many"
+        24,
+        ge=4,
+        le=32,
+        description="merge a VM's disk layers in the background beyond this many; fewer are read faster,"
+        " and make the history of a disk cost more to keep",
     )
     reserve: str = Field(
         "1G", description="ballast in the pool, released to finish work when it is full"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll.base.errors import Conflict
 from atoll.domain import layer_plans as plans
 from atoll.domain.layers import Abandon, AddPin, CreateLayer, LayerId, Merge, Pin, Switch
+from atoll.engine.disk.live import Monitor
 from atoll.engine.disk.merge import merge_layers
 from atoll.engine.disk.pool import Pool
 from atoll.engine.disks import Disks
+from atoll.engine.qemu.qmp import QmpFailed
 from framework.disk import MIB, OPTIONS, Host, check, holds, hosting, make_base
 
 VM, CHILD = "vm-parent", "vm-child"
@@ -46,8 +51,7 @@ async def freeze(host: Host) -> None:
     pool.apply(create)
     await host.disk.attach(switch.top)
     await host.disk.switch(switch.frozen, switch.top)
-    await host.disk.seal(switch.frozen)
-    await host.disk.seal(switch.top)
+    await host.disk.seal(switch.frozen, switch.top)
 
 
 async def clone(host: Host) -> None:
@@ -59,8 +63,7 @@ async def clone(host: Host) -> None:
     pool.apply(create)
     await host.disk.attach(switch.top)
     await host.disk.switch(switch.frozen, switch.top)
-    await host.disk.seal(switch.frozen)
-    await host.disk.seal(switch.top)
+    await host.disk.seal(switch.frozen, switch.top)
     pool.apply(child)
 
 
@@ -123,6 +126,33 @@ async def test_a_sealed_layer_is_open_for_reading_only(pool: Pool) -> None:
     async with hosting(pool, VM) as source:
         await freeze(source)
         assert _modes(source, layer(1)) == {os.O_RDONLY}
+
+
+class Counting:
+    """A monitor that says how often each command was given."""
+
+    def __init__(self, inner: Monitor) -> None:
+        self._inner = inner
+        self.given: Counter[str] = Counter()
+
+    async def execute(
+        self, command: str, arguments: dict[str, Any] | None = None, *, seconds: float = 10
+    ) -> Any:
+        self.given[command] += 1
+        return await self._inner.execute(command, arguments, seconds=seconds)
+
+    async def add_fd(self, fdset: int, fd: int) -> None:
+        await self._inner.add_fd(fdset, fd)
+
+
+async def test_a_freeze_asks_once_for_what_is_as_long_as_the_chain(pool: Pool) -> None:
+    async with hosting(pool, VM) as host:
+        for _ in range(3):
+            await freeze(host)
+        monitor = Counting(host.qmp)
+        host.disk = replace(host.disk, monitor=monitor)
+        await freeze(host)
+        assert monitor.given["query-named-block-nodes"] == 1
 
 
 async def stacked(host: Host) -> tuple[tuple[int, int, int], ...]:
@@ -236,7 +266,8 @@ async def test_a_new_top_that_was_not_switched_to_can_be_undone(pool: Pool) -> N
         assert isinstance(create, CreateLayer)
         pool.apply(create)
         await host.disk.attach(create.layer.id)
-        await host.disk.attach(create.layer.id)  # again is fine
+        with pytest.raises(QmpFailed):  # and leaves the first one as it is
+            await host.disk.attach(create.layer.id)
         await host.disk.detach(create.layer.id)
         pool.apply(Abandon(create.layer.id))
         assert pool.graph.head(VM).id == layer(1)

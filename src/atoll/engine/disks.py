@@ -353,8 +353,7 @@ class Fork:
     async def finish(self) -> None:
         """Take write access to the frozen layer away, then pin it or make a child's first layer on it."""
         if self._switch is not None and self._live is not None:
-            await self._live.seal(self._switch.frozen)
-            await self._live.seal(self._switch.top)
+            await self._live.seal(self._switch.frozen, self._switch.top)
         for step in self._after:
             await asyncio.to_thread(self._pool.apply, step)
 

@@ -63,11 +63,10 @@ class LiveDisk:
     async def attach(self, layer: LayerId) -> None:
         """Open a new, empty layer beside the running disk; the guest notices nothing.
 
-        A layer that is attached already is fine.
+        QEMU refuses a layer that is attached already.
         """
-        if fdset_of(node_name(layer), await self._nodes()) is None:
-            (fdset,) = await self._free_fdsets(1)
-            await self._open(layer, fdset, backing=None, writable=True)
+        (fdset,) = await self._free_fdsets(1)
+        await self._open(layer, fdset, backing=None, writable=True)
 
     async def switch(self, frozen: LayerId, top: LayerId) -> None:
         """From now on the guest writes to `top`, attached before.
@@ -88,16 +87,18 @@ class LiveDisk:
             "block_resize", {"node-name": node_name(head.id), "size": head.size_bytes}
         )
 
-    async def seal(self, layer: LayerId) -> None:
-        """Take from QEMU every descriptor of a frozen layer that can write.
+    async def seal(self, *layers: LayerId) -> None:
+        """Take from QEMU every descriptor of frozen layers that can write.
 
         Of the head it gets fresh ones of both kinds: to be frozen it needs one that only reads.
         """
-        fdset = fdset_of(node_name(layer), await self._nodes())
-        if fdset is None:
-            raise Conflict(f"layer {layer} is not open in the QEMU of {self.vm}")
-        await self._drop_set(fdset)
-        await self._fill(fdset, layer, writable=layer == self._chain()[0].id)
+        nodes = await self._nodes()  # once: what QEMU says is as long as the chain is deep
+        for layer in layers:
+            fdset = fdset_of(node_name(layer), nodes)
+            if fdset is None:
+                raise Conflict(f"layer {layer} is not open in the QEMU of {self.vm}")
+            await self._drop_set(fdset)
+            await self._fill(fdset, layer, writable=layer == self._chain()[0].id)
 
     async def detach(self, layer: LayerId) -> None:
         """Close a layer that the disk does not use; one that is not open is fine."""
@@ -148,11 +149,12 @@ class LiveDisk:
             raise Conflict(f"{self.vm} writes to {active}, which is not in its chain")
         at = chain.index(active)
         missed, below = chain[:at], chain[at + 1 : at + 2]
+        nodes = await self._nodes()
         for top in reversed(missed):
-            await self.attach(top)
+            if fdset_of(node_name(top), nodes) is None:
+                await self.attach(top)
             await self.switch(chain[chain.index(top) + 1], top)
-        for layer in [*missed, active]:
-            await self.seal(layer)
+        await self.seal(*missed, active)
         # The switch itself may have been the last that was done.
         nodes = await self._nodes()
         for layer in below:

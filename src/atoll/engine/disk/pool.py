@@ -105,9 +105,7 @@ class Pool:
 
     def path(self, layer: LayerId) -> Path:
         """Where the file of `layer` is (or would be)."""
-        if layer.startswith("base-"):
-            return self.root / "base" / f"{layer.removeprefix('base-')}.qcow2"
-        return self.root / "layers" / f"{layer}.qcow2"
+        return Path(self._name(layer))
 
     def backing_name(self, layer: LayerId) -> str:
         """How layers name `layer` as their parent: relative to their own folder."""
@@ -251,9 +249,15 @@ class Pool:
         facts = os.statvfs(self.root)
         return facts.f_bavail * facts.f_frsize
 
+    def _name(self, layer: LayerId) -> str:
+        """`path` as text: a VM may have a thousand layers, and each look at it asks for all of them."""
+        if layer.startswith("base-"):
+            return f"{self.root}/base/{layer.removeprefix('base-')}.qcow2"
+        return f"{self.root}/layers/{layer}.qcow2"
+
     def _blocks(self, layer: LayerId) -> int:
         try:
-            return self.path(layer).stat().st_blocks * 512
+            return os.stat(self._name(layer)).st_blocks * 512
         except FileNotFoundError:
             return 0  # unlinked by another thread since the graph was taken
 
