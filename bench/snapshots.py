@@ -22,6 +22,7 @@ from framework.atoll import Atoll
 FLAT = 1.5  # the goal: a disk that is full, or the thousandth snapshot, beside the least of each
 FILE_MIB, TURNS, BOOTS = 1024, 5, 2
 COUNTS, LISTED = (1, 100, 1000), 5
+MEMORY_MIB, MEMORY_TURNS = (64, 512, 1024), 3
 # The pieces are alike, which no layer here makes use of: random data is slow to make in emulated code.
 WRITE = """
 head -c 16M /dev/urandom > /dev/shm/piece
@@ -40,7 +41,7 @@ async def measure(atoll: Atoll) -> list[Row]:
         *flat_rows(disks, extent),
         *peer_rows(disks, extent),
         *await by_file(atoll, file_mib=FILE_MIB),
-        # Of snapshots that keep memory, a row over its dirty size: 64 MiB, 512 MiB, 1 GiB.
+        *await by_memory(atoll, sizes_mib=MEMORY_MIB),
         *await by_count(atoll, counts=COUNTS),
     ]
 
@@ -174,6 +175,50 @@ async def by_file(atoll: Atoll, *, file_mib: int) -> list[Row]:
                  "boot_laps_ms": [one.laps for one in boots]},
         ),
     ]  # fmt: skip
+
+
+async def by_memory(atoll: Atoll, *, sizes_mib: Sequence[int]) -> list[Row]:
+    """One VM, with more and more in its memory: `snap --live`, and back to it."""
+    vm = "snap-live"
+    await atoll.command(f"new --name {vm} --memory 3G")
+    snaps: dict[str, list[Timed]] = {}
+    rollbacks: dict[str, list[Timed]] = {}
+    for mib in sizes_mib:
+        fill = f"tr '\\0' x < /dev/zero | head -c {mib}M > /dev/shm/fill"
+        await atoll.ssh("bash -s", user=vm, stdin=fill.encode(), seconds=300)
+        of_size: tuple[list[Timed], list[Timed]] = ([], [])
+        for turn in range(MEMORY_TURNS):
+            of_size[0].append(await timed(atoll, f"snap {vm} live-{turn} --live"))
+            back = await timed(atoll, f"rollback {vm} live-{turn}")
+            assert not back.data["booted"], back.data
+            of_size[1].append(back)
+            for name in (f"live-{turn}", back.data["kept"]):
+                await atoll.command(f"snap rm {vm} {name}")
+        snaps[f"{mib} MiB"], rollbacks[f"{mib} MiB"] = of_size
+    await _remove(atoll, [vm])
+    sizes = ", ".join(map(str, sizes_mib))
+    said = f"a VM that wrote {sizes} MiB to its memory, each beside the first"
+    pauses = [statistics.median(one.laps["pause"] for one in each) for each in snaps.values()]
+    return [
+        _ratios(
+            f"`snap --live` of {said}, the whole command",
+            {name: _walls(each) for name, each in snaps.items()},
+            runs=f"{MEMORY_TURNS} of each",
+            remarks=f"it stands still for {', '.join(f'{ms:.0f}' for ms in pauses)} ms of it; its memory"
+            f" is on the disk when it answers. Laps of the last, ms: {_laps([*snaps.values()][-1][-1])}",
+            raw={"laps_ms": {name: [one.laps for one in each] for name, each in snaps.items()}},
+            goal=None,
+        ),
+        _ratios(
+            f"`rollback` to a live snapshot of {said}, the whole command",
+            {name: _walls(each) for name, each in rollbacks.items()},
+            runs=f"{MEMORY_TURNS} of each",
+            remarks="until its guest has said that it is itself again; what it was is kept with"
+            f" its memory. Laps of the last, ms: {_laps([*rollbacks.values()][-1][-1])}",
+            raw={"laps_ms": {name: [one.laps for one in each] for name, each in rollbacks.items()}},
+            goal=None,
+        ),
+    ]
 
 
 async def by_count(atoll: Atoll, *, counts: Sequence[int]) -> list[Row]:

@@ -89,7 +89,8 @@ class Snapshots:
         if name is not None:
             check_name(name)
         async with self._access.exclusively(caller, vm_name, doing="snap") as vm:
-            names = {one.name for one in await self._all(vm)}
+            async with self._store.read() as tx:
+                names = await snapshots.names(tx, vm.id)
             _check_room(vm, len(names))
             if name in names:
                 raise Conflict(
