@@ -120,6 +120,13 @@ async def test_a_paused_vm_is_not_clean(cloud: Control) -> None:
     assert reply.text.endswith(", crash-consistent: its file systems were not held still")
 
 
+async def test_a_live_one_of_a_paused_vm_is_whole_with_its_memory(cloud: Control) -> None:
+    await cloud.run("pause web")
+    reply = await cloud.run("snap web mid --live")
+    assert (reply.data["live"], reply.data["consistency"]) == (True, "crash-consistent")
+    assert "with its memory as mid, its disk alone is crash-consistent" in reply.text
+
+
 async def test_rollback_boots_and_keeps_what_was(cloud: Control) -> None:
     await cloud.run("snap web first")
     before = on_engine(cloud)

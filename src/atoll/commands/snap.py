@@ -58,7 +58,8 @@ async def snap(ctx: Context, args: Snap) -> Reply:
         "live": one.has_memory,
     }
     what = " with its memory" if one.has_memory else ""
-    but = "" if one.is_clean else f", {CRASH}: its file systems were not held still"
+    disk = "its disk alone is " if one.has_memory else ""
+    but = "" if one.is_clean else f", {disk}{CRASH}: its file systems were not held still"
     return Reply(data=data, text=f"{args.vm} is kept{what} as {one.name}{but}")
 
 

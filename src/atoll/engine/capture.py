@@ -161,7 +161,7 @@ class Capture:
         if needs > free:
             raise Exhausted(
                 f"the memory of {record.vm} takes {show_size(needs)}, the pool has {show_size(free)}",
-                hint="Remove VMs or snapshots, or keep the disk alone",
+                hint="Remove VMs or snapshots; without memory: no --live, or `rollback … --cold`",
             )
         shape = self._boot.shape(record)
         meta = await asyncio.to_thread(memory.keep, saved, shape=shape, base=record.base)
