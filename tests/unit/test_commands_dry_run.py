@@ -53,7 +53,7 @@ WORKS: dict[str, dict[str, str]] = {
         "cp db": "would copy db to a VM with a name of two random words:"
         " debian, 1 vCPU, 1G memory, 25G disk",
         "cp web@old n": "would copy web@old to n: debian, 1 vCPU, 1G memory, 25G disk\n"
-        "of a snapshot: the copy is of the disk alone, and boots",
+        "a snapshot without memory: the copy boots",
     },
     "rm": {"rm web db": "would remove web\nwould remove db"},
     "undo": {"undo": "would bring old back: running"},

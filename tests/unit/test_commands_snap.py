@@ -197,6 +197,16 @@ async def test_a_rollback_is_undone_by_another(cloud: Control) -> None:
     assert (await cloud.data("rollback web"))["snapshot"] == "first"
 
 
+async def test_a_copy_of_a_live_snapshot_does_not_boot(cloud: Control) -> None:
+    await cloud.run("snap web mid --live")
+    reply = await cloud.run("cp web@mid twin")
+    assert reply.data["cold_booted"] is False
+    assert "boot" not in reply.text
+    other = await cloud.run("cp web@mid big --memory 2G")
+    assert other.data["cold_booted"] is True
+    assert "cold boot: from the disk of the snapshot alone" in other.text
+
+
 async def test_a_copy_of_a_snapshot(cloud: Control) -> None:
     await cloud.run("snap web first")
     asked = cloud.engine.asked
@@ -206,7 +216,7 @@ async def test_a_copy_of_a_snapshot(cloud: Control) -> None:
     assert reply.data["cold_booted"] is True
     first = reply.text.splitlines()[0]
     assert first.startswith("old is running (")
-    assert first.endswith("cold boot: a snapshot is of the disk alone), a copy of web@first")
+    assert first.endswith("cold boot: from the disk of the snapshot alone), a copy of web@first")
     (clone,) = (one for one in asked if isinstance(one, Clone))
     assert (clone.source, clone.snapshot) == (taken.vm, taken.snapshot)
     assert await names(cloud, "old") == []

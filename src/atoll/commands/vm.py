@@ -25,7 +25,7 @@ from atoll.services.vms import Copy, Made, NewVm
 
 VERBS = Registry()
 RESIZED = "cold boot: another size than the original's"
-OF_SNAPSHOT = "cold boot: a snapshot is of the disk alone"
+OF_SNAPSHOT = "cold boot: from the disk of the snapshot alone"
 COLD = "cold boot: no warm template of this size yet"
 WARMING = "one is being made"
 
@@ -131,7 +131,7 @@ class Cp:
 @VERBS.command(
     "cp",
     help="Clone a VM. A running one with its memory and processes, and it goes on running. A copy with"
-    " other vCPUs or memory, or of a snapshot, has the disk alone, and boots.",
+    " other vCPUs or memory, or of a snapshot without memory, has the disk alone, and boots.",
     reach=Reach.NEW_VM,
     mutates=True,
     examples=(

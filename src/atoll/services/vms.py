@@ -152,7 +152,8 @@ class Vms:
                     held = await snapshots.of_vms(tx, [parent.id])
                 one = named(parent, held, request.snapshot)
                 payload |= {"snapshot": one.id, "of": one.name}
-                progress("of a snapshot: the copy is of the disk alone, and boots")
+                if not one.has_memory:
+                    progress("a snapshot without memory: the copy boots")
             elif (child.cpus, child.memory_bytes) != (running.cpus, running.memory_bytes):
                 progress("another size: the copy is of the disk alone, and boots")
             return await self._bring_up(child, OpKind.CLONE, payload, wish=name, act=act)
