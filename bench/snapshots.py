@@ -162,7 +162,7 @@ async def by_file(atoll: Atoll, *, file_mib: int) -> list[Row]:
             runs=f"{TURNS} of each, in turns",
             remarks="both run, their file systems held still. Engine's laps of the last, ms: "
             + _laps(snaps["full"][-1]),
-            raw={"laps_ms": {name: [one.laps for one in each] for name, each in snaps.items()}},
+            raw={"laps_ms": _all_laps(snaps)},
         ),
         _ratios(
             f"`rollback` of {said}, the whole command",
@@ -171,7 +171,7 @@ async def by_file(atoll: Atoll, *, file_mib: int) -> list[Row]:
             remarks="neither runs. Of the larger one while it runs: "
             f"{switched:.0f} ms to the disk being the old one, then a cold boot; laps of the last, ms: "
             + _laps(boots[-1]),
-            raw={"laps_ms": {name: [one.laps for one in each] for name, each in rollbacks.items()},
+            raw={"laps_ms": _all_laps(rollbacks),
                  "boot_laps_ms": [one.laps for one in boots]},
         ),
     ]  # fmt: skip
@@ -206,7 +206,7 @@ async def by_memory(atoll: Atoll, *, sizes_mib: Sequence[int]) -> list[Row]:
             runs=f"{MEMORY_TURNS} of each",
             remarks=f"it stands still for {', '.join(f'{ms:.0f}' for ms in pauses)} ms of it; its memory"
             f" is on the disk when it answers. Laps of the last, ms: {_laps([*snaps.values()][-1][-1])}",
-            raw={"laps_ms": {name: [one.laps for one in each] for name, each in snaps.items()}},
+            raw={"laps_ms": _all_laps(snaps)},
             goal=None,
         ),
         _ratios(
@@ -215,7 +215,7 @@ async def by_memory(atoll: Atoll, *, sizes_mib: Sequence[int]) -> list[Row]:
             runs=f"{MEMORY_TURNS} of each",
             remarks="until its guest has said that it is itself again; what it was is kept with"
             f" its memory. Laps of the last, ms: {_laps([*rollbacks.values()][-1][-1])}",
-            raw={"laps_ms": {name: [one.laps for one in each] for name, each in rollbacks.items()}},
+            raw={"laps_ms": _all_laps(rollbacks)},
             goal=None,
         ),
     ]
@@ -250,7 +250,7 @@ async def by_count(atoll: Atoll, *, counts: Sequence[int]) -> list[Row]:
             runs=f"{TURNS} of each",
             remarks="it does not run, so nothing is held still; a layer each, merged in the background. "
             f"The engine's laps: {', '.join(f'{ms:.1f}' for ms in engine)} ms",
-            raw={"laps_ms": {name: [one.laps for one in each] for name, each in snaps.items()}},
+            raw={"laps_ms": _all_laps(snaps)},
         ),
         _ratios(
             f"`snap ls` of {said}, the whole command",
@@ -273,6 +273,10 @@ def _walls(each: Sequence[Timed]) -> list[float]:
 
 def _laps(one: Timed) -> str:
     return ", ".join(f"{lap} {ms:.0f}" for lap, ms in one.laps.items())
+
+
+def _all_laps(found: Mapping[str, Sequence[Timed]]) -> dict[str, list[dict[str, float]]]:
+    return {name: [one.laps for one in each] for name, each in found.items()}
 
 
 # -- rows

@@ -97,8 +97,9 @@ class Pruning:
 
     def _bases(self) -> set[str]:
         """Templates that memory stands on: of VMs, and of live snapshots."""
-        found = {record.base for record in self._records.all()}
+        found: set[str | None] = set()
         for record in self._records.all():
+            found.add(record.base)
             folder = self._records.folder(record.vm)
             found |= {SnapshotMemory(folder, name).base for name in live_snapshots(folder)}
         return {base for base in found if base}

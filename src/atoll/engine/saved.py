@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,6 +44,9 @@ class SnapshotMeta(Meta):
 
     base: str | None  # template that the pages stand on, as in a VM's record
     shape: Shape
+
+
+M = TypeVar("M", bound=Meta)
 
 
 class SavedMemory:
@@ -79,9 +83,7 @@ class SavedMemory:
         """Load it. Raises Internal when it is damaged or was made for another shape, Unavailable when
         this host cannot read it now.
         """
-        meta = self.meta()
-        if meta.key != key:
-            raise Internal("saved memory is of another QEMU, kernel or machine shape")
+        meta = self.meta_for(key)
         try:
             state = (self._folder / "state").read_bytes()
         except OSError as error:
@@ -94,6 +96,13 @@ class SavedMemory:
     def meta(self) -> Meta:
         """Raises as `read` does."""
         return self._read_meta(Meta)
+
+    def meta_for(self, key: str) -> Meta:
+        """Raises as `read` does."""
+        meta = self.meta()
+        if meta.key != key:
+            raise Internal("saved memory is of another QEMU, kernel or machine shape")
+        return meta
 
     def copy_to(self, other: SavedMemory) -> None:
         """Give another VM the same saved machine."""
@@ -118,7 +127,7 @@ class SavedMemory:
         self._folder.parent.mkdir(mode=0o700, exist_ok=True)
         self._folder.mkdir(mode=0o700)
 
-    def _read_meta(self, kind: type[Meta]) -> Meta:
+    def _read_meta(self, kind: type[M]) -> M:
         try:
             return kind.model_validate_json((self._folder / "meta.json").read_bytes())
         except OSError as error:
@@ -136,9 +145,7 @@ class SnapshotMemory(SavedMemory):
 
     def meta(self) -> SnapshotMeta:
         """Raises as `read` does."""
-        meta = self._read_meta(SnapshotMeta)
-        assert isinstance(meta, SnapshotMeta)
-        return meta
+        return self._read_meta(SnapshotMeta)
 
     def keep(self, saved: Saved, *, shape: Shape, base: str | None) -> SnapshotMeta:
         """`write`, of a machine of this shape that stands on this template."""
@@ -148,17 +155,14 @@ class SnapshotMemory(SavedMemory):
         self, paused: SavedMemory, *, shape: Shape, base: str | None, disk_bytes: int
     ) -> None:
         """Have what a paused VM has. Raises Internal when that is of another shape."""
-        meta = paused.meta()
-        if meta.key != shape_key(shape):
-            raise Internal("saved memory is of another QEMU, kernel or machine shape")
-        meta = meta.model_copy(update={"disk_bytes": disk_bytes})
+        meta = paused.meta_for(shape_key(shape)).model_copy(update={"disk_bytes": disk_bytes})
         self.link(paused, _of_snapshot(meta, shape, base))
 
     def pause_into(self, paused: SavedMemory) -> None:
         """Give it to the VM, whose disk is the snapshot's: it is paused then."""
-        paused.link(
-            self, Meta.model_validate(self.meta().model_dump(include=set(Meta.model_fields)))
-        )
+        own = self.meta()
+        meta = Meta(key=own.key, state_sha256=own.state_sha256, disk_bytes=own.disk_bytes)
+        paused.link(self, meta)
 
     def check(self, shape: Shape) -> None:
         """Raises Conflict, naming what differs, when it does not fit a machine of this shape."""

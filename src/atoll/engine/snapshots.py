@@ -225,10 +225,10 @@ class Snapshots:
     async def list(self, vm: str) -> tuple[Kept, ...]:
         """All of a VM, and what each alone takes."""
         held = await self._disks.snapshots(vm)
-        return tuple(
-            Kept(snapshot=name, alone_bytes=size + self._memory(vm, name).disk_usage)
-            for name, size in held.items()
-        )
+        for name in live_snapshots(self._records.folder(vm)):
+            if name in held:
+                held[name] += self._memory(vm, name).disk_usage
+        return tuple(Kept(snapshot=name, alone_bytes=size) for name, size in held.items())
 
     async def drop(self, vm: str, snapshot: str) -> None:
         """Let go of one; one that is not there is fine. Raises Conflict if it is another VM's."""
